@@ -1,0 +1,45 @@
+"""Networks as head, body and tail. ``build_network`` is the one way the package makes a network from options."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from mipkd_sr.archs import bicubic_arch, edsr_arch, rcan_arch, swinir_arch
+from mipkd_sr.archs.staged import StagedNetwork, feature_shapes, is_staged, run_with_features
+
+__all__ = [
+    'STAGED',
+    'StagedNetwork',
+    'bicubic_arch',
+    'build_network',
+    'edsr_arch',
+    'feature_shapes',
+    'is_staged',
+    'network_class',
+    'rcan_arch',
+    'run_with_features',
+    'swinir_arch',
+]
+
+STAGED = {'EDSR': 'StagedEDSR', 'RCAN': 'StagedRCAN', 'SwinIR': 'StagedSwinIR'}
+"""BasicSR's networks, and the registered names under which they are here as head, body and tail."""
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """The registered architecture ``name``; for BasicSR's EDSR, RCAN and SwinIR the same network as head, body and tail.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    name = STAGED.get(name, name)
+    if name not in ARCH_REGISTRY:
+        raise KeyError(name)
+    return ARCH_REGISTRY.get(name)
+
+
+def build_network(opt: Mapping[str, Any]) -> nn.Module:
+    """Build a network from its options: ``type``, and what its class takes."""
+    arguments = dict(opt)
+    return network_class(arguments.pop('type'))(**arguments)

@@ -1,0 +1,146 @@
+"""Head, body and tail: the form in which every network here can be taken apart.
+
+The block prior mixer of MiPKD sends a feature map from the middle of one network through the rest of another. For that
+a network is a sequence of three stages, and its ``forward`` is their composition::
+
+    feature, context = net.head(lq)
+    feature = net.body(feature, context, 0, net.depth)
+    sr = net.tail(feature, context)
+
+The body is ``depth`` units in a row (EDSR's residual blocks, RCAN's groups, SwinIR's RSTBs). Unit index ``i`` names the
+place after the i-th unit: 0 is the head's output, ``depth`` the end of the body. Between units the feature map is always
+B x C x H x W at the size of the LR image. ``context`` carries what later parts need besides the feature map (the long
+skip connection, SwinIR's padding); a feature map that goes on through a network uses that network's own context.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeGuard, cast
+
+import torch
+from torch import Tensor, nn
+
+Context = Any
+"""What a network's tail and body need besides the feature map: a tensor, or a tuple that holds tensors."""
+
+
+class StagedNetwork(Protocol):
+    """A super-resolution network as head, body and tail. A network of your own joins by having these four."""
+
+    depth: int
+    """Number of units in the body."""
+
+    def head(self, lq: Tensor) -> tuple[Tensor, Context]:
+        """Turn LR images (B x 3 x H x W, values in [0, 1]) into the first feature map (B x C x H x W) and the context."""
+
+    def body(self, feature: Tensor, context: Context, start: int = 0, stop: int | None = None) -> Tensor:
+        """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` (the end if None); shape unchanged."""
+
+    def tail(self, feature: Tensor, context: Context) -> Tensor:
+        """Turn the body's output (B x C x H x W) into SR images (B x 3 x sH x sW, values in about [0, 1])."""
+
+    def __call__(self, lq: Tensor) -> Tensor:
+        """Return ``tail(body(head(lq)))``."""
+
+
+class Body(nn.Sequential):
+    """A body whose units take and return the feature map alone: EDSR's and RCAN's.
+
+    It keeps the parameter names of the ``nn.Sequential`` that it replaces.
+    """
+
+    def forward(  # type: ignore[override]
+        self, feature: Tensor, context: Context = None, start: int = 0, stop: int | None = None
+    ) -> Tensor:
+        """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop``; ``context`` is not needed."""
+        for unit in list(self)[start:stop]:
+            feature = unit(feature)
+        return feature
+
+
+class ConvolutionalStages(nn.Module):
+    """Head, tail and forward of the networks that BasicSR builds alike: EDSR and RCAN.
+
+    A mix-in: the class beside it has BasicSR's ``conv_first``, ``body``, ``conv_after_body``, ``upsample``,
+    ``conv_last``, ``mean`` and ``img_range``, and calls ``use_stages`` when these are there.
+    """
+
+    def use_stages(self) -> None:
+        """Turn the body into one that can be entered and left anywhere, and the colour mean into a buffer.
+
+        BasicSR copies the mean to the input's device and type inside ``forward``; a buffer moves with the network. It
+        is not persistent: BasicSR's checkpoints have no such key.
+        """
+        mean = self.__dict__.pop('mean')
+        self.register_buffer('mean', mean, persistent=False)
+        self.body = Body(*self.body)
+        self.depth = len(self.body)
+
+    def head(self, lq: Tensor) -> tuple[Tensor, Tensor]:
+        """B x 3 x H x W in [0, 1] -> the first feature map, B x num_feat x H x W; the long skip is the same map."""
+        feature = self.conv_first((lq - self.mean) * self.img_range)
+        return feature, feature
+
+    def tail(self, feature: Tensor, context: Tensor) -> Tensor:
+        """The body's output and the long skip (``context``), both B x num_feat x H x W -> SR, B x 3 x sH x sW."""
+        feature = self.conv_after_body(feature) + context
+        return self.conv_last(self.upsample(feature)) / self.img_range + self.mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""
+        feature, context = self.head(x)
+        return self.tail(self.body(feature, context), context)
+
+
+def is_staged(net: nn.Module) -> TypeGuard[Any]:
+    """Whether ``net`` has head, body, tail and depth."""
+    return all(hasattr(net, name) for name in ('head', 'body', 'tail', 'depth'))
+
+
+def walk_body(
+    net: StagedNetwork, feature: Tensor, context: Context, indices: Iterable[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Send the head's output ``feature`` through the body, stopping after each of the units ``indices``.
+
+    Yields:
+        Each index, in ascending order, with the feature map (B x C x H x W) after that unit.
+    """
+    done = 0
+    for index in sorted(set(indices)):
+        feature = net.body(feature, context, done, index)
+        done = index
+        yield index, feature
+
+
+def run_with_features(
+    net: StagedNetwork, lq: Tensor, indices: Iterable[int]
+) -> tuple[Tensor, dict[int, Tensor], Context]:
+    """Run a whole network once and keep the feature maps after the units ``indices``.
+
+    Args:
+        net: The network.
+        lq: LR images, B x 3 x H x W, values in [0, 1].
+        indices: Unit indices in 0..depth, in any order.
+
+    Returns:
+        The SR images (B x 3 x sH x sW), the feature map (B x C x H x W) for each index, and the context.
+    """
+    feature, context = net.head(lq)
+    features = dict(walk_body(net, feature, context, [*indices, net.depth]))
+    return net.tail(features[net.depth], context), features, context
+
+
+@torch.no_grad()
+def feature_shapes(net: StagedNetwork, indices: Iterable[int], size: int = 16) -> dict[int, tuple[int, ...]]:
+    """Shapes (C, H, W) of the feature maps after the units ``indices`` for an LR image of ``size`` x ``size`` pixels.
+
+    The network is run once on a black image in evaluation mode: this works for any network, without its saying how wide
+    it is, and draws no random number.
+    """
+    module = cast(nn.Module, net)
+    was_training = module.training
+    module.eval()
+    parameter = next(module.parameters())
+    feature, context = net.head(torch.zeros(1, 3, size, size, dtype=parameter.dtype, device=parameter.device))
+    shapes = {index: tuple(feature.shape[1:]) for index, feature in walk_body(net, feature, context, indices)}
+    module.train(was_training)
+    return shapes

@@ -1,0 +1,1 @@
+"""Data: MATLAB's resizing, and the order in which a training run reads its images."""

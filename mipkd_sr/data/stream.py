@@ -1,0 +1,117 @@
+"""The training data as one endless stream, whose every sample is a function of seed, epoch and index.
+
+BasicSR restarts its loader each epoch and drops the epoch's last, incomplete batch, so that fewer iterations run than
+were asked for. Here the epochs follow one another without a seam, exactly as many batches come as are asked for, and a
+run that is resumed at iteration i reads what an undisturbed run reads from i on.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mipkd_sr.engine.seeding import mix_seed, seed_everything
+
+
+class SeededDataset(Dataset):
+    """A data set whose random crops and flips depend on (seed, epoch, index) alone, not on who reads the sample.
+
+    Args:
+        dataset: A BasicSR training set; it draws from Python's, NumPy's or torch's default generator.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        """The sample at ``place``, an (epoch, index) pair. The default generators are left as they were."""
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        seed_everything(self.seed, *place)
+        try:
+            return self.dataset[place[1]]
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+class StreamSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) pairs for one rank: the slice that is its own of each iteration's global batch.
+
+    Every epoch is a new permutation of the whole data set; a batch may span two epochs. Two ranks with batch b read
+    together what one rank with batch 2b reads.
+
+    Args:
+        length: Images in the data set.
+        batch_size: Samples an iteration and rank.
+        first_iter: Number of the first iteration, from 1.
+        total_iter: Number of the last iteration.
+        seed: Seed of the run.
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, first_iter: int, total_iter: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.first_iter = first_iter
+        self.total_iter = total_iter
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return max(0, self.total_iter - self.first_iter + 1)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.empty(0)
+        for iteration in range(self.first_iter, self.total_iter + 1):
+            first = ((iteration - 1) * self.world_size + self.rank) * self.batch_size
+            batch = []
+            for place in range(first, first + self.batch_size):
+                if place // self.length != epoch:
+                    epoch = place // self.length
+                    order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.length)
+                batch.append((epoch, int(order[place % self.length])))
+            yield batch
+
+
+def training_batches(dataset: Dataset, opt: dict[str, Any], first_iter: int) -> DataLoader:
+    """The batches of a training run from iteration ``first_iter`` to its last.
+
+    Args:
+        dataset: The training set.
+        opt: The run's options.
+        first_iter: Number of the first iteration, from 1.
+
+    Returns:
+        A loader of mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1].
+    """
+    train_opt, seed = opt['datasets']['train'], opt['manual_seed']
+    sampler = StreamSampler(
+        len(dataset),  # type: ignore[arg-type]
+        train_opt['batch_size_per_gpu'],
+        first_iter,
+        opt['train']['total_iter'],
+        seed,
+        opt['rank'],
+        opt['world_size'],
+    )
+    return DataLoader(
+        SeededDataset(dataset, seed),
+        batch_sampler=sampler,
+        num_workers=train_opt['num_worker_per_gpu'],
+        pin_memory=train_opt['pin_memory'] and opt['num_gpu'] > 0,
+    )
+
+
+def single_images(dataset: Dataset) -> DataLoader:
+    """A validation or test set, an image at a time."""
+    return DataLoader(dataset, batch_size=1)

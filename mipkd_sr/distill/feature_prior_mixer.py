@@ -1,0 +1,60 @@
+"""The feature prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.2)."""
+
+from torch import Tensor, nn
+
+from mipkd_sr.distill.masks import MASKS
+
+
+def _layers(width_in: int, width_out: int, kernel: int, depth: int) -> nn.Sequential:
+    """``depth`` convolutions with ReLUs between them; the widths change in the first."""
+    layers: list[nn.Module] = [nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2)]
+    for _ in range(depth - 1):
+        layers += [nn.ReLU(inplace=True), nn.Conv2d(width_out, width_out, kernel, padding=kernel // 2)]
+    return nn.Sequential(*layers)
+
+
+class FeaturePriorMixer(nn.Module):
+    """Mixes the student's and the teacher's feature map in a latent space: one distillation position's encoders.
+
+    ``Z_S = Enc_S(F_S)``, ``Z_T = Enc_T(F_T)``, ``F_E = Dec(Z_S * (1 - M) + Z_T * M)`` with M in {0, 1}^(L x H x W).
+
+    Args:
+        student_width: Channels of F_S.
+        teacher_width: Channels of F_T and F_E.
+        latent_width: Channels L of the latent space.
+        latent_depth: Convolutions in each encoder and in the decoder.
+        kernel: Side of their kernels: 3 for 'conv', 1 for 'mlp'.
+        mask: Name of the mask, see ``mipkd_sr.distill.masks``.
+        teacher_ratio: Part of the latent elements that are the teacher's, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        student_width: int,
+        teacher_width: int,
+        latent_width: int,
+        latent_depth: int = 1,
+        kernel: int = 3,
+        mask: str = 'random',
+        teacher_ratio: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.encoder_s = _layers(student_width, latent_width, kernel, latent_depth)
+        self.encoder_t = _layers(teacher_width, latent_width, kernel, latent_depth)
+        self.decoder = _layers(latent_width, teacher_width, kernel, latent_depth)
+        self.mask = MASKS[mask]
+        self.teacher_ratio = teacher_ratio
+
+    def forward(self, feature_s: Tensor, feature_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the feature maps.
+
+        Args:
+            feature_s: F_S, B x C_S x H x W.
+            feature_t: F_T, B x C_T x H x W.
+
+        Returns:
+            F_E, B x C_T x H x W, and the teacher's latent map Z_T, B x L x H x W, for the auto-encoder loss.
+        """
+        latent_s, latent_t = self.encoder_s(feature_s), self.encoder_t(feature_t)
+        mask = self.mask(latent_t, self.teacher_ratio)
+        return self.decoder(latent_s * (1 - mask) + latent_t * mask), latent_t

@@ -1,0 +1,125 @@
+"""What an objective is, and what a training step tells it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mipkd_sr.archs.staged import Context, StagedNetwork
+
+
+class View(NamedTuple):
+    """One input that a step sends through the networks; for most objectives only ``lq``, the same for both.
+
+    ``student`` and ``teacher`` are B x 3 x H x W, values in [0, 1]. The teacher is left out where ``teacher`` is None.
+    """
+
+    student: Tensor
+    teacher: Tensor | None
+
+
+@dataclass(frozen=True)
+class NetworkPass:
+    """What one network computed for one view.
+
+    Attributes:
+        net: The network.
+        sr: Its output, B x 3 x sH x sW, values in about [0, 1].
+        features: Its feature maps, B x C x H x W, by unit index.
+        context: Its context, see ``mipkd_sr.archs.staged``.
+    """
+
+    net: StagedNetwork
+    sr: Tensor
+    features: Mapping[int, Tensor] = field(default_factory=dict)
+    context: Context = None
+
+    def go_on(self, feature: Tensor, index: int) -> Tensor:
+        """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
+
+        Returns:
+            SR images, B x 3 x sH x sW.
+        """
+        return self.net.tail(self.net.body(feature, self.context, index, self.net.depth), self.context)
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What a training step has computed when the objectives are asked.
+
+    Attributes:
+        gt: HR images, B x 3 x sH x sW, values in [0, 1].
+        student: The student's passes, by view.
+        teacher: The teacher's passes, by view; without gradients.
+        progress: The part of the training that is done, in (0, 1].
+        branch_rng: Generator (on the CPU) for choices that decide which branch runs: it is the same on every rank, and
+            depends on seed, iteration and objective alone. Everything else draws from torch's default generator.
+        logs: Values to log beside the losses, by name; the objective adds to it. Scalars, without gradient.
+    """
+
+    gt: Tensor
+    student: Mapping[str, NetworkPass]
+    teacher: Mapping[str, NetworkPass]
+    progress: float
+    branch_rng: torch.Generator
+    logs: dict[str, Tensor | float]
+
+
+class Objective(nn.Module):
+    """A term, or several, of the training loss.
+
+    A subclass is registered with BasicSR's LOSS_REGISTRY and named under a key ending in ``_opt`` in the option file.
+    Parameters that it creates (encoders, projections) are trained with the student and kept in the training state,
+    never in the student's file.
+    """
+
+    needs_teacher = True
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        """Meet the two networks, once, before training: create what depends on their widths, check that they fit.
+
+        Raises:
+            ValueError: If the objective is not defined for them.
+        """
+
+    def student_indices(self) -> list[int]:
+        """Unit indices at which the student's features of view ``lq`` are wanted."""
+        return []
+
+    def teacher_indices(self) -> list[int]:
+        """Unit indices at which the teacher's features of view ``lq`` are wanted."""
+        return []
+
+    def views(self, lq: Tensor, gt: Tensor) -> dict[str, View]:
+        """Inputs that are wanted besides ``lq``, by name. ``lq`` is B x 3 x H x W and ``gt`` B x 3 x sH x sW."""
+        return {}
+
+    def forward(self, state: StepState) -> dict[str, Tensor]:
+        """The weighted losses, scalars, by the name under which they are logged (``l_...``); they are summed."""
+        raise NotImplementedError
+
+
+class ImageObjective(Objective):
+    """A loss of BasicSR's between the student's output and the HR image: ``L_rec = D(S, HR)``.
+
+    Args:
+        name: Name of the loss in the logs.
+        criterion: Takes SR and HR images; returns a loss, or BasicSR's pair of perceptual and style loss.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, name: str, criterion: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.criterion = criterion
+
+    def forward(self, state: StepState) -> dict[str, Tensor]:
+        """See ``Objective.forward``."""
+        loss = self.criterion(state.student['lq'].sr, state.gt)
+        if isinstance(loss, tuple):
+            losses = {'l_percep': loss[0], 'l_style': loss[1]}
+            return {name: value for name, value in losses.items() if value is not None}
+        return {self.name: loss}

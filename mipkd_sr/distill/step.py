@@ -1,0 +1,101 @@
+"""One training step, as the one module that DistributedDataParallel and torch.compile wrap."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
+from mipkd_sr.distill.teacher import FrozenTeacher, run_network
+from mipkd_sr.engine.seeding import mix_seed
+
+
+class StepOutput(NamedTuple):
+    """What a step gives back.
+
+    ``losses`` are the weighted losses by name, scalars; their sum is to be minimised. ``logs`` are further values to
+    log. ``sr`` is the student's output for the LR images.
+    """
+
+    losses: dict[str, Tensor]
+    logs: dict[str, Tensor | float]
+    sr: Tensor
+
+
+class DistillStep(nn.Module):
+    """Everything a step computes from student, teacher and objectives, up to the losses.
+
+    All of the student's arithmetic happens in this module's ``forward``, so that DistributedDataParallel averages its
+    gradients. The teacher runs once on each distinct input, and so does the student; objectives share the results.
+
+    Args:
+        student: The network to train.
+        teacher: The frozen teacher, or None.
+        objectives: The objectives by name; already attached to the networks.
+        total_iter: Steps of the training.
+        seed: Seed of the random choices between branches.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: FrozenTeacher | None,
+        objectives: Mapping[str, Objective],
+        total_iter: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = teacher
+        self.objectives = nn.ModuleDict(objectives)
+        self.total_iter = total_iter
+        self.seed = seed
+        self._student_indices = sorted({i for objective in objectives.values() for i in objective.student_indices()})
+        self._teacher_indices = sorted({i for objective in objectives.values() for i in objective.teacher_indices()})
+        self._asks_teacher = any(objective.needs_teacher for objective in objectives.values())
+
+    def forward(self, lq: Tensor, gt: Tensor, iteration: int) -> StepOutput:
+        """Compute the losses of one batch.
+
+        Args:
+            lq: LR images, B x 3 x H x W, values in [0, 1].
+            gt: HR images, B x 3 x sH x sW, values in [0, 1].
+            iteration: Number of the step, from 1.
+        """
+        views = {'lq': View(lq, lq if self._asks_teacher else None)}
+        for objective in self._each():
+            views.update(objective.views(lq, gt))
+        student = self._run_student(views)
+        teacher = self._run_teacher(views)
+        losses: dict[str, Tensor] = {}
+        logs: dict[str, Tensor | float] = {}
+        for name, objective in self.objectives.items():
+            rng = torch.Generator().manual_seed(mix_seed(self.seed, iteration, crc32(name.encode())))
+            state = StepState(gt, student, teacher, iteration / self.total_iter, rng, logs)
+            losses.update(objective(state))
+        if parameters := list(self.objectives.parameters()):
+            # A branch that a step did not take leaves parameters without gradient, which DistributedDataParallel does
+            # not allow. With this term their gradient is zero, on one process as on many.
+            name = next(iter(losses))
+            losses[name] = losses[name] + 0 * sum(parameter.sum() for parameter in parameters)
+        return StepOutput(losses, logs, student['lq'].sr)
+
+    def _each(self) -> list[Objective]:
+        return list(self.objectives.values())  # type: ignore[arg-type]
+
+    def _run_student(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
+        return {
+            name: run_network(self.student, view.student, self._student_indices if name == 'lq' else ())
+            for name, view in views.items()
+        }
+
+    def _run_teacher(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
+        if self.teacher is None:
+            return {}
+        return {
+            name: self.teacher(view.teacher, self._teacher_indices if name == 'lq' else ())
+            for name, view in views.items()
+            if view.teacher is not None
+        }

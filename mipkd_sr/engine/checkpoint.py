@@ -1,0 +1,99 @@
+"""Reading weights, and writing files that are either whole or not there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
+    """``torch.save`` to a file beside ``file``, flush it to the disk, and rename: ``file`` is never half-written.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is still there.
+    """
+    file = Path(file)
+    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
+    try:
+        with part.open('wb') as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_file(file: str | os.PathLike[str]) -> Any:
+    """Load a file of tensors and plain values onto the CPU. Pickled code is refused.
+
+    Raises:
+        ValueError: If the file cannot be read as one. The message names it.
+    """
+    try:
+        return torch.load(file, map_location='cpu', weights_only=True)
+    except OSError as error:
+        raise ValueError(f'{file} cannot be read ({error.strerror})') from None
+    except Exception as error:  # torch.load has no exception of its own for broken or hostile files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f'{file} is not a checkpoint that can be loaded safely ({reason})') from None
+
+
+def read_weights(file: str | os.PathLike[str], param_key: str = 'params') -> dict[str, Tensor]:
+    """The state dict in a BasicSR checkpoint.
+
+    Args:
+        file: A checkpoint: a mapping that has the state dict under ``params`` or ``params_ema``, or a bare state dict.
+        param_key: Which to take. ``params`` is taken where ``params_ema`` is asked for and absent.
+
+    Raises:
+        ValueError: If the file holds no such thing. The message names it.
+    """
+    content = load_file(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f'{file} holds no weights')
+    for key in (param_key, 'params'):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{file} holds no weights under '{param_key}' (it has: {', '.join(map(str, content))})")
+    return {name.removeprefix('module.'): value for name, value in content.items()}
+
+
+def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 'params', strict: bool = True) -> None:
+    """Load a BasicSR checkpoint into ``net``.
+
+    Args:
+        net: The network.
+        file: The checkpoint.
+        param_key: See ``read_weights``.
+        strict: Whether the weights must be the network's exactly. If false, those with another name or shape are left
+            out, and the network keeps its own in their place.
+
+    Raises:
+        ValueError: If the file holds no weights, or, when strict, those of another network.
+    """
+    weights, own = read_weights(file, param_key), net.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if strict and (len(fitting) < len(weights) or len(fitting) < len(own)):
+        raise ValueError(f'{file} holds another network than this {type(net).__name__}: {_difference(weights, own)}')
+    net.load_state_dict(fitting, strict=strict)
+
+
+def _difference(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """The first of each kind of difference between a checkpoint and a network, in words."""
+    parts = []
+    for name in weights.keys() & own.keys():
+        if weights[name].shape != own[name].shape:
+            parts.append(f'{name} is {tuple(weights[name].shape)} in the file and {tuple(own[name].shape)} here')
+            break
+    absent, surplus = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if absent:
+        parts.append(f'the file lacks {len(absent)} of its parameters, such as {absent[0]}')
+    if surplus:
+        parts.append(f'the file has {len(surplus)} that it lacks, such as {surplus[0]}')
+    return '; '.join(parts)

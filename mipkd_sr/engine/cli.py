@@ -1,0 +1,63 @@
+"""The command line that training and testing share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from basicsr.utils import get_time_str
+
+from mipkd_sr.engine.errors import OptionError
+
+EXIT_BAD_OPTIONS = 2
+"""Something that the user gave is wrong."""
+EXIT_MISSING_DATA = 3
+"""A dry run found everything right except that data or checkpoints are not there."""
+
+
+def parse_arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """BasicSR's flags, and ``--root`` and ``--dry_run``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
+    parser.add_argument('--auto_resume', action='store_true', help='go on from the last training state, if there is one')
+    parser.add_argument('--debug', action='store_true', help="a short look: logs every step, under the name 'debug_...'")
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)  # old launchers'
+    parser.add_argument(
+        '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='change options: train:optim_g:lr=1e-4'
+    )
+    parser.add_argument(
+        '--root',
+        help='folder for experiments, results and relative paths; by default the folder that holds the option '
+        "file's options/ folder, or the option file's own",
+    )
+    parser.add_argument('--dry_run', action='store_true', help='check everything, print what would run, and stop')
+    return parser.parse_args(argv)
+
+
+def fail(message: str) -> int:
+    """Print ``message`` from the first process, and return the exit code for bad options."""
+    if os.environ.get('RANK', '0') == '0':
+        print(f'error: {message}', file=sys.stderr)
+    return EXIT_BAD_OPTIONS
+
+
+def set_aside(folder: Path) -> None:
+    """Rename an existing folder as BasicSR does, so that a new run of the same name loses nothing.
+
+    Raises:
+        OptionError: If it cannot be renamed.
+    """
+    if not folder.exists():
+        return
+    archive = folder.with_name(f'{folder.name}_archived_{get_time_str()}')
+    number = 1
+    while archive.exists():
+        number += 1
+        archive = folder.with_name(f'{folder.name}_archived_{get_time_str()}_{number}')
+    try:
+        folder.rename(archive)
+    except OSError as error:
+        raise OptionError('name', f'{folder} is in the way and cannot be renamed ({error.strerror}).') from None
+    print(f'{folder} is there already; it is now {archive}', flush=True)

@@ -1,0 +1,15 @@
+"""The errors that a user can cause and mend."""
+
+
+class OptionError(ValueError):
+    """Something in the option file, or in a file that it names, is wrong.
+
+    Args:
+        key: Where it stands, keys joined by colons: ``train:optim_g:lr``. Empty for the file as a whole.
+        message: One sentence: what is wrong and what to do.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f'{key}: {message}' if key else message)
+        self.key = key
+        self.message = message

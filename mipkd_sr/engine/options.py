@@ -1,0 +1,231 @@
+"""Option files: read safely, merged over their bases, changed from the command line, checked.
+
+An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
+Mappings are merged key by key; everything else replaces what the base says. A mapping whose ``type`` differs from its
+base's replaces it whole, so that no argument of the other type is left over.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mipkd_sr.engine import schema
+from mipkd_sr.engine.errors import OptionError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with two repairs: ``1e-4`` is a number, and a key that stands twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen and key_node.tag != 'tag:yaml.org,2002:merge':
+                line = key_node.start_mark.line + 1
+                raise OptionError(str(key_node.value), f'stands twice (again in line {line}); remove one.')
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML follows, wants a dot and a signed exponent in a number with an exponent.
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$'), list('-+0123456789.')
+)
+
+
+@dataclass
+class Options:
+    """The options of one run.
+
+    Attributes:
+        data: The options, as nested mappings.
+        file: The option file.
+        origin: For each key (joined by colons) the file, or the command line, that set it last.
+    """
+
+    data: dict[str, Any]
+    file: Path
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def explain(self, error: OptionError) -> str:
+        """The one sentence for an error, with the key and the file where it was set."""
+        key = error.key
+        while key and key not in self.origin:  # an absent key: name the file of what it is absent from
+            key = key.rpartition(':')[0]
+        return f'{self.origin.get(key, self.file)}: {error}'
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding='utf-8')
+    except OSError as error:
+        raise OptionError('', f'{file}: cannot be read ({error.strerror}); give the path of an option file.') from None
+    except UnicodeDecodeError:
+        raise OptionError('', f'{file}: is not a text file; give the path of an option file.') from None
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise OptionError('', f'{file}: is not valid YAML: {" ".join(str(error).split())}.') from None
+    except OptionError as error:
+        raise OptionError('', f'{file}: {error}') from None
+    if not isinstance(data, dict):
+        raise OptionError('', f'{file}: holds no options; an option file is a mapping of keys to values.')
+    return data
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: dict[str, str], prefix: str = '') -> None:
+    """Merge ``new`` over ``into`` in place, noting in ``origin`` that ``source`` set its keys."""
+    for name, value in new.items():
+        key = f'{prefix}{name}'
+        old = into.get(name)
+        if isinstance(old, dict) and isinstance(value, Mapping) and value.get('type', old.get('type')) == old.get('type'):
+            _merge(old, value, source, origin, f'{key}:')
+        elif isinstance(value, Mapping):
+            into[name] = {}
+            for stale in [other for other in origin if other.startswith(f'{key}:')]:
+                del origin[stale]
+            _merge(into[name], value, source, origin, f'{key}:')
+        else:
+            into[name] = deepcopy(value)
+        origin[key] = source
+
+
+def read_options(file: str | os.PathLike[str]) -> Options:
+    """Read an option file and the files that it extends. Nothing is checked beyond the YAML itself.
+
+    Raises:
+        OptionError: If a file is absent, is not YAML, or extends itself.
+    """
+    path = Path(file).absolute()
+    options = Options({}, path)
+    _read_into(options, path, ())
+    return options
+
+
+def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
+    if file in above:
+        raise OptionError('', f'{above[-1]}: base: leads back to {file}; remove the circle.')
+    data = _read(file)
+    bases = data.pop('base', None) or []
+    for base in [bases] if isinstance(bases, str) else bases:
+        _read_into(options, Path(os.path.normpath(file.parent / base)), (*above, file))
+    _merge(options.data, data, str(file), options.origin)
+
+
+def force_options(options: Options, entries: Iterable[str]) -> None:
+    """Apply ``--force_yml``: entries such as ``train:optim_g:lr=1e-4``, values read as YAML.
+
+    Raises:
+        OptionError: If an entry is not ``key=value``, or goes through something that is not a mapping.
+    """
+    for entry in entries:
+        keys, equals, text = entry.partition('=')
+        names = [name.strip() for name in keys.split(':')]
+        if not equals or not all(names):
+            raise OptionError('--force_yml', f"'{entry}' is not of the form key:key=value.")
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        except yaml.YAMLError:
+            raise OptionError('--force_yml', f"'{text}' in '{entry}' is not valid YAML.") from None
+        for depth in range(1, len(names)):
+            above: Any = options.data
+            for name in names[:depth]:
+                above = above.get(name, {})
+                if not isinstance(above, dict):
+                    raise OptionError('--force_yml', f"'{':'.join(names[:depth])}' in '{entry}' is not a mapping.")
+        for name in reversed(names):
+            value = {name: value}
+        _merge(options.data, value, '--force_yml', options.origin)
+
+
+def find_root(file: Path) -> Path:
+    """The folder that experiments, results and every relative path in an option file belong to.
+
+    It is the folder that holds the option file's ``options`` folder; for an option file that is under no such folder,
+    it is the option file's own. So it does not matter from where, or how, a run is started.
+    """
+    for folder in file.absolute().parents:
+        if folder.name == 'options':
+            return folder.parent
+    return file.absolute().parent
+
+
+def load_options(
+    file: str | os.PathLike[str], is_train: bool, root: str | os.PathLike[str] | None = None, force: Iterable[str] = ()
+) -> Options:
+    """Read, merge and check an option file, and fill in what follows from it. Nothing is written.
+
+    Args:
+        file: The option file.
+        is_train: Whether it is for training; for testing otherwise.
+        root: Folder for experiments, results and relative paths; see ``find_root`` for the default.
+        force: Entries of ``--force_yml``.
+
+    Raises:
+        OptionError: If something in it is wrong. The message says what, where and what to do.
+    """
+    options = read_options(file)
+    force_options(options, force)
+    try:
+        schema.check(options.data, schema.TRAIN if is_train else schema.TEST)
+    except OptionError as error:
+        raise OptionError('', options.explain(error)) from None
+    _complete(options.data, is_train, Path(root).absolute() if root else find_root(options.file))
+    return options
+
+
+def _complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
+    """Add what BasicSR's classes expect to find: absolute paths, each data set's phase and scale, folders."""
+    opt['is_train'] = is_train
+    opt['root_path'] = str(root)
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+        dataset['scale'] = opt['scale']
+    for _, holder, name in path_keys(opt):
+        holder[name] = str(root / Path(holder[name]).expanduser())
+    if is_train:
+        experiment = root / 'experiments' / opt['name']
+        folders = {'experiments_root': '', 'models': 'models', 'training_states': 'training_states', 'log': ''}
+        folders['visualization'] = 'visualization'
+        opt['path'].update({name: str(experiment / folder) for name, folder in folders.items()})
+    else:
+        results = root / 'results' / opt['name']
+        opt['path'].update(results_root=str(results), log=str(results), visualization=str(results / 'visualization'))
+
+
+def path_keys(opt: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """Every option that names a file or folder that has to be there: its full key, the mapping it is in, its name."""
+    found: list[tuple[str, dict[str, Any], str]] = []
+    for phase, dataset in opt['datasets'].items():
+        found += [(f'datasets:{phase}:{name}', dataset, name) for name in ('dataroot_gt', 'dataroot_lq', 'meta_info_file')]
+    path = opt['path']
+    found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
+    found += [(f'networks:{name}:path', entry, 'path') for name, entry in opt.get('networks', {}).items()]
+    return [(key, holder, name) for key, holder, name in found if holder.get(name) is not None]
+
+
+def missing_paths(opt: Mapping[str, Any]) -> list[OptionError]:
+    """The files and folders that the options name and that are not there, as an error each."""
+    return [
+        OptionError(key, f'there is no {holder[name]}; put it there, or give the right path.')
+        for key, holder, name in path_keys(opt)
+        if not Path(holder[name]).exists()
+    ]
+
+
+def dump_options(opt: Mapping[str, Any]) -> str:
+    """The options as YAML that ``read_options`` reads back."""
+    return yaml.safe_dump(_plain(opt), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

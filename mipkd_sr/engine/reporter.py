@@ -1,0 +1,98 @@
+"""What a training run tells: a progress bar, log lines, and TensorBoard."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils import get_root_logger, get_time_str
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+
+@contextmanager
+def run_log(folder: str, prefix: str, rank: int) -> Iterator[logging.Logger]:
+    """BasicSR's logger, writing to the terminal (around progress bars) and to a file in ``folder`` of its own.
+
+    Ranks other than the first log errors alone, to the terminal.
+    """
+    logger = get_root_logger()
+    if rank != 0:
+        logger.setLevel(logging.ERROR)
+        yield logger
+        return
+    logger.setLevel(logging.INFO)
+    handler = logging.FileHandler(Path(folder, f'{prefix}_{get_time_str()}.log'))
+    handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
+    logger.addHandler(handler)
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield logger
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class Reporter:
+    """Reports the progress of a training run. Ranks other than the first report nothing.
+
+    Args:
+        opt: The run's options.
+        first_iter: Number of the first iteration of this session, from 1.
+    """
+
+    def __init__(self, opt: Mapping[str, Any], first_iter: int) -> None:
+        self.total_iter = opt['train']['total_iter']
+        self.first_iter = first_iter
+        self.start_time = time.monotonic()
+        self.silent = opt['rank'] != 0
+        self.logger = get_root_logger()
+        self.tb_logger: SummaryWriter | None = None
+        if opt['logger']['use_tb_logger'] and not self.silent:
+            folder = Path(opt['root_path'], 'tb_logger', opt['name'])
+            # what an interrupted session logged beyond its last checkpoint is run, and logged, again
+            self.tb_logger = SummaryWriter(str(folder), purge_step=first_iter)
+        # disable=None: no bar where there is no terminal; the log lines carry the ETA too
+        self.bar = tqdm(
+            total=self.total_iter, initial=first_iter - 1, unit='it', disable=True if self.silent else None, dynamic_ncols=True
+        )
+
+    def advance(self) -> None:
+        """Note that one iteration is done."""
+        self.bar.update()
+
+    def report(self, epoch: int, iteration: int, lr: float, data_share: float, values: Mapping[str, float]) -> None:
+        """Log one iteration.
+
+        Args:
+            epoch: Times that the data set has been gone through.
+            iteration: Number of the iteration.
+            lr: Learning rate.
+            data_share: Part of the time since the last report that was spent waiting for data.
+            values: Losses (``l_...``) and further values by name.
+        """
+        if self.silent:
+            return
+        seconds = (time.monotonic() - self.start_time) / (iteration - self.first_iter + 1)
+        eta = timedelta(seconds=int(seconds * (self.total_iter - iteration)))
+        losses = {name: value for name, value in values.items() if name.startswith('l_')}
+        text = ', '.join(f'{name}: {value:.4e}' for name, value in losses.items())
+        self.logger.info(
+            f'epoch {epoch}, iter {iteration:,}/{self.total_iter:,}, lr {lr:.3e}, {seconds:.3f} s/it '
+            f'(data {data_share:.0%}), eta {eta}, {text}'
+        )
+        self.bar.set_postfix({name: f'{value:.3g}' for name, value in losses.items()}, refresh=False)
+        if self.tb_logger:
+            for name, value in values.items():
+                self.tb_logger.add_scalar(f'losses/{name}' if name in losses else name, value, iteration)
+            self.tb_logger.add_scalar('lr', lr, iteration)
+
+    def close(self) -> None:
+        """Close the progress bar and TensorBoard's file."""
+        self.bar.close()
+        if self.tb_logger:
+            self.tb_logger.close()

@@ -1,0 +1,19 @@
+"""Randomness as a function of seed, rank and iteration, so that a resumed run draws what an undisturbed one draws."""
+
+import random
+
+import numpy as np
+import torch
+
+
+def mix_seed(*numbers: int) -> int:
+    """One well-mixed 63-bit seed from several non-negative numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seed Python's, NumPy's and torch's default generators (on every device) from several non-negative numbers."""
+    seed = mix_seed(*numbers)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,143 @@
+"""Train a student: ``mipkd-train -opt FILE``, ``python mipkd_sr/train.py -opt FILE``, or under torchrun.
+
+Reads and checks the options, builds data sets and model, and only then creates folders and trains.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, where its folder above belongs
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import mipkd_sr  # isort: skip  (repairs BasicSR before anything imports it)
+
+import torch
+from basicsr.data import build_dataset
+from torch.utils.data import DataLoader, Dataset
+
+from mipkd_sr.data.stream import single_images
+from mipkd_sr.engine import distributed
+from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.engine.cli import fail, parse_arguments, set_aside
+from mipkd_sr.engine.dry_run import describe_training
+from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.loop import Interrupted, train
+from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
+from mipkd_sr.engine.reporter import run_log
+from mipkd_sr.engine.seeding import seed_everything
+from mipkd_sr.models import build_model
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code: 0 done, 2 wrong options, 3 dry run with data missing, 128 + a signal."""
+    args = parse_arguments('Train a super-resolution student.', argv)
+    options = None
+    try:
+        options = load_options(args.opt, is_train=True, root=args.root, force=args.force_yml)
+        opt = options.data
+        if args.debug:
+            use_debug_settings(opt)
+        distributed.start(args.launcher, opt)
+        if args.dry_run:
+            return describe_training(options)
+        return run(options, args.auto_resume)
+    except OptionError as error:
+        return fail(options.explain(error) if options else str(error))
+    except Interrupted as stop:
+        print(f'{stop}; go on with --auto_resume', flush=True)
+        return stop.exit_code
+    finally:
+        distributed.stop()
+
+
+def use_debug_settings(opt: dict[str, Any]) -> None:
+    """BasicSR's settings for ``--debug``: another name, and logs, checkpoints and validation at once."""
+    for key, folder in list(opt['path'].items()):
+        if isinstance(folder, str) and key in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
+            opt['path'][key] = folder.replace(f'experiments/{opt["name"]}', f'experiments/debug_{opt["name"]}')
+    opt['name'] = f'debug_{opt["name"]}'
+    opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
+    if 'val' in opt:
+        opt['val']['val_freq'] = 8
+
+
+def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
+    """The training set, and a loader for each validation set.
+
+    Raises:
+        OptionError: If there is no training set, or one cannot be used.
+    """
+    if 'train' not in opt['datasets']:
+        raise OptionError('datasets', "has no entry 'train'.")
+    sets = {}
+    for phase, dataset_opt in opt['datasets'].items():
+        try:
+            sets[phase] = build_dataset(dataset_opt)
+        except (AssertionError, ValueError, OSError) as error:
+            raise OptionError(f'datasets:{phase}', f'{str(error).rstrip(".")}.') from error
+        if not len(sets[phase]):
+            raise OptionError(f'datasets:{phase}', 'holds no image.')
+    return sets['train'], [single_images(dataset) for phase, dataset in sets.items() if phase != 'train']
+
+
+def find_training_state(opt: dict[str, Any], auto_resume: bool) -> Path | None:
+    """The training state to go on from: the newest with ``--auto_resume``, else the one that the options name."""
+    if auto_resume:
+        states = Path(opt['path']['training_states']).glob('*.state')
+        newest = max(states, key=lambda state: int(state.stem), default=None)
+        if newest:
+            return newest
+    named = opt['path'].get('resume_state')
+    return Path(named) if named else None
+
+
+def run(options: Options, auto_resume: bool) -> int:
+    """Build everything, create the folders, and train."""
+    opt = options.data
+    if missing := missing_paths(opt):
+        raise missing[0]
+    torch.backends.cudnn.benchmark = True
+    seed_everything(opt['manual_seed'])
+    train_set, val_loaders = build_datasets(opt)
+    model = build_model(opt)
+    done = 0
+    if state_file := find_training_state(opt, auto_resume):
+        try:
+            state = load_file(state_file)
+            model.resume_training(state)
+        except ValueError as error:
+            raise OptionError('path:resume_state', f'{state_file}: {error}.') from None
+        done = state['iter']
+    if opt['rank'] == 0:
+        make_folders(opt, options.file.name, keep=auto_resume or bool(state_file))
+    if opt['dist']:
+        torch.distributed.barrier()  # no rank writes before the folders are there
+    with run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']) as logger:
+        logger.info(f'mipkd_sr {mipkd_sr.__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
+        logger.info(f'{opt["world_size"]} process(es) on {model.device}, training {count_parameters(model.net_g):,} parameters')
+        if done:
+            logger.info(f'Going on from {state_file}, iteration {done:,}')
+        train(model, opt, train_set, val_loaders, done)
+        logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')
+    return 0
+
+
+def count_parameters(net: torch.nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def make_folders(opt: dict[str, Any], file_name: str, keep: bool) -> None:
+    """Create the experiment's folders, and keep the resolved options there. What stood there before is set aside."""
+    if not keep:
+        set_aside(Path(opt['path']['experiments_root']))
+        set_aside(Path(opt['root_path'], 'tb_logger', opt['name']))
+    for name in ('experiments_root', 'models', 'training_states', 'visualization'):
+        Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
+    Path(opt['path']['experiments_root'], file_name).write_text(dump_options(opt), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
