@@ -14,14 +14,14 @@ if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, w
 import mipkd_sr  # isort: skip  (repairs BasicSR before anything imports it)
 
 import torch
-from basicsr.data import build_dataset
 from torch.utils.data import DataLoader, Dataset
 
+from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.engine.cli import fail, parse_arguments, set_aside
-from mipkd_sr.engine.dry_run import describe_training
+from mipkd_sr.engine.dry_run import count_parameters, describe_training
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.loop import Interrupted, train
 from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
@@ -71,14 +71,7 @@ def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
     """
     if 'train' not in opt['datasets']:
         raise OptionError('datasets', "has no entry 'train'.")
-    sets = {}
-    for phase, dataset_opt in opt['datasets'].items():
-        try:
-            sets[phase] = build_dataset(dataset_opt)
-        except (AssertionError, ValueError, OSError) as error:
-            raise OptionError(f'datasets:{phase}', f'{str(error).rstrip(".")}.') from error
-        if not len(sets[phase]):
-            raise OptionError(f'datasets:{phase}', 'holds no image.')
+    sets = {phase: build_dataset(opt, phase) for phase in opt['datasets']}
     return sets['train'], [single_images(dataset) for phase, dataset in sets.items() if phase != 'train']
 
 
@@ -116,17 +109,14 @@ def run(options: Options, auto_resume: bool) -> int:
         torch.distributed.barrier()  # no rank writes before the folders are there
     with run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']) as logger:
         logger.info(f'mipkd_sr {mipkd_sr.__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
-        logger.info(f'{opt["world_size"]} process(es) on {model.device}, training {count_parameters(model.net_g):,} parameters')
+        logger.info(
+            f'{opt["world_size"]} process(es) on {model.device}, training {count_parameters(model.net_g):,} parameters'
+        )
         if done:
             logger.info(f'Going on from {state_file}, iteration {done:,}')
         train(model, opt, train_set, val_loaders, done)
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')
     return 0
-
-
-def count_parameters(net: torch.nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def make_folders(opt: dict[str, Any], file_name: str, keep: bool) -> None:

@@ -1,14 +1,12 @@
-"""Make training pairs from folders of photographs: HR sub-images, and LR images as MATLAB's bicubic imresize makes them.
+"""Make training pairs from folders of photographs: HR images, and LR images as MATLAB's bicubic imresize makes them.
 
-    python scripts/prepare_data.py PHOTOS [MORE_PHOTOS ...] --out datasets/mine --scale 2 3 4 --tile 192
+python scripts/prepare_data.py PHOTOS [MORE_PHOTOS ...] --out datasets/mine --scale 2 3 4 --tile 192
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import cv2
 import numpy as np
@@ -35,7 +33,9 @@ def main() -> None:
     parser.add_argument('folders', nargs='+', type=Path, help='folders of photographs')
     parser.add_argument('--out', type=Path, required=True, help='folder for HR, LR_x2, ...')
     parser.add_argument('--scale', type=int, nargs='+', default=[2, 3, 4], choices=[2, 3, 4])
-    parser.add_argument('--tile', type=int, help='side of the sub-images, a multiple of every scale; default: whole images')
+    parser.add_argument(
+        '--tile', type=int, help='side of the sub-images, a multiple of every scale; default: whole images'
+    )
     args = parser.parse_args()
     for folder in args.folders:
         if not folder.is_dir():

@@ -1,14 +1,11 @@
 """Make the demo's pairs (x2) from photographs that scikit-image ships: some to train on, others held out.
 
-    python scripts/prepare_demo_data.py
+python scripts/prepare_demo_data.py
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
 
 import cv2
 import numpy as np
@@ -20,6 +17,7 @@ from mipkd_sr.data.pairs import write_pairs
 TRAIN = ('brick.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png', 'motorcycle_left.png', 'rocket.jpg')
 HELD_OUT = ('astronaut.png', 'camera.png', 'chelsea.png')
 SCALE = 2
+ROOT = Path(__file__).resolve().parents[1]
 TILE = 96
 
 
@@ -29,7 +27,7 @@ def read_photographs(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         file = Path(skimage.__file__).parent / 'data' / name
         image = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if image is None:
-            sys.exit(f'error: this scikit-image ({skimage.__version__}) does not ship {file}; install 0.22 or later')
+            sys.exit(f'error: this scikit-image does not ship {file}; install 0.22 or later')
         yield file.stem, image
 
 

@@ -28,7 +28,7 @@ STAGED = {'EDSR': 'StagedEDSR', 'RCAN': 'StagedRCAN', 'SwinIR': 'StagedSwinIR'}
 
 
 def network_class(name: str) -> type[nn.Module]:
-    """The registered architecture ``name``; for BasicSR's EDSR, RCAN and SwinIR the same network as head, body and tail.
+    """The registered architecture ``name``; BasicSR's EDSR, RCAN and SwinIR come as head, body and tail.
 
     Raises:
         KeyError: If there is none.

@@ -40,6 +40,15 @@ class StagedRCAN(ConvolutionalStages, RCAN):
         rgb_mean: tuple[float, float, float] = (0.4488, 0.4371, 0.4040),
     ) -> None:
         super().__init__(
-            num_in_ch, num_out_ch, num_feat, num_group, num_block, squeeze_factor, upscale, res_scale, img_range, rgb_mean
+            num_in_ch,
+            num_out_ch,
+            num_feat,
+            num_group,
+            num_block,
+            squeeze_factor,
+            upscale,
+            res_scale,
+            img_range,
+            rgb_mean,
         )
         self.use_stages()

@@ -8,9 +8,9 @@ a network is a sequence of three stages, and its ``forward`` is their compositio
     sr = net.tail(feature, context)
 
 The body is ``depth`` units in a row (EDSR's residual blocks, RCAN's groups, SwinIR's RSTBs). Unit index ``i`` names the
-place after the i-th unit: 0 is the head's output, ``depth`` the end of the body. Between units the feature map is always
-B x C x H x W at the size of the LR image. ``context`` carries what later parts need besides the feature map (the long
-skip connection, SwinIR's padding); a feature map that goes on through a network uses that network's own context.
+place after the i-th unit: 0 is the head's output, ``depth`` the end of the body. Between units the feature map is
+always B x C x H x W at the size of the LR image. ``context`` carries what later parts need besides the feature map (the
+long skip connection, SwinIR's padding); a feature map that goes on through a network uses that network's own context.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,10 +30,10 @@ class StagedNetwork(Protocol):
     """Number of units in the body."""
 
     def head(self, lq: Tensor) -> tuple[Tensor, Context]:
-        """Turn LR images (B x 3 x H x W, values in [0, 1]) into the first feature map (B x C x H x W) and the context."""
+        """LR images (B x 3 x H x W, values in [0, 1]) -> the first feature map (B x C x H x W) and the context."""
 
     def body(self, feature: Tensor, context: Context, start: int = 0, stop: int | None = None) -> Tensor:
-        """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` (the end if None); shape unchanged."""
+        """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` (the end if None)."""
 
     def tail(self, feature: Tensor, context: Context) -> Tensor:
         """Turn the body's output (B x C x H x W) into SR images (B x 3 x sH x sW, values in about [0, 1])."""
@@ -48,9 +48,7 @@ class Body(nn.Sequential):
     It keeps the parameter names of the ``nn.Sequential`` that it replaces.
     """
 
-    def forward(  # type: ignore[override]
-        self, feature: Tensor, context: Context = None, start: int = 0, stop: int | None = None
-    ) -> Tensor:
+    def forward(self, feature: Tensor, context: Context = None, start: int = 0, stop: int | None = None) -> Tensor:
         """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop``; ``context`` is not needed."""
         for unit in list(self)[start:stop]:
             feature = unit(feature)
@@ -63,6 +61,14 @@ class ConvolutionalStages(nn.Module):
     A mix-in: the class beside it has BasicSR's ``conv_first``, ``body``, ``conv_after_body``, ``upsample``,
     ``conv_last``, ``mean`` and ``img_range``, and calls ``use_stages`` when these are there.
     """
+
+    conv_first: nn.Module
+    body: Body
+    conv_after_body: nn.Module
+    upsample: nn.Module
+    conv_last: nn.Module
+    mean: Tensor
+    img_range: float
 
     def use_stages(self) -> None:
         """Turn the body into one that can be entered and left anywhere, and the colour mean into a buffer.
@@ -91,7 +97,7 @@ class ConvolutionalStages(nn.Module):
         return self.tail(self.body(feature, context), context)
 
 
-def is_staged(net: nn.Module) -> TypeGuard[Any]:
+def is_staged(net: nn.Module | None) -> TypeGuard[Any]:
     """Whether ``net`` has head, body, tail and depth."""
     return all(hasattr(net, name) for name in ('head', 'body', 'tail', 'depth'))
 

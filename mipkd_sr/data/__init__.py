@@ -1,1 +1,23 @@
-"""Data: MATLAB's resizing, and the order in which a training run reads its images."""
+"""Data: images on the disk, MATLAB's resizing, and the order in which a training run reads its images."""
+
+from typing import Any
+
+from basicsr.data import build_dataset as build_basicsr_dataset
+from torch.utils.data import Dataset
+
+from mipkd_sr.engine.errors import OptionError
+
+
+def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
+    """Build the data set under ``datasets:<phase>``.
+
+    Raises:
+        OptionError: If it cannot be used: LR and HR images that do not match, no image at all.
+    """
+    try:
+        dataset = build_basicsr_dataset(opt['datasets'][phase])
+    except (AssertionError, ValueError, OSError) as error:
+        raise OptionError(f'datasets:{phase}', f'{str(error).rstrip(".")}.') from error
+    if not len(dataset):
+        raise OptionError(f'datasets:{phase}', 'holds no image.')
+    return dataset

@@ -43,7 +43,9 @@ def write_pairs(
     unit = int(np.lcm.reduce(scales))
     count = 0
     for name, image in images:
-        parts = [(name, image)] if tile is None else [(f'{name}_{i:03}', part) for i, part in enumerate(tiles(image, tile))]
+        parts = (
+            [(name, image)] if tile is None else [(f'{name}_{i:03}', part) for i, part in enumerate(tiles(image, tile))]
+        )
         for part_name, part in parts:
             hr = part[: part.shape[0] // unit * unit, : part.shape[1] // unit * unit]
             _write(folder / 'HR' / f'{part_name}.png', hr)

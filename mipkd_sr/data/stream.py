@@ -57,7 +57,14 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, first_iter: int, total_iter: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        first_iter: int,
+        total_iter: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -71,7 +78,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         return max(0, self.total_iter - self.first_iter + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0)
+        epoch, order = -1, np.empty(0, dtype=np.int64)
         for iteration in range(self.first_iter, self.total_iter + 1):
             first = ((iteration - 1) * self.world_size + self.rank) * self.batch_size
             batch = []

@@ -1,0 +1,1 @@
+"""What the methods are made of: the step, the frozen teacher, positions, mixers and masks."""

@@ -45,16 +45,18 @@ class FeaturePriorMixer(nn.Module):
         self.mask = MASKS[mask]
         self.teacher_ratio = teacher_ratio
 
-    def forward(self, feature_s: Tensor, feature_t: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, feature_s: Tensor, feature_t: Tensor, restore: bool = False) -> tuple[Tensor, Tensor | None]:
         """Mix the feature maps.
 
         Args:
             feature_s: F_S, B x C_S x H x W.
             feature_t: F_T, B x C_T x H x W.
+            restore: Whether to pass F_T through encoder and decoder alone, too, for the auto-encoder loss.
 
         Returns:
-            F_E, B x C_T x H x W, and the teacher's latent map Z_T, B x L x H x W, for the auto-encoder loss.
+            F_E, and ``Dec(Enc_T(F_T))`` (None if not asked for); both B x C_T x H x W.
         """
         latent_s, latent_t = self.encoder_s(feature_s), self.encoder_t(feature_t)
         mask = self.mask(latent_t, self.teacher_ratio)
-        return self.decoder(latent_s * (1 - mask) + latent_t * mask), latent_t
+        mixed = self.decoder(latent_s * (1 - mask) + latent_t * mask)
+        return mixed, self.decoder(latent_t) if restore else None

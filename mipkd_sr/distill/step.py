@@ -1,6 +1,6 @@
 """One training step, as the one module that DistributedDataParallel and torch.compile wrap."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from zlib import crc32
 
@@ -65,13 +65,13 @@ class DistillStep(nn.Module):
             iteration: Number of the step, from 1.
         """
         views = {'lq': View(lq, lq if self._asks_teacher else None)}
-        for objective in self._each():
+        for _, objective in self._objectives():
             views.update(objective.views(lq, gt))
         student = self._run_student(views)
         teacher = self._run_teacher(views)
         losses: dict[str, Tensor] = {}
         logs: dict[str, Tensor | float] = {}
-        for name, objective in self.objectives.items():
+        for name, objective in self._objectives():
             rng = torch.Generator().manual_seed(mix_seed(self.seed, iteration, crc32(name.encode())))
             state = StepState(gt, student, teacher, iteration / self.total_iter, rng, logs)
             losses.update(objective(state))
@@ -82,8 +82,8 @@ class DistillStep(nn.Module):
             losses[name] = losses[name] + 0 * sum(parameter.sum() for parameter in parameters)
         return StepOutput(losses, logs, student['lq'].sr)
 
-    def _each(self) -> list[Objective]:
-        return list(self.objectives.values())  # type: ignore[arg-type]
+    def _objectives(self) -> Iterable[tuple[str, Objective]]:
+        return self.objectives.items()  # type: ignore[return-value]  # what a ModuleDict holds is a Module to mypy
 
     def _run_student(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
         return {

@@ -1,0 +1,1 @@
+"""What runs them: option files, training loop, checkpoints, evaluation, reports."""

@@ -21,8 +21,12 @@ def parse_arguments(description: str, argv: Sequence[str] | None) -> argparse.Na
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
-    parser.add_argument('--auto_resume', action='store_true', help='go on from the last training state, if there is one')
-    parser.add_argument('--debug', action='store_true', help="a short look: logs every step, under the name 'debug_...'")
+    parser.add_argument(
+        '--auto_resume', action='store_true', help='go on from the last training state, if there is one'
+    )
+    parser.add_argument(
+        '--debug', action='store_true', help="a short look: logs every step, under the name 'debug_...'"
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)  # old launchers'
     parser.add_argument(
         '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='change options: train:optim_g:lr=1e-4'

@@ -36,7 +36,9 @@ def start(launcher: str, opt: dict[str, Any]) -> None:
     if launcher == 'slurm':
         _take_slurm_variables(opt)
     if 'RANK' not in os.environ:
-        raise OptionError('--launcher', f"'{launcher}' was given, but the launcher's variables are absent; use torchrun.")
+        raise OptionError(
+            '--launcher', f"'{launcher}' was given, but the launcher's variables are absent; use torchrun."
+        )
     if opt['num_gpu']:
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     torch.distributed.init_process_group(opt['dist_params']['backend'] if opt['num_gpu'] else 'gloo')

@@ -1,10 +1,141 @@
 """``--dry_run``: everything is checked and built, what would run is printed, and nothing is written."""
 
+import math
 from typing import Any
 
-from mipkd_sr.engine.options import Options
+from torch import nn
+
+from mipkd_sr.archs import build_network, feature_shapes
+from mipkd_sr.data import build_dataset
+from mipkd_sr.engine.cli import EXIT_MISSING_DATA
+from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.options import Options, missing_paths
+from mipkd_sr.models import build_model
+from mipkd_sr.models.distill_model import DistillModel
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def describe_training(options: Options) -> int:
-    """TODO"""
-    raise NotImplementedError
+    """Check and build what a training run needs, and print it. Takes no step and writes nothing.
+
+    Returns:
+        The exit code: 0, or 3 if all is right except that data or checkpoints are not there.
+
+    Raises:
+        OptionError: If something is wrong.
+    """
+    opt = options.data
+    missing = leave_out_missing(opt)
+    lengths = dataset_lengths(opt, missing)
+    model = build_model(opt)
+    lines = [
+        f'{opt["name"]}: {type(model).__name__}, x{opt["scale"]}, would be written to {opt["path"]["experiments_root"]}'
+    ]
+    lines += _describe_networks(model)
+    lines += _describe_iterations(opt, lengths)
+    for key, objective in model.objectives.items():
+        lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}')
+        places = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
+        lines += _describe_positions(model, list(places), patch_size(opt))
+    print('\n'.join(lines))
+    return report_missing(options, missing)
+
+
+def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
+    """Set checkpoints that are not there to None, so that the networks can be built; returns all that is missing."""
+    missing = missing_paths(opt)
+    for error in missing:
+        if error.key.startswith('path:'):
+            opt['path'][error.key.removeprefix('path:')] = None
+        elif error.key.startswith('networks:'):
+            opt['networks'][error.key.split(':')[1]]['path'] = None
+    return missing
+
+
+def dataset_lengths(opt: dict[str, Any], missing: list[OptionError]) -> dict[str, int]:
+    """Build the data sets that are there: number of images by phase.
+
+    Raises:
+        OptionError: If one that is there cannot be used.
+    """
+    lengths = {}
+    for phase in opt['datasets']:
+        if any(error.key.startswith(f'datasets:{phase}:') for error in missing):
+            continue
+        lengths[phase] = len(build_dataset(opt, phase))  # type: ignore[arg-type]
+    return lengths
+
+
+def report_missing(options: Options, missing: list[OptionError]) -> int:
+    """Print what is missing, and return the exit code of a dry run."""
+    for error in missing:
+        print(f'missing: {options.explain(error)}')
+    return EXIT_MISSING_DATA if missing else 0
+
+
+def patch_size(opt: dict[str, Any]) -> int:
+    """Side of the LR training patches, in pixels."""
+    return opt['datasets']['train']['gt_size'] // opt['scale']
+
+
+def _describe_networks(model: DistillModel) -> list[str]:
+    lines = [f'  student: {type(model.net_g).__name__}, {count_parameters(model.net_g):,} parameters']
+    if model.net_t is not None:
+        lines.append(f'  teacher: {type(model.net_t).__name__}, {count_parameters(model.net_t):,} parameters')
+    beside = sum(count_parameters(objective) for objective in model.objectives.values())
+    if beside:
+        lines.append(f'  learned beside the student and not part of its file: {beside:,} parameters')
+    return lines
+
+
+def _describe_iterations(opt: dict[str, Any], lengths: dict[str, int]) -> list[str]:
+    train_opt, side = opt['datasets']['train'], patch_size(opt)
+    batch, total = train_opt['batch_size_per_gpu'], opt['train']['total_iter']
+    processes = f'{opt["world_size"]} process(es)'
+    lines = [f'  iterations: {total:,}, each of {batch} patches of {side} x {side} LR pixels on {processes}']
+    for phase, length in lengths.items():
+        text = f'  {phase}: {opt["datasets"][phase]["name"]}, {length:,} images'
+        if phase == 'train' and length:
+            text += f', gone through {math.ceil(total * batch * opt["world_size"] / length):,} times'
+        lines.append(text)
+    return lines
+
+
+def _describe_positions(model: DistillModel, places: list[tuple[int, int]], side: int) -> list[str]:
+    if not places or model.net_t is None:
+        return []
+    student: Any = model.net_g
+    teacher: Any = model.net_t
+    shapes_s = feature_shapes(student, [index for index, _ in places], side)
+    shapes_t = feature_shapes(teacher, [index for _, index in places], side)
+    return [
+        f'    position {k}: student after unit {index_s} of {student.depth}, {_size(shapes_s[index_s])}; '
+        f'teacher after unit {index_t} of {teacher.depth}, {_size(shapes_t[index_t])}'
+        for k, (index_s, index_t) in enumerate(places, 1)
+    ]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return ' x '.join(map(str, shape))
+
+
+def describe_testing(options: Options, entries: dict[str, dict[str, Any]]) -> int:
+    """Build the networks ``entries`` (see ``mipkd_sr.test``) and the test sets, and print them. Writes nothing.
+
+    Returns:
+        The exit code, as ``describe_training``'s.
+    """
+    opt = options.data
+    missing = missing_paths(opt)
+    lengths = dataset_lengths(opt, missing)
+    lines = [f'{opt["name"]}: x{opt["scale"]}, results would be written to {opt["path"]["results_root"]}']
+    for name, entry in entries.items():
+        net = build_network(entry['network'])
+        lines.append(f'  network {name}: {type(net).__name__}, {count_parameters(net):,} parameters')
+    lines += [f'  {phase}: {opt["datasets"][phase]["name"]}, {length:,} images' for phase, length in lengths.items()]
+    print('\n'.join(lines))
+    return report_missing(options, missing)

@@ -68,7 +68,7 @@ def _read(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise OptionError('', f'{file}: is not a text file; give the path of an option file.') from None
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise OptionError('', f'{file}: is not valid YAML: {" ".join(str(error).split())}.') from None
     except OptionError as error:
@@ -83,7 +83,11 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: di
     for name, value in new.items():
         key = f'{prefix}{name}'
         old = into.get(name)
-        if isinstance(old, dict) and isinstance(value, Mapping) and value.get('type', old.get('type')) == old.get('type'):
+        if (
+            isinstance(old, dict)
+            and isinstance(value, Mapping)
+            and value.get('type', old.get('type')) == old.get('type')
+        ):
             _merge(old, value, source, origin, f'{key}:')
         elif isinstance(value, Mapping):
             into[name] = {}
@@ -129,7 +133,7 @@ def force_options(options: Options, entries: Iterable[str]) -> None:
         if not equals or not all(names):
             raise OptionError('--force_yml', f"'{entry}' is not of the form key:key=value.")
         try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+            value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError:
             raise OptionError('--force_yml', f"'{text}' in '{entry}' is not valid YAML.") from None
         for depth in range(1, len(names)):
@@ -202,7 +206,9 @@ def path_keys(opt: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
     """Every option that names a file or folder that has to be there: its full key, the mapping it is in, its name."""
     found: list[tuple[str, dict[str, Any], str]] = []
     for phase, dataset in opt['datasets'].items():
-        found += [(f'datasets:{phase}:{name}', dataset, name) for name in ('dataroot_gt', 'dataroot_lq', 'meta_info_file')]
+        found += [
+            (f'datasets:{phase}:{name}', dataset, name) for name in ('dataroot_gt', 'dataroot_lq', 'meta_info_file')
+        ]
     path = opt['path']
     found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
     found += [(f'networks:{name}:path', entry, 'path') for name, entry in opt.get('networks', {}).items()]

@@ -58,7 +58,11 @@ class Reporter:
             self.tb_logger = SummaryWriter(str(folder), purge_step=first_iter)
         # disable=None: no bar where there is no terminal; the log lines carry the ETA too
         self.bar = tqdm(
-            total=self.total_iter, initial=first_iter - 1, unit='it', disable=True if self.silent else None, dynamic_ncols=True
+            total=self.total_iter,
+            initial=first_iter - 1,
+            unit='it',
+            disable=True if self.silent else None,
+            dynamic_ncols=True,
         )
 
     def advance(self) -> None:

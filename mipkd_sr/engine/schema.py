@@ -117,9 +117,11 @@ SCHEDULERS = {
 NETWORK = Component('network', network_class, _arch_names)
 LOSS = Component('loss', _from(LOSS_REGISTRY), _names(LOSS_REGISTRY), optional=True)
 
+DEFAULT_DATASET = 'PairedImageDataset'
+
 DATASET_KEYS = {
     'name': Key('str', 'Name in logs and tables.', REQUIRED),
-    'type': Key('str', 'Registered data set class.', 'PairedImageDataset'),
+    'type': Key('str', 'Registered data set class.', DEFAULT_DATASET),
     'dataroot_gt': Key('str', 'Folder (or lmdb) of HR images.'),
     'dataroot_lq': Key('str', 'Folder (or lmdb) of LR images.'),
     'meta_info_file': Key('str', 'Text file with the names of the images to use; every image of the folder if ~.'),
@@ -162,14 +164,16 @@ VAL_KEYS: dict[str, Any] = {
 NETWORK_PATHS = {
     'pretrain_network_g': Key('str', "Checkpoint of the student's weights to start from (train) or to test."),
     'param_key_g': Key('str', 'Which weights of that file: params or params_ema.', 'params'),
-    'strict_load_g': Key('bool', 'Whether that file must fit exactly; else weights that do not fit are left out.', True),
+    'strict_load_g': Key(
+        'bool', 'Whether that file must fit exactly; else weights that do not fit are left out.', True
+    ),
 }
 
 COMMON_KEYS: dict[str, Any] = {
     'name': Key('str', 'Name of the run, and of its folder.', REQUIRED),
     'model_type': Key('str', 'Registered model class.', 'DistillModel'),
     'scale': Key('int', 'Super-resolution factor.', REQUIRED),
-    'num_gpu': Key('any', "GPUs of this process: 0 for the CPU, 1, or auto (1 if there is a GPU, else 0).", 'auto'),
+    'num_gpu': Key('any', 'GPUs of this process: 0 for the CPU, 1, or auto (1 if there is a GPU, else 0).', 'auto'),
     'manual_seed': Key('int', 'Seed of everything random.', 0),
 }
 
@@ -183,7 +187,9 @@ TRAIN = Section(
             {
                 **NETWORK_PATHS,
                 'pretrain_network_t': Key('str', "Checkpoint of the teacher's weights."),
-                'param_key_t': Key('str', 'Which weights of that file: params_ema where it has them, or params.', 'params_ema'),
+                'param_key_t': Key(
+                    'str', 'Which weights of that file: params_ema where it has them, or params.', 'params_ema'
+                ),
                 'resume_state': Key('str', 'Training state to go on from.'),
                 'ignore_resume_networks': Key('any', "BasicSR's; not used: a training state holds its networks."),
             }
@@ -202,9 +208,7 @@ TRAIN = Section(
             },
             patterns={'_opt': LOSS},
         ),
-        'val': Section(
-            {'val_freq': Key('int', 'Steps between validations.', REQUIRED), **VAL_KEYS}, optional=True
-        ),
+        'val': Section({'val_freq': Key('int', 'Steps between validations.', REQUIRED), **VAL_KEYS}, optional=True),
         'logger': Section(
             {
                 'print_freq': Key('int', 'Steps between log lines.', 100),
@@ -238,13 +242,22 @@ TEST = Section(
                 {
                     'network': NETWORK,
                     'path': Key('str', 'Checkpoint of its weights; ~ for a network without parameters.'),
-                    'param_key': Key('str', 'Which weights: params_ema where the file has them, or params.', 'params_ema'),
+                    'param_key': Key(
+                        'str', 'Which weights: params_ema where the file has them, or params.', 'params_ema'
+                    ),
                 }
             ),
             optional=True,
         ),
         'path': Section(NETWORK_PATHS),
         'val': Section(VAL_KEYS),
+        'figure': Section(
+            {
+                'image': Key('str', 'Name of a test image, without ending.', REQUIRED),
+                'box': Key('list', 'Top, left and side of the crop to show, in HR pixels.', REQUIRED),
+            },
+            optional=True,
+        ),
         # written by BasicSR's older test files at the top level; the same as in val
         'save_img': Key('bool', 'Whether to save the SR images.', False),
         'suffix': Key('str', "Ending of saved images' names; the run's name if ~."),
@@ -367,7 +380,7 @@ def _check_dataset(opt: Any, path: str) -> None:
     """A data set class is given the whole mapping, so BasicSR's own keys are known and a user's class may have more."""
     if not isinstance(opt, dict):
         raise OptionError(path, f'must be a mapping of keys to values, not {opt!r}.')
-    kind = opt.get('type', DATASET_KEYS['type'].default)
+    kind = opt.get('type', DEFAULT_DATASET)
     if kind not in DATASET_REGISTRY:
         raise OptionError(f'{path}:type', _no_such('data set', kind, DATASET_REGISTRY.keys()))
     of_basicsr = dict(iter(DATASET_REGISTRY))[kind].__module__.startswith(('basicsr.', 'mipkd_sr.'))

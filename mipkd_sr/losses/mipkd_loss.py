@@ -1,7 +1,7 @@
 """MiPKD: Knowledge Distillation with Multi-granularity Mixture of Priors for Image Super-Resolution.
 
-Paper: https://arxiv.org/abs/2404.02573 (ICLR 2025). There is no public code; what the paper leaves unsaid is an argument
-here, with a default and its reason.
+Paper: https://arxiv.org/abs/2404.02573 (ICLR 2025). There is no public code; what the paper leaves unsaid is an
+argument here, with a default and its reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mipkd_sr.archs.staged import StagedNetwork, feature_shapes, is_staged
+from mipkd_sr.archs.staged import feature_shapes, is_staged
 from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import Objective, StepState
@@ -107,10 +107,7 @@ class MiPKDLoss(Objective):
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Find the positions in both networks, and create a mixer for each."""
-        for name, net in (('student', student), ('teacher', teacher)):
-            if not is_staged(net):
-                raise ValueError(f'{type(net).__name__}, the {name}, has no head, body and tail, which MiPKD needs')
-        shapes = [self._shapes(student), self._shapes(teacher)]
+        shapes = [self._shapes('student', student), self._shapes('teacher', teacher)]
         self._indices = list(zip(*(list(shape) for shape in shapes), strict=True))
         for index_s, index_t in self._indices:
             shape_s, shape_t = shapes[0][index_s], shapes[1][index_t]
@@ -118,16 +115,24 @@ class MiPKDLoss(Objective):
                 raise ValueError(f"the student's features ({shape_s}) and the teacher's ({shape_t}) differ in size")
             self._add_position(shape_s[0], shape_t[0])
 
-    def _shapes(self, net: StagedNetwork) -> dict[int, tuple[int, ...]]:
+    def _shapes(self, name: str, net: nn.Module | None) -> dict[int, tuple[int, ...]]:
+        if not is_staged(net):
+            raise ValueError(f'{type(net).__name__}, the {name}, has no head, body and tail, which MiPKD needs')
         return feature_shapes(net, unit_indices(self.positions, net.depth))
 
     def _add_position(self, width_s: int, width_t: int) -> None:
         self.mixers.append(
             FeaturePriorMixer(
-                width_s, width_t, self.latent_width or width_s, self.latent_depth, self.kernel, self.mask, self.teacher_ratio
+                width_s,
+                width_t,
+                self.latent_width or width_s,
+                self.latent_depth,
+                self.kernel,
+                self.mask,
+                self.teacher_ratio,
             )
         )
-        # The paper does not say how F_E, which has the teacher's width, enters the student: here through a learned 1 x 1.
+        # The paper does not say how F_E, which has the teacher's width, enters the student: here through a 1 x 1.
         self.to_student.append(nn.Identity() if width_s == width_t else nn.Conv2d(width_t, width_s, 1))
 
     def student_indices(self) -> list[int]:
@@ -148,11 +153,10 @@ class MiPKDLoss(Objective):
             losses['l_ae'] = zero
         for k, (index_s, index_t) in enumerate(self._indices):
             feature_t = teacher.features[index_t]
-            mixed, latent_t = self.mixers[k](student.features[index_s], feature_t)
+            mixed, restored = self.mixers[k](student.features[index_s], feature_t, with_ae)
             unit = feature_t.abs().mean() if self.normalize else 1.0
             terms = {'l_feat': self.feat_weight * self.distance(mixed / unit, feature_t / unit)}
             if with_ae:
-                restored = self.mixers[k].decoder(latent_t)
                 terms['l_ae'] = self.ae_weight * self.distance(restored / unit, feature_t / unit)
             path, image = self._block_path(k, mixed, state)
             if image is not None:

@@ -22,5 +22,7 @@ def build_model(opt: dict[str, Any]) -> DistillModel:
     """
     model_class = MODEL_REGISTRY.get(RUN_AS.get(opt['model_type'], opt['model_type']))
     if not issubclass(model_class, DistillModel):
-        raise OptionError('model_type', f"'{opt['model_type']}' does not derive from DistillModel; run it with BasicSR.")
+        raise OptionError(
+            'model_type', f"'{opt['model_type']}' does not derive from DistillModel; run it with BasicSR."
+        )
     return model_class(opt)

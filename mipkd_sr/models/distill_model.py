@@ -10,7 +10,7 @@ import torch
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger, imwrite
+from basicsr.utils import imwrite
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -104,7 +104,9 @@ class DistillModel(SRModel):
             raise OptionError('train', 'names no loss; add pixel_opt.')
         for wanted in self.required_objectives:
             if not any(isinstance(objective, wanted) for objective in objectives.values()):
-                raise OptionError('train', f'{type(self).__name__} needs a {wanted.__name__} under a key ending in _opt.')
+                raise OptionError(
+                    'train', f'{type(self).__name__} needs a {wanted.__name__} under a key ending in _opt.'
+                )
         return objectives
 
     def _build_objective(self, key: str, loss_opt: Mapping[str, Any]) -> Objective:
@@ -157,9 +159,11 @@ class DistillModel(SRModel):
             average.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
 
     def get_current_log(self) -> OrderedDict[str, float]:
-        """The last step's losses and further values, averaged over ranks; every rank must ask. This waits for the GPU."""
+        """The last step's losses and further values, averaged over ranks. Every rank must ask; it waits for the GPU."""
         values = {**self.losses, **self.logs}
-        stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values.values()])
+        stacked = torch.stack(
+            [torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values.values()]
+        )
         if self.opt['dist']:
             torch.distributed.all_reduce(stacked)
             stacked /= self.opt['world_size']
@@ -186,7 +190,9 @@ class DistillModel(SRModel):
         def save(name: str, image: Any) -> None:
             imwrite(image, str(folder / name / f'{name}_{current_iter}.png'))
 
-        bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=None if val_opt['pbar'] else True)
+        bar = tqdm(
+            dataloader, desc=f'Validating {dataset_name}', unit='image', disable=None if val_opt['pbar'] else True
+        )
         rows = evaluate(self.net_for_testing(), bar, metrics, self.device, save if save_img else None)
         if metrics:
             self.metric_results = mean_metrics(rows)
@@ -244,5 +250,3 @@ class DistillModel(SRModel):
             raise ValueError(f'the training state is of a run with other options ({reason})') from None
         if resume_state['best_metric_results']:
             self.best_metric_results = resume_state['best_metric_results']
-
-
