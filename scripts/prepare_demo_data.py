@@ -31,9 +31,9 @@ def read_photographs(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         yield file.stem, image
 
 
-def main() -> None:
-    """Run the command."""
-    folder = ROOT / 'datasets' / 'demo'
+def main(root: Path = ROOT) -> None:
+    """Write the pairs to datasets/demo under ``root``."""
+    folder = root / 'datasets' / 'demo'
     pairs = write_pairs(read_photographs(TRAIN), folder / 'train', [SCALE], TILE)
     photographs = write_pairs(read_photographs(HELD_OUT), folder / 'test', [SCALE])
     print(f'Demo data in {folder}: {pairs} training pairs from {len(TRAIN)} photographs, {photographs} held out')

@@ -34,5 +34,5 @@ def unit_indices(positions: Positions, depth: int) -> list[int]:
             raise ValueError(f'position {position} is outside a body of {depth} units')
         indices.append(position if isinstance(position, int) else max(1, round(position * depth)))
     if sorted(set(indices)) != indices:
-        raise ValueError(f'positions {list(positions)} are units {indices} of {depth}: they must ascend and differ')
+        raise ValueError(f'the positions fall on the units {indices} of a body of {depth}: they must ascend and differ')
     return indices

@@ -82,13 +82,14 @@ def train(
                     reporter.report(epoch, iteration, model.get_current_learning_rate()[0], share, values)
                     waited, reported = 0.0, now
                 last = iteration == total_iter
+                if val_opt and (last or iteration % val_opt['val_freq'] == 0):
+                    for val_loader in val_loaders:
+                        model.validation(val_loader, iteration, reporter.tb_logger, val_opt['save_img'])
+                # after validation, so that the state holds the record of the best
                 if last or requests or iteration % logger_opt['save_checkpoint_freq'] == 0:
                     model.save(epoch, iteration)
                 if requests and not last:
                     raise Interrupted(iteration, requests[0])
-                if val_opt and (last or iteration % val_opt['val_freq'] == 0):
-                    for val_loader in val_loaders:
-                        model.validation(val_loader, iteration, reporter.tb_logger, val_opt['save_img'])
                 fetched = time.monotonic()
     finally:
         reporter.close()

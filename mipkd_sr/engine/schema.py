@@ -6,7 +6,9 @@ optimizer, a metric) is not repeated here: it is read from the class's own signa
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -282,13 +284,47 @@ def check(opt: dict[str, Any], form: Section) -> None:
     _check_section(opt, form, '')
     if opt['model_type'] not in MODEL_REGISTRY:
         raise OptionError('model_type', _no_such('model', opt['model_type'], MODEL_REGISTRY.keys()))
+    if form is TRAIN:
+        _check_training(opt)
+
+
+def _check_training(opt: dict[str, Any]) -> None:
+    """What a training run needs and no single key shows."""
+    train_set = opt['datasets'].get('train')
+    if train_set is None:
+        raise OptionError('datasets:train', 'is missing: the data set to train on.')
+    gt_size, scale = train_set['gt_size'], opt['scale']
+    if gt_size is None or gt_size < scale or gt_size % scale:
+        raise OptionError('datasets:train:gt_size', f'must be a multiple of scale, {scale}, not {gt_size}.')
+    for key in (
+        'train:total_iter',
+        'datasets:train:batch_size_per_gpu',
+        'logger:print_freq',
+        'logger:save_checkpoint_freq',
+    ):
+        section: Any = opt
+        for name in key.split(':')[:-1]:
+            section = section[name]
+        if section[key.split(':')[-1]] < 1:
+            raise OptionError(key, 'must be at least 1.')
+    if 'network_t' in opt and opt['path']['pretrain_network_t'] is None:
+        raise OptionError('path:pretrain_network_t', 'is missing: the file of the weights of network_t, the teacher.')
+    for name in ('project', 'resume_id'):
+        if opt['logger']['wandb'][name] is not None:
+            raise OptionError(f'logger:wandb:{name}', 'is not supported; set it to ~ and use TensorBoard.')
 
 
 def _no_such(what: str, name: object, names: Iterable[str]) -> str:
-    names = sorted(names)
-    near = difflib.get_close_matches(str(name), names, 1, 0.5)
-    advice = f"did you mean '{near[0]}'?" if near else f'there are: {", ".join(names)}.'
-    return f"there is no {what} '{name}'; {advice}"
+    return f"there is no {what} '{name}'; {_advice(name, names, 'there are')}"
+
+
+def _advice(name: object, names: Iterable[str], otherwise: str) -> str:
+    """The nearest right name, whatever its case, or all of them."""
+    by_lower_case = {known.lower(): known for known in sorted(names)}
+    near = difflib.get_close_matches(str(name).lower(), by_lower_case, 1, 0.5)
+    if near:
+        return f"did you mean '{by_lower_case[near[0]]}'?"
+    return f'{otherwise}: {", ".join(by_lower_case.values())}.'
 
 
 def _check_value(value: Any, key: Key, path: str) -> Any:
@@ -322,7 +358,7 @@ def _check_section(opt: Any, form: Section, prefix: str) -> None:
             raise OptionError(f'{prefix}{name}', _unknown(name, form.keys))
     for name, entry in form.keys.items():
         _check_entry(opt, name, entry, prefix)
-    for name in opt:
+    for name in list(opt):
         if name not in form.keys:
             _check_entry(opt, name, _pattern(form, name), prefix)
 
@@ -332,9 +368,7 @@ def _pattern(form: Section, name: str) -> Any:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), sorted(known), 1, 0.5)
-    advice = f"did you mean '{near[0]}'?" if near else f'known here: {", ".join(sorted(known))}.'
-    return f'is not a key that is known here; {advice}'
+    return f'is not a key that is known here; {_advice(name, known, "known here")}'
 
 
 def _check_entry(opt: dict[str, Any], name: str, entry: Any, prefix: str) -> None:
@@ -431,13 +465,40 @@ def _arguments(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
 
 
 def _check_argument(value: Any, argument: inspect.Parameter, path: str) -> None:
-    """Compare a value with the type of the argument's default, which even BasicSR's unannotated classes have."""
-    default = argument.default
-    if isinstance(default, bool):
-        _check_value(value, Key('bool', '', default), path)
-    elif isinstance(default, int | float):  # BasicSR writes whole defaults, such as res_scale=1, for real numbers
-        _check_value(value, Key('float', '', default), path)
-    elif isinstance(default, str):
-        _check_value(value, Key('str', '', default), path)
-    elif isinstance(default, tuple | list):
-        _check_value(value, Key('list', '', default), path)
+    """Compare a value with the argument's annotation, or, where BasicSR gives none, with the type of its default.
+
+    Only plain types are compared; anything else is left to the class.
+    """
+    if argument.annotation is not inspect.Parameter.empty:
+        annotation = argument.annotation
+        kinds = {_kind(typing.get_origin(part) or part) for part in _union_members(annotation)}
+    elif argument.default in (None, inspect.Parameter.empty):
+        return
+    else:
+        kinds = {_kind(type(argument.default))}
+        if 'int' in kinds:  # BasicSR writes whole defaults, such as res_scale=1, for real numbers
+            kinds.add('float')
+    plain = kinds - {'any', 'none'}  # of `float | Tensor`, a YAML file can give the float alone
+    if not plain or (value is None and 'none' in kinds):
+        return
+    for kind in sorted(plain):
+        try:
+            _check_value(value, Key(kind, '', REQUIRED), path)
+            return
+        except OptionError as error:
+            problem = error
+    raise problem
+
+
+def _union_members(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _kind(python_type: Any) -> str:
+    """The name under which ``_check_value`` knows a type."""
+    if python_type in (bool, int, float, str):
+        return python_type.__name__
+    if python_type in (list, tuple, Sequence):
+        return 'list'
+    return 'none' if python_type is type(None) else 'any'

@@ -1,0 +1,129 @@
+"""What the tests share: tiny data, tiny networks, and option files over them."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.data.pairs import write_pairs
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / 'shared' / 'data'
+SCALE = 2
+STUDENT = {'type': 'StagedEDSR', 'num_feat': 8, 'num_block': 2, 'upscale': SCALE}
+TEACHER = {'type': 'StagedEDSR', 'num_feat': 12, 'num_block': 4, 'upscale': SCALE}
+NETWORKS: dict[str, dict[str, Any]] = {
+    'EDSR': {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 4},
+    'RCAN': {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 3, 'num_block': 2, 'squeeze_factor': 4},
+    'SwinIR': {
+        'img_size': 16,
+        'window_size': 8,
+        'embed_dim': 12,
+        'depths': [2, 2, 2],
+        'num_heads': [2, 2, 2],
+        'mlp_ratio': 2,
+        'upsampler': 'pixelshuffle',
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def smooth_image(height: int, width: int, seed: int) -> np.ndarray:
+    """An H x W x 3 image, 8 bits, with waves that a network can learn."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x * rng.uniform(0.1, 0.9) + y * rng.uniform(0.1, 0.9) + rng.uniform(0, 6)) for _ in range(3)]
+    return (127 + 90 * np.stack(waves, -1)).round().astype(np.uint8)
+
+
+@pytest.fixture(scope='session')
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with five HR images of 48 x 48 pixels and their x2 LR images."""
+    folder = tmp_path_factory.mktemp('pairs')
+    write_pairs(((f'wave{i}', smooth_image(48, 48, i)) for i in range(5)), folder, [SCALE])
+    return folder
+
+
+@pytest.fixture(scope='session')
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a TEACHER."""
+    file = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    torch.manual_seed(1)
+    torch.save({'params': build_network(TEACHER).state_dict()}, file)
+    return file
+
+
+def merge(into: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
+    return into
+
+
+@pytest.fixture
+def training_options(pairs: Path, teacher_file: Path) -> Callable[..., dict[str, Any]]:
+    """A function that gives a tiny training run's options: plain, or with the objectives asked for."""
+    data = {'type': 'PairedImageDataset', 'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}
+    losses = {
+        'kd': {'kd_opt': {'type': 'LogitsKDLoss'}},
+        'mipkd': {'mipkd_opt': {'type': 'MiPKDLoss', 'positions': 2, 'ae_until': 0.5}},
+    }
+
+    def options(*objectives: str, **changes: Any) -> dict[str, Any]:
+        opt: dict[str, Any] = {
+            'name': 'tiny',
+            'scale': SCALE,
+            'num_gpu': 0,
+            'manual_seed': 3,
+            'datasets': {
+                'train': {'name': 'waves', **data, 'gt_size': 16, 'batch_size_per_gpu': 2},
+                'val': {'name': 'waves-val', **data},
+            },
+            'network_g': dict(STUDENT),
+            'path': {},
+            'train': {
+                'total_iter': 4,
+                'optim_g': {'type': 'Adam', 'lr': 1e-3, 'betas': [0.9, 0.99]},
+                'scheduler': {'type': 'MultiStepLR', 'milestones': [3], 'gamma': 0.5},
+                'pixel_opt': {'type': 'L1Loss'},
+            },
+            'val': {
+                'val_freq': 2,
+                'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True}},
+            },
+            'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False},
+        }
+        if objectives:
+            opt['network_t'] = dict(TEACHER)
+            opt['path']['pretrain_network_t'] = str(teacher_file)
+            for name in objectives:
+                opt['train'].update(deepcopy(losses[name]))
+        return merge(opt, changes)
+
+    return options
+
+
+@pytest.fixture
+def write_options(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """A function that writes options to a file in the test's own folder, which is also the run's root."""
+
+    def write(opt: dict[str, Any], name: str = 'options.yml') -> Path:
+        file = tmp_path / name
+        file.write_text(yaml.safe_dump(opt, sort_keys=False))
+        return file
+
+    return write

@@ -1,0 +1,235 @@
+"""The distillation step and its objectives, against compositions written out by hand."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mipkd_sr.archs import build_network, run_with_features
+from mipkd_sr.distill.masks import MASKS
+from mipkd_sr.distill.objective import ImageObjective, StepState
+from mipkd_sr.distill.step import DistillStep
+from mipkd_sr.distill.teacher import FrozenTeacher, run_network
+from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
+from mipkd_sr.losses.mipkd_loss import MiPKDLoss
+
+from .conftest import NETWORKS, STUDENT, TEACHER
+
+WIDTHS = {'EDSR': 'num_feat', 'RCAN': 'num_feat', 'SwinIR': 'embed_dim'}
+
+
+def pair(kind: str = 'EDSR') -> tuple[Any, FrozenTeacher]:
+    """A student, and a teacher of the same kind that is half as wide again."""
+    if kind == 'EDSR':
+        return build_network(STUDENT), FrozenTeacher(build_network(TEACHER))
+    opt = {'type': kind, **NETWORKS[kind], 'upscale': 2}
+    return build_network(opt), FrozenTeacher(build_network(opt | {WIDTHS[kind]: opt[WIDTHS[kind]] * 3 // 2 // 4 * 4}))
+
+
+def state_of(loss: MiPKDLoss, student: Any, teacher: FrozenTeacher, lq: Tensor, progress: float = 1.0) -> StepState:
+    return StepState(
+        torch.rand(2, 3, 32, 32),
+        {'lq': run_network(student, lq, loss.student_indices())},
+        {'lq': teacher(lq, loss.teacher_indices())},
+        progress,
+        torch.Generator().manual_seed(0),
+        {},
+    )
+
+
+def make_mipkd(student: Any, teacher: FrozenTeacher, **options: Any) -> MiPKDLoss:
+    loss = MiPKDLoss(**{'positions': 2} | options)
+    loss.attach(student, teacher.net)
+    return loss
+
+
+@pytest.fixture
+def lq() -> Tensor:
+    return torch.rand(2, 3, 16, 16)
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('through_student', [True, False])
+def test_block_path_equals_one_written_out_by_hand(kind, through_student, lq):
+    student, teacher = pair(kind)
+    loss = make_mipkd(student, teacher, positions=[0.5], student_probability=float(through_student), mask='grid')
+    losses = loss(state_of(loss, student.eval(), teacher, lq))
+
+    index_s, index_t = loss.student_indices()[0], loss.teacher_indices()[0]
+    net_t = teacher.net
+    start_s, context_s = student.head(lq)
+    start_t, context_t = net_t.head(lq)
+    feature_s = student.body(start_s, context_s, 0, index_s)
+    feature_t = net_t.body(start_t, context_t, 0, index_t)
+    mixer = loss.mixers[0]
+    latent_s, latent_t = mixer.encoder_s(feature_s), mixer.encoder_t(feature_t)
+    number = sum(torch.meshgrid(*(torch.arange(n) for n in latent_t.shape[1:]), indexing='ij'))
+    mixed = mixer.decoder(torch.where(number % 2 == 1, latent_t, latent_s))
+    if through_student:
+        rest = loss.to_student[0](mixed)
+        for unit in range(index_s, student.depth):
+            rest = student.body(rest, context_s, unit, unit + 1)
+        image = student.tail(rest, context_s)
+    else:
+        rest = mixed
+        for unit in range(index_t, net_t.depth):
+            rest = net_t.body(rest, context_t, unit, unit + 1)
+        image = net_t.tail(rest, context_t)
+    assert torch.allclose(losses['l_block'], 0.1 * (image - net_t(lq)).abs().mean(), rtol=1e-5)
+    expected = (mixed - feature_t).abs().mean() / feature_t.abs().mean()
+    assert torch.allclose(losses['l_feat'], expected, rtol=1e-5)
+
+
+def test_a_perfect_autoencoder_and_an_all_teacher_mask_lose_nothing(lq):
+    student, teacher = pair()
+    loss = make_mipkd(
+        student, teacher, latent_width=12, teacher_ratio=1.0, student_probability=0.0, encoder='mlp', ae_until=1.0
+    )
+    for mixer in loss.mixers:
+        for layer in (mixer.encoder_t[0], mixer.decoder[0]):
+            nn.init.dirac_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    losses = loss(state_of(loss, student, teacher, lq))
+    assert losses.keys() == {'l_feat', 'l_block', 'l_ae'}
+    for value in losses.values():
+        assert value.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_autoencoder_loss_lasts_as_long_as_it_is_asked_to(lq):
+    student, teacher = pair()
+    loss = make_mipkd(student, teacher, ae_until=0.5)
+    assert 'l_ae' in loss(state_of(loss, student, teacher, lq, progress=0.5))
+    assert 'l_ae' not in loss(state_of(loss, student, teacher, lq, progress=0.51))
+
+
+def test_a_dropped_position_has_no_block_loss(lq):
+    student, teacher = pair()
+    loss = make_mipkd(student, teacher, drop_probability=1.0)
+    state = state_of(loss, student, teacher, lq)
+    assert loss(state)['l_block'].item() == 0
+    assert [state.logs[f'mipkd/path_{k}'] for k in (1, 2)] == [-1, -1]
+
+
+def moving(net: nn.Module) -> Iterator[bool]:
+    return (parameter.grad is not None and bool(parameter.grad.any()) for parameter in net.parameters())
+
+
+TERMS = {
+    'l_feat': {'block_weight': 0.0},
+    'l_block through the student': {'feat_weight': 0.0, 'student_probability': 1.0},
+    'l_block through the teacher': {'feat_weight': 0.0, 'student_probability': 0.0},
+}
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('options', TERMS.values(), ids=TERMS)
+def test_each_term_alone_moves_the_student_and_not_the_teacher(kind, options, lq):
+    student, teacher = pair(kind)
+    loss = make_mipkd(student, teacher, ae_weight=0.0, **options)
+    sum(loss(state_of(loss, student, teacher, lq)).values()).backward()
+    assert any(moving(student))
+    assert any(moving(loss.mixers))
+    assert all(parameter.grad is None for parameter in teacher.net.parameters())
+
+
+def make_step(**objectives: Any) -> DistillStep:
+    student, teacher = pair()
+    for objective in objectives.values():
+        objective.attach(student, teacher.net)
+    return DistillStep(student, teacher, objectives, total_iter=10, seed=1)
+
+
+def test_logits_kd_is_the_mean_absolute_difference_of_the_outputs(lq):
+    step = make_step(kd=LogitsKDLoss(loss_weight=0.7))
+    losses = step(lq, torch.rand(2, 3, 32, 32), 1).losses
+    expected = 0.7 * (step.student.double()(lq.double()) - step.teacher.net.double()(lq.double())).abs().mean()
+    assert losses['l_kd'].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+class Counting(nn.Module):
+    """Counts the calls of a network's head, which every forward goes through once."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net, self.calls = net, 0
+        head = net.head
+
+        def counted(lq: Tensor) -> Any:
+            self.calls += 1
+            return head(lq)
+
+        net.head = counted
+
+
+def test_each_network_runs_once_however_many_objectives_there_are(lq):
+    step = make_step(pixel=ImageObjective('l_pix', nn.L1Loss()), kd=LogitsKDLoss(), mipkd=MiPKDLoss(positions=2))
+    student, teacher = Counting(step.student), Counting(step.teacher.net)
+    losses = step(lq, torch.rand(2, 3, 32, 32), 1).losses
+    assert (student.calls, teacher.calls) == (1, 1)
+    assert set(losses) == {'l_pix', 'l_kd', 'l_feat', 'l_block', 'l_ae'}
+
+
+def test_the_teacher_stays_frozen(lq):
+    student = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
+    net_t = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2, 'drop_path_rate': 0.9})
+    loss = MiPKDLoss(positions=2)
+    loss.attach(student, net_t)
+    step = DistillStep(student, FrozenTeacher(net_t), {'mipkd': loss}, 10, 1).train()
+    teacher_pass = step.teacher(lq)
+    assert not teacher_pass.sr.requires_grad
+    assert torch.equal(teacher_pass.sr, step.teacher(lq).sr)  # drop-path would make it random
+    own = {id(parameter) for parameter in step.parameters()}
+    assert not own & {id(parameter) for parameter in net_t.parameters()}
+    assert not any(name.startswith('teacher') for name in step.state_dict())
+
+
+def test_every_parameter_has_a_gradient_whichever_path_is_taken(lq):
+    step = make_step(pixel=ImageObjective('l_pix', nn.L1Loss()), mipkd=MiPKDLoss(positions=2, ae_weight=0.0))
+    paths = set()
+    for iteration in range(1, 7):
+        step.zero_grad()
+        output = step(lq, torch.rand(2, 3, 32, 32), iteration)
+        sum(output.losses.values()).backward()
+        paths.add(tuple(output.logs[f'mipkd/path_{k}'] for k in (1, 2)))
+        assert all(parameter.grad is not None for parameter in step.parameters())
+    assert len(paths) > 1
+
+
+def test_branches_depend_on_seed_iteration_and_name_alone(lq):
+    def paths(step: DistillStep, iterations: range) -> list[float]:
+        gt = torch.rand(2, 3, 32, 32)
+        return [value for i in iterations for name, value in step(lq, gt, i).logs.items() if 'path' in name]
+
+    first = paths(make_step(mipkd=MiPKDLoss(positions=2)), range(1, 9))
+    torch.manual_seed(99)
+    assert paths(make_step(kd=LogitsKDLoss(), mipkd=MiPKDLoss(positions=2)), range(1, 9)) == first
+    assert paths(make_step(mipkd=MiPKDLoss(positions=2)), range(9, 17)) != first
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(MASKS)), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 99))
+def test_masks_are_zeros_and_ones_in_the_asked_ratio(name, ratio, seed):
+    torch.manual_seed(seed)
+    mask = MASKS[name](torch.empty(4, 16, 16, 16), ratio)
+    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+    assert mask.mean().item() == pytest.approx(ratio, abs=0.02)
+
+
+def test_random_masks_differ_between_samples_channels_and_places():
+    mask = MASKS['random'](torch.empty(2, 8, 16, 16), 0.5)
+    assert not torch.equal(mask[0], mask[1])
+    assert not torch.equal(mask[0, 0], mask[0, 1])
+    assert not torch.equal(mask[0, 0, 0], mask[0, 0, 1])
+
+
+def test_run_with_features_returns_the_features_on_the_way(lq):
+    net = build_network(STUDENT)
+    sr, features, context = run_with_features(net, lq, [1])
+    assert torch.equal(features[1], net.body[0](net.head(lq)[0]))
+    assert torch.equal(sr, net.tail(net.body[1](features[1]), context))
+    assert F.l1_loss(sr, net(lq)).item() == 0

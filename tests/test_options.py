@@ -1,0 +1,258 @@
+"""Option files: reading, merging, checking."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.options import dump_options, find_root, force_options, load_options, read_options
+from mipkd_sr.test import main as run_test
+from mipkd_sr.train import main as train_main
+
+from .conftest import ROOT
+
+RECIPES = [
+    file
+    for file in sorted((ROOT / 'options').rglob('*.yml'))
+    if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)  # bases are no recipes
+]
+
+
+def read(folder: Path, text: str, **others: str):
+    for name, content in {'main': text, **others}.items():
+        (folder / f'{name}.yml').write_text(content)
+    return read_options(folder / 'main.yml')
+
+
+def test_numbers_with_exponents_are_numbers(tmp_path):
+    text = 'a: 1e-4\nb: 2E5\nc: -1.5e+3\nd: !!float 5e3\ne: 1e\nf: x1e4\ng: .5e1\n'
+    assert read(tmp_path, text).data == {
+        'a': 1e-4, 'b': 2e5, 'c': -1.5e3, 'd': 5e3, 'e': '1e', 'f': 'x1e4', 'g': 5.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'text', ['a: !!python/object/apply:os.system [true]', 'a: [', 'a: 1\na: 2', '- 1', 'base: main.yml']
+)
+def test_unsafe_broken_or_ambiguous_yaml_is_refused_with_its_file(tmp_path, text):
+    with pytest.raises(OptionError, match=r'main\.yml'):
+        read(tmp_path, text)
+
+
+def test_bases_are_merged_key_by_key_and_another_type_replaces_the_whole(tmp_path):
+    options = read(
+        tmp_path,
+        'base: [one.yml, two.yml]\nx: {b: 5}\nnet: {type: B, q: 1}\nsame: {type: A, q: 2}\n',
+        one='x: {a: 1, b: 2}\nlist: [1, 2]\nnet: {type: A, p: 1}\nsame: {type: A, p: 1}',
+        two='x: {c: 3}\nlist: [3]',
+    )
+    assert options.data == {
+        'x': {'a': 1, 'b': 5, 'c': 3},
+        'list': [3],
+        'net': {'type': 'B', 'q': 1},
+        'same': {'type': 'A', 'p': 1, 'q': 2},
+    }
+    assert options.origin['x:a'].endswith('one.yml')
+    assert options.origin['x:b'].endswith('main.yml')
+
+
+def test_force_yml_reads_values_as_yaml(tmp_path):
+    options = read(tmp_path, 'a: {b: 1}\n')
+    force_options(options, ['a:b=1e-4', 'a:new=[1, 2]', 'c:d=~', 'e=1=2'])
+    assert options.data == {'a': {'b': 1e-4, 'new': [1, 2]}, 'c': {'d': None}, 'e': '1=2'}
+    for entry in ('a', '=1', 'a:b:c=1', 'a:b=['):
+        with pytest.raises(OptionError, match='--force_yml'):
+            force_options(options, [entry])
+
+
+def test_root_is_the_folder_above_options_wherever_one_calls_from(tmp_path, monkeypatch):
+    file = tmp_path / 'project' / 'options' / 'train' / 'x.yml'
+    file.parent.mkdir(parents=True)
+    assert find_root(file) == tmp_path / 'project'
+    monkeypatch.chdir(file.parent)
+    assert find_root(Path('x.yml')) == tmp_path / 'project'
+    assert find_root(tmp_path / 'y.yml') == tmp_path
+
+
+def test_resolved_options_read_back_as_they_are(training_options, write_options, tmp_path):
+    opt = load_options(write_options(training_options('mipkd')), is_train=True).data
+    (tmp_path / 'dump.yml').write_text(dump_options(opt))
+    assert read_options(tmp_path / 'dump.yml').data == yaml.safe_load(dump_options(opt)) == opt
+
+
+BAD = {
+    'unknown key': ({'trian': {}}, "trian: is not a key that is known here; did you mean 'train'"),
+    'unknown nested key': ({'train': {'total_iters': 3}}, "train:total_iters.*did you mean 'total_iter'"),
+    'unknown argument': ({'network_g': {'num_feats': 3}}, "network_g:num_feats.*did you mean 'num_feat'"),
+    'unknown loss argument': ({'train': {'mipkd_opt': {'feat_wieght': 1}}}, "did you mean 'feat_weight'"),
+    'unknown optimizer': ({'train': {'optim_g': {'type': 'Adm'}}}, "optim_g:type.*did you mean 'Adam'"),
+    'unknown network': ({'network_g': {'type': 'edsr'}}, "network_g:type.*did you mean 'EDSR'"),
+    'unknown model': ({'model_type': 'MiPKD'}, "model_type: there is no model 'MiPKD'; did you mean 'MiPKDModel'"),
+    'wrong type': ({'scale': 'two'}, "scale: must be a whole number, not 'two'"),
+    'wrong nested type': ({'train': {'optim_g': {'lr': 'fast'}}}, 'train:optim_g:lr: must be a number'),
+    'not a mapping': ({'train': {'pixel_opt': 'L1Loss'}}, 'train:pixel_opt: must be a mapping'),
+    'absent file': ({'path': {'pretrain_network_t': 'no.pth'}}, 'path:pretrain_network_t: there is no .*no.pth'),
+    'absent folder': ({'datasets': {'val': {'dataroot_lq': 'no'}}}, 'datasets:val:dataroot_lq: there is no .*no;'),
+    'other scale, student': ({'network_g': {'upscale': 3}}, 'network_g:upscale: is 3, but scale is 2'),
+    'other scale, teacher': ({'network_t': {'upscale': 4}}, 'network_t:upscale: is 4, but scale is 2'),
+    'other teacher': ({'network_t': {'num_feat': 20}}, 'path:pretrain_network_t: .*teacher.pth holds another network'),
+    'other architecture': (
+        {'network_t': {'type': 'RCAN', 'num_group': 2, 'num_block': 1, 'num_feat': 16}},
+        'path:pretrain_network_t: .*teacher.pth holds another network than this StagedRCAN',
+    ),
+    'no weights': ({'path': {'pretrain_network_t': None}}, 'path:pretrain_network_t: is missing'),
+    'no loss': ({'train': {'pixel_opt': None, 'mipkd_opt': None, 'kd_opt': None}}, 'train: names no loss'),
+    'no total': ({'train': {'total_iter': None}}, 'train:total_iter: must be a whole number'),
+    'patch size': ({'datasets': {'train': {'gt_size': 17}}}, 'datasets:train:gt_size: must be a multiple of scale, 2'),
+    'position': ({'train': {'mipkd_opt': {'positions': [7]}}}, 'train:mipkd_opt: position 7 is outside'),
+    'choice': ({'train': {'mipkd_opt': {'mask': 'rnd'}}}, "train:mipkd_opt: mask 'rnd' is not one of random"),
+    'GPUs': ({'num_gpu': 2}, 'num_gpu: is 2, .* torchrun --nproc_per_node=2'),
+    'wrong model': ({'model_type': 'MiPKDModel', 'train': {'mipkd_opt': None}}, 'train: MiPKDModel needs a MiPKDLoss'),
+    'no stages': ({'network_g': {'type': 'Bicubic', 'upscale': 2}}, 'Bicubic, the student, has no head'),
+    'wandb': ({'logger': {'wandb': {'project': 'x'}}}, 'logger:wandb:project: is not supported'),
+}
+
+
+@pytest.mark.parametrize(('changes', 'message'), BAD.values(), ids=BAD)
+def test_bad_options_are_one_sentence_and_leave_nothing(
+    changes, message, training_options, write_options, tmp_path, capsys
+):
+    opt = training_options('kd', 'mipkd', **changes)
+    for part in ('network_g', 'network_t'):  # as a changed type would in a file: replace the whole
+        if 'type' in changes.get(part, {}):
+            opt[part] = changes[part]
+    file = write_options(opt)
+    assert train_main(['-opt', str(file)]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
+    assert re.search(message, line), line
+    assert 'options.yml' in line
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_kd_without_teacher_is_refused(training_options, write_options, capsys):
+    opt = training_options(train={'kd_opt': {'type': 'LogitsKDLoss'}})
+    assert train_main(['-opt', str(write_options(opt))]) == 2
+    assert 'train:kd_opt: LogitsKDLoss needs a teacher' in capsys.readouterr().err
+
+
+def test_dry_run_checks_everything_prints_it_and_writes_nothing(training_options, write_options, tmp_path, capsys):
+    file = write_options(training_options('kd', 'mipkd'))
+    assert train_main(['-opt', str(file), '--dry_run']) == 0
+    out = capsys.readouterr().out
+    assert 'position 1: student after unit 1 of 2, 8 x 8 x 8; teacher after unit 2 of 4, 12 x 8 x 8' in out
+    assert 'waves, 5 images, gone through 2 times' in out
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize('file', RECIPES, ids=lambda file: str(file.relative_to(ROOT / 'options')))
+def test_every_option_file_passes_a_dry_run(file, capsys):
+    main = run_test if file.is_relative_to(ROOT / 'options' / 'test') else train_main
+    code = main(['-opt', str(file), '--dry_run'])
+    captured = capsys.readouterr()
+    assert code in (0, 3), captured.err
+    assert (code == 3) == ('missing:' in captured.out)
+
+
+BASICSR_FILE = """
+# written as BasicSR writes its own
+name: 101_{kind}_x2_f64b16_DIV2K_B16G1
+model_type: {model}
+scale: 2
+num_gpu: 1  # set num_gpu: 0 for cpu mode
+manual_seed: 10
+datasets:
+  train:
+    name: DIV2K
+    type: PairedImageDataset
+    dataroot_gt: {gt}
+    dataroot_lq: {lq}
+    filename_tmpl: '{{}}'
+    io_backend:
+      type: disk
+    gt_size: 32
+    use_hflip: true
+    use_rot: true
+    use_shuffle: true
+    num_worker_per_gpu: 0
+    batch_size_per_gpu: 2
+    dataset_enlarge_ratio: 100
+    prefetch_mode: ~
+  val:
+    name: Set5
+    type: PairedImageDataset
+    dataroot_gt: {gt}
+    dataroot_lq: {lq}
+    io_backend:
+      type: disk
+network_g:
+  type: {kind}
+{network}
+path:
+  pretrain_network_g: ~
+  strict_load_g: true
+  resume_state: ~
+train:
+  ema_decay: 0.999
+  optim_g:
+    type: Adam
+    lr: !!float 1e-4
+    weight_decay: 0
+    betas: [0.9, 0.99]
+  scheduler:
+    type: MultiStepLR
+    milestones: [200000]
+    gamma: 0.5
+  total_iter: 3
+  warmup_iter: -1  # no warm up
+  pixel_opt:
+    type: L1Loss
+    loss_weight: 1.0
+    reduction: mean
+val:
+  val_freq: !!float 5e3
+  save_img: false
+  metrics:
+    psnr: # metric name, can be arbitrary
+      type: calculate_psnr
+      crop_border: 2
+      test_y_channel: false
+logger:
+  print_freq: 100
+  save_checkpoint_freq: !!float 5e3
+  use_tb_logger: true
+  wandb:
+    project: ~
+    resume_id: ~
+dist_params:
+  backend: nccl
+  port: 29500
+"""
+
+
+@pytest.mark.parametrize(
+    ('kind', 'model', 'network'),
+    [
+        ('EDSR', 'SRModel', 'num_in_ch: 3\nnum_out_ch: 3\nnum_feat: 8\nnum_block: 2\nres_scale: 0.1\nimg_range: 255.'),
+        ('RCAN', 'SRModel', 'num_in_ch: 3\nnum_out_ch: 3\nnum_feat: 8\nnum_group: 2\nnum_block: 1\nsqueeze_factor: 4'),
+        ('SwinIR', 'SwinIRModel', "img_size: 16\nwindow_size: 8\nembed_dim: 12\ndepths: [2]\nnum_heads: [2]\n"
+         "in_chans: 3\nimg_range: 1.\nmlp_ratio: 2\nupsampler: 'pixelshuffle'\nresi_connection: '1conv'"),
+        ('MSRResNet', 'SRModel', 'num_in_ch: 3\nnum_out_ch: 3\nnum_feat: 8\nnum_block: 1'),
+    ],
+)  # fmt: skip
+def test_basicsrs_own_option_files_train(kind, model, network, pairs, tmp_path):
+    lines = [*network.split('\n'), 'upscale: 2']
+    text = BASICSR_FILE.format(
+        kind=kind,
+        model=model,
+        gt=pairs / 'HR',
+        lq=pairs / 'LR_x2',
+        network='\n'.join(f'  {line}' for line in lines),
+    )
+    file = tmp_path / 'train.yml'
+    file.write_text(text)
+    assert train_main(['-opt', str(file)]) == 0
+    name = f'101_{kind}_x2_f64b16_DIV2K_B16G1'
+    assert (tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth').is_file()
+    assert (tmp_path / 'tb_logger' / name).is_dir()

@@ -1,0 +1,259 @@
+"""The training command, end to end on tiny data."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.archs import build_network as build_with_basicsr
+from basicsr.data import build_dataset
+from basicsr.models.sr_model import SRModel
+
+from mipkd_sr.data.stream import training_batches
+from mipkd_sr.engine.checkpoint import load_file, save_atomically
+from mipkd_sr.engine.options import load_options
+from mipkd_sr.models import build_model
+from mipkd_sr.train import main
+
+from .conftest import ROOT, STUDENT
+
+METHODS = {'plain': (), 'kd': ('kd',), 'mipkd': ('kd', 'mipkd')}
+
+
+def experiment(folder: Path) -> Path:
+    return folder / 'experiments' / 'tiny'
+
+
+def weights(folder: Path, label: object = 'latest', key: str = 'params') -> dict[str, torch.Tensor]:
+    return load_file(experiment(folder) / 'models' / f'net_g_{label}.pth')[key]
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+@pytest.mark.parametrize(('batch', 'total'), [(2, 4), (3, 5), (7, 3), (5, 1), (1, 11)])
+def test_exactly_total_iter_steps_are_taken(batch, total, training_options, write_options, tmp_path, monkeypatch):
+    """Five images: batches that do not divide them, that are larger than all, runs shorter than an epoch."""
+    steps = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, 'step', lambda self, *args: steps.append(1) or step(self, *args))
+    opt = training_options(
+        datasets={'train': {'batch_size_per_gpu': batch, 'dataset_enlarge_ratio': 3}}, train={'total_iter': total}
+    )
+    assert main(['-opt', str(write_options(opt))]) == 0
+    assert len(steps) == total
+    state = load_file(experiment(tmp_path) / 'training_states' / f'{total}.state')
+    assert state['iter'] == total
+    assert state['epoch'] == math.ceil(total * batch / 5) - 1
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_run_leaves_basicsrs_layout_and_a_student_that_plain_basicsr_loads(
+    method, training_options, write_options, tmp_path
+):
+    opt = training_options(*METHODS[method], logger={'use_tb_logger': True}, train={'ema_decay': 0.9})
+    assert main(['-opt', str(write_options(opt))]) == 0
+    names = {file.name for file in (experiment(tmp_path) / 'models').iterdir()}
+    assert names == {'net_g_2.pth', 'net_g_4.pth', 'net_g_latest.pth'}
+    assert {file.name for file in (experiment(tmp_path) / 'training_states').iterdir()} == {'2.state', '4.state'}
+    assert (experiment(tmp_path) / 'options.yml').is_file()
+    assert list((tmp_path / 'tb_logger' / 'tiny').iterdir())
+    assert list(experiment(tmp_path).glob('train_tiny_*.log'))
+    for key in ('params', 'params_ema'):
+        plain = build_with_basicsr({**STUDENT, 'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3})
+        plain.load_state_dict(weights(tmp_path, key=key), strict=True)
+    assert not same(weights(tmp_path), weights(tmp_path, key='params_ema'))
+
+
+def test_tensorboard_has_the_losses_under_their_own_names(training_options, write_options, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    opt = training_options('kd', 'mipkd', logger={'use_tb_logger': True})
+    assert main(['-opt', str(write_options(opt))]) == 0
+    events = EventAccumulator(str(tmp_path / 'tb_logger' / 'tiny'))
+    events.Reload()
+    tags = set(events.Tags()['scalars'])
+    assert {f'losses/{name}' for name in ('l_pix', 'l_kd', 'l_feat', 'l_block', 'l_ae')} <= tags
+    assert {'lr', 'mipkd/path_1', 'mipkd/l_feat_2', 'metrics/waves-val/psnr'} <= tags
+    assert [event.step for event in events.Scalars('losses/l_pix')] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize('kind', ['EDSR', 'StagedEDSR'])
+def test_plain_training_is_basicsrs_to_the_last_bit(kind, training_options, write_options, tmp_path):
+    opt = training_options(
+        network_g={'type': kind},
+        train={'ema_decay': 0.9, 'warmup_iter': 2},
+        datasets={'train': {'num_worker_per_gpu': 1}},
+    )
+    file = write_options(opt)
+    assert main(['-opt', str(file)]) == 0
+
+    opt = load_options(file, is_train=True).data
+    opt.update(rank=0, world_size=1, dist=False, num_gpu=0)
+    opt['path']['log'] = str(tmp_path)
+    torch.manual_seed(0)
+    ours = build_model(opt)
+    opt['network_g'].update(type='EDSR', num_in_ch=3, num_out_ch=3)
+    theirs = SRModel(opt)
+    start = load_first_weights(file)
+    theirs.net_g.load_state_dict(start)
+    theirs.model_ema(0)
+    assert ours.net_g.state_dict().keys() == start.keys()
+    for iteration, batch in enumerate(training_batches(build_dataset(opt['datasets']['train']), opt, 1), 1):
+        theirs.update_learning_rate(iteration, warmup_iter=2)
+        theirs.feed_data(batch)
+        theirs.optimize_parameters(iteration)
+    assert same(dict(theirs.net_g.state_dict()), dict(weights(tmp_path)))
+    assert same(dict(theirs.net_g_ema.state_dict()), dict(weights(tmp_path, key='params_ema')))
+
+
+def load_first_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The weights with which a run of this option file begins."""
+    from mipkd_sr.engine.seeding import seed_everything
+
+    opt = load_options(file, is_train=True).data
+    opt.update(rank=0, world_size=1, dist=False, num_gpu=0)
+    seed_everything(opt['manual_seed'])
+    return build_model(opt).net_g.state_dict()
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_resuming_is_exact(method, workers, training_options, write_options, tmp_path):
+    opt = training_options(
+        *METHODS[method], train={'ema_decay': 0.9}, datasets={'train': {'num_worker_per_gpu': workers}}
+    )
+    file = write_options(opt)
+    assert main(['-opt', str(file)]) == 0
+    undisturbed = load_file(experiment(tmp_path) / 'training_states' / '4.state')
+    (experiment(tmp_path) / 'training_states' / '4.state').unlink()
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    assert same(load_file(experiment(tmp_path) / 'training_states' / '4.state'), undisturbed)
+    assert len(list((tmp_path / 'experiments').iterdir())) == 1  # resumed in place, nothing renamed
+
+
+def test_the_same_seed_gives_the_same_student_and_every_method_starts_alike(training_options, write_options, tmp_path):
+    files = [write_options(training_options(*objectives), f'{name}.yml') for name, objectives in METHODS.items()]
+    first, *others = [load_first_weights(file) for file in files]
+    assert all(same(dict(first), dict(other)) for other in others)
+    runs = []
+    for _ in range(2):
+        assert main(['-opt', str(files[-1])]) == 0
+        runs.append(weights(tmp_path))
+    assert same(dict(runs[0]), dict(runs[1]))
+
+
+def test_an_earlier_experiment_of_the_same_name_is_set_aside_not_overwritten(training_options, write_options, tmp_path):
+    file = write_options(training_options(train={'total_iter': 1}))
+    assert main(['-opt', str(file)]) == 0
+    (experiment(tmp_path) / 'mine.txt').write_text('kept')
+    assert main(['-opt', str(file)]) == 0
+    (aside,) = (tmp_path / 'experiments').glob('tiny_archived_*')
+    assert (aside / 'mine.txt').read_text() == 'kept'
+    assert not (experiment(tmp_path) / 'mine.txt').exists()
+
+
+def test_a_finished_run_that_is_resumed_takes_no_step(training_options, write_options, tmp_path):
+    file = write_options(training_options())
+    assert main(['-opt', str(file)]) == 0
+    before = weights(tmp_path)
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    assert same(dict(before), dict(weights(tmp_path)))
+
+
+def test_a_state_of_another_run_is_refused(training_options, write_options, tmp_path, capsys):
+    assert main(['-opt', str(write_options(training_options('kd')))]) == 0
+    wider = write_options(training_options('kd', network_g={'num_feat': 10}))
+    assert main(['-opt', str(wider), '--auto_resume']) == 2
+    assert '4.state: the training state is of a run with other options' in capsys.readouterr().err
+
+
+def command(*arguments: object, processes: int = 0) -> list[str]:
+    launch = [sys.executable]
+    if processes:
+        launch += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    return [*launch, str(ROOT / 'mipkd_sr' / 'train.py'), *map(str, arguments)]
+
+
+ENVIRONMENT = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_two_processes_train_as_one_with_twice_the_batch(method, training_options, write_options, tmp_path):
+    """Under torchrun with gloo. MiPKD's masks are drawn for each rank, so its grid mask is compared."""
+    opt = training_options(*METHODS[method])
+    if method == 'mipkd':
+        opt['train']['mipkd_opt']['mask'] = 'grid'
+        opt['train']['mipkd_opt']['normalize'] = False  # its mean over the batch is a rank's own
+    opt['train']['optim_g'] = {'type': 'SGD', 'lr': 1e-3}  # Adam turns rounding errors of tiny gradients into steps
+    two = write_options(opt, 'two.yml')
+    done = subprocess.run(
+        command('-opt', two, '--launcher', 'pytorch', processes=2), env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    opt['name'] = 'one'
+    opt['datasets']['train']['batch_size_per_gpu'] = 4
+    assert main(['-opt', str(write_options(opt, 'one.yml'))]) == 0
+    one = load_file(tmp_path / 'experiments' / 'one' / 'models' / 'net_g_latest.pth')['params']
+    first = load_first_weights(write_options(opt, 'one.yml'))
+    for name, value in weights(tmp_path).items():
+        assert torch.allclose(value, one[name], rtol=0, atol=1e-5), name
+    assert any(not torch.equal(value, first[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options, tmp_path):
+    opt = training_options(train={'total_iter': 100_000}, logger={'save_checkpoint_freq': 100_000, 'print_freq': 1})
+    opt.pop('val')
+    file = write_options(opt)
+    process = subprocess.Popen(command('-opt', file), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    while 'iter 5/' not in process.stderr.readline():
+        time.sleep(0.001)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    process.stderr.close()
+    (state_file,) = (experiment(tmp_path) / 'training_states').iterdir()
+    done = load_file(state_file)['iter']
+    assert 5 <= done < 100_000
+    opt['train']['total_iter'] = done + 2
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
+    assert (experiment(tmp_path) / 'training_states' / f'{done + 2}.state').is_file()
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    file = tmp_path / 'net.pth'
+    save_atomically({'a': 1}, file)
+
+    def fail(content: object, stream: object) -> None:
+        stream.write(b'half')
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match='No space'):
+        save_atomically({'a': 2}, file)
+    assert load_file(file) == {'a': 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_pickled_code_is_refused(tmp_path):
+    class Code:
+        def __reduce__(self) -> tuple:
+            return (os.system, ('true',))
+
+    torch.save({'params': Code()}, tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match=r'evil.pth is not a checkpoint that can be loaded safely'):
+        load_file(tmp_path / 'evil.pth')
