@@ -1,0 +1,168 @@
+"""The test command and its tables, against BasicSR's and scikit-image's metrics."""
+
+import csv
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.data.imresize import imresize
+from mipkd_sr.engine.evaluate import evaluate
+from mipkd_sr.engine.figures import comparison_figure
+from mipkd_sr.engine.report import markdown_table
+from mipkd_sr.test import main
+
+from .conftest import SHARED_DATA, STUDENT, TEACHER
+
+METRICS = {
+    'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True},
+    'ssim': {'type': 'calculate_ssim', 'crop_border': 2, 'test_y_channel': True},
+}
+
+
+@pytest.fixture
+def testing_options(pairs, teacher_file):
+    return {
+        'name': 'tables',
+        'scale': 2,
+        'num_gpu': 0,
+        'datasets': {
+            'test_1': {'name': 'waves', 'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')},
+        },
+        'networks': {
+            'bicubic': {'network': {'type': 'Bicubic', 'upscale': 2}},
+            'teacher': {'network': TEACHER, 'path': str(teacher_file)},
+        },
+        'val': {'save_img': True, 'metrics': METRICS},
+        'figure': {'image': 'wave1', 'box': [4, 4, 20]},
+    }
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """ITU-R BT.601 luma of an 8-bit BGR image, 16 to 235, as MATLAB's rgb2ycbcr gives it before rounding."""
+    return image.astype(np.float64) @ [24.966, 128.553, 65.481] / 255 + 16
+
+
+def test_table_is_what_scikit_image_measures_on_the_saved_images(
+    testing_options, write_options, pairs, tmp_path, capsys
+):
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    results = tmp_path / 'results' / 'tables'
+    table = (results / 'table.md').read_text()
+    measured = json.loads((results / 'results.json').read_text())
+    values = []
+    for name in (f'wave{i}' for i in range(5)):
+        hr = luma(cv2.imread(str(pairs / 'HR' / f'{name}.png')))[2:-2, 2:-2]
+        sr = luma(cv2.imread(str(results / 'visualization' / 'waves' / f'{name}_bicubic.png')))[2:-2, 2:-2]
+        values.append(peak_signal_noise_ratio(hr, sr, data_range=255))
+        assert measured['bicubic']['images']['waves'][name]['psnr'] == pytest.approx(values[-1], abs=1e-4)
+    assert f'{np.mean(values):.2f} / ' in table
+    assert 'Y channel' in table
+    with (results / 'table.csv').open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row['network'] for row in rows} == {'bicubic', 'teacher'}
+    assert float(rows[0]['mean']) == pytest.approx(np.mean(values), abs=1e-4)
+    assert cv2.imread(str(results / 'figure.png')).shape[2] == 3
+    assert table.splitlines()[0] in capsys.readouterr().err
+
+
+def test_earlier_results_are_set_aside(testing_options, write_options, tmp_path):
+    file = write_options(testing_options)
+    assert main(['-opt', str(file)]) == 0
+    assert main(['-opt', str(file)]) == 0
+    assert len(list((tmp_path / 'results').iterdir())) == 2
+
+
+def test_basicsrs_single_network_files_are_taken(testing_options, write_options, teacher_file, tmp_path):
+    del testing_options['networks'], testing_options['figure']
+    testing_options |= {
+        'model_type': 'SRModel',
+        'network_g': {**TEACHER, 'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3},
+        'path': {'pretrain_network_g': str(teacher_file), 'strict_load_g': True},
+    }
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    assert '| tables ' in (tmp_path / 'results' / 'tables' / 'table.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda opt: opt['networks']['teacher'].update(network=STUDENT), 'networks:teacher:path: .* another network'),
+        (lambda opt: opt['networks']['teacher'].update(path='no.pth'), 'networks:teacher:path: there is no'),
+        (lambda opt: opt['networks']['teacher'].pop('path'), 'networks:teacher:path: is missing'),
+        (
+            lambda opt: opt['networks']['bicubic']['network'].update(upscale=3),
+            'networks:bicubic:network:upscale: differs',
+        ),
+        (lambda opt: opt.pop('networks'), 'networks: is missing'),
+    ],
+)
+def test_bad_networks_are_one_sentence_and_leave_nothing(
+    change, message, testing_options, write_options, tmp_path, capsys
+):
+    change(testing_options)
+    file = write_options(testing_options)
+    assert main(['-opt', str(file)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_output_that_is_not_finite_is_never_turned_into_an_image(pairs):
+    net = build_network(STUDENT)
+    torch.nn.init.constant_(net.conv_last.bias, float('nan'))
+    batch = {'lq': torch.rand(1, 3, 8, 8), 'lq_path': ['a/b.png']}
+    with pytest.raises(ValueError, match=r'a/b\.png is not finite'):
+        evaluate(net, [batch], {}, torch.device('cpu'))
+
+
+def test_the_student_is_left_in_the_mode_it_was_in():
+    net = build_network(STUDENT).train()
+    evaluate(net, [{'lq': torch.rand(1, 3, 8, 8), 'lq_path': ['x.png']}], {}, torch.device('cpu'))
+    assert net.training
+
+
+def test_bicubic_network_is_matlabs_imresize():
+    lq = torch.rand(1, 3, 9, 11)
+    assert torch.equal(build_network({'type': 'Bicubic', 'upscale': 3})(lq), imresize(lq, 3))
+
+
+def test_markdown_tables_line_up():
+    lines = markdown_table(['a', 'long header'], [['row', '1'], ['longer row', '22']]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == '| ---------- | ----------: |'
+
+
+def test_a_box_outside_the_image_is_refused(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    with pytest.raises(ValueError, match='not inside an image of 20 x 30'):
+        comparison_figure(image, {'a': image}, {}, (5, 5, 16), tmp_path / 'x.png')
+
+
+@pytest.mark.parametrize(('scale', 'psnr'), [(2, 33.66), (3, 30.39), (4, 28.42)])
+def test_bicubic_on_set5_measures_as_published(scale, psnr, write_options, tmp_path):
+    folder = SHARED_DATA / 'benchmarks' / 'Set5'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is not there')
+    opt = {
+        'name': 'set5',
+        'scale': scale,
+        'num_gpu': 0,
+        'datasets': {
+            'test': {
+                'name': 'Set5',
+                'dataroot_gt': str(folder / 'HR'),
+                'dataroot_lq': str(folder / 'LR_bicubic' / f'X{scale}'),
+                'filename_tmpl': f'{{}}x{scale}',
+            }
+        },
+        'networks': {'bicubic': {'network': {'type': 'Bicubic', 'upscale': scale}}},
+        'val': {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': scale, 'test_y_channel': True}}},
+    }
+    assert main(['-opt', str(write_options(opt))]) == 0
+    images = json.loads((tmp_path / 'results' / 'set5' / 'results.json').read_text())['bicubic']['images']['Set5']
+    assert np.mean([row['psnr'] for row in images.values()]) == pytest.approx(psnr, abs=0.02)
