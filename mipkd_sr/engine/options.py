@@ -1,8 +1,8 @@
 """Option files: read safely, merged over their bases, changed from the command line, checked.
 
 An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
-Mappings are merged key by key; everything else replaces what the base says. A mapping whose ``type`` differs from its
-base's replaces it whole, so that no argument of the other type is left over.
+Mappings are merged key by key; everything else replaces what the base says. Where both mappings have a ``type`` and they
+differ, the new one replaces the base's whole, so that no argument of the other type is left over.
 """
 
 import os
@@ -83,11 +83,8 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: di
     for name, value in new.items():
         key = f'{prefix}{name}'
         old = into.get(name)
-        if (
-            isinstance(old, dict)
-            and isinstance(value, Mapping)
-            and value.get('type', old.get('type')) == old.get('type')
-        ):
+        is_update = isinstance(old, dict) and isinstance(value, Mapping)
+        if is_update and old.get('type', value.get('type')) == value.get('type', old.get('type')):
             _merge(old, value, source, origin, f'{key}:')
         elif isinstance(value, Mapping):
             into[name] = {}
