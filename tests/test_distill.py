@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network, run_with_features
+from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer
+from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import ImageObjective, StepState
 from mipkd_sr.distill.step import DistillStep
@@ -44,7 +46,7 @@ def state_of(loss: MiPKDLoss, student: Any, teacher: FrozenTeacher, lq: Tensor, 
 
 def make_mipkd(student: Any, teacher: FrozenTeacher, **options: Any) -> MiPKDLoss:
     loss = MiPKDLoss(**{'positions': 2} | options)
-    loss.attach(student, teacher.net)
+    loss.attach(student, teacher.net, 16)
     return loss
 
 
@@ -66,12 +68,12 @@ def test_block_path_equals_one_written_out_by_hand(kind, through_student, lq):
     start_t, context_t = net_t.head(lq)
     feature_s = student.body(start_s, context_s, 0, index_s)
     feature_t = net_t.body(start_t, context_t, 0, index_t)
-    mixer = loss.mixers[0]
+    mixer = loss.feature_mixers[0]
     latent_s, latent_t = mixer.encoder_s(feature_s), mixer.encoder_t(feature_t)
     number = sum(torch.meshgrid(*(torch.arange(n) for n in latent_t.shape[1:]), indexing='ij'))
     mixed = mixer.decoder(torch.where(number % 2 == 1, latent_t, latent_s))
     if through_student:
-        rest = loss.to_student[0](mixed)
+        rest = loss.block_mixer.to_student[0](mixed)
         for unit in range(index_s, student.depth):
             rest = student.body(rest, context_s, unit, unit + 1)
         image = student.tail(rest, context_s)
@@ -88,9 +90,9 @@ def test_block_path_equals_one_written_out_by_hand(kind, through_student, lq):
 def test_a_perfect_autoencoder_and_an_all_teacher_mask_lose_nothing(lq):
     student, teacher = pair()
     loss = make_mipkd(
-        student, teacher, latent_width=12, teacher_ratio=1.0, student_probability=0.0, encoder='mlp', ae_until=1.0
+        student, teacher, latent_width=12, teacher_ratio=1.0, student_probability=0.0, layer='mlp', ae_until=1.0
     )
-    for mixer in loss.mixers:
+    for mixer in loss.feature_mixers:
         for layer in (mixer.encoder_t[0], mixer.decoder[0]):
             nn.init.dirac_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -133,14 +135,14 @@ def test_each_term_alone_moves_the_student_and_not_the_teacher(kind, options, lq
     loss = make_mipkd(student, teacher, ae_weight=0.0, **options)
     sum(loss(state_of(loss, student, teacher, lq)).values()).backward()
     assert any(moving(student))
-    assert any(moving(loss.mixers))
+    assert any(moving(loss.feature_mixers))
     assert all(parameter.grad is None for parameter in teacher.net.parameters())
 
 
 def make_step(**objectives: Any) -> DistillStep:
     student, teacher = pair()
     for objective in objectives.values():
-        objective.attach(student, teacher.net)
+        objective.attach(student, teacher.net, 16)
     return DistillStep(student, teacher, objectives, total_iter=10, seed=1)
 
 
@@ -178,7 +180,7 @@ def test_the_teacher_stays_frozen(lq):
     student = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
     net_t = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2, 'drop_path_rate': 0.9})
     loss = MiPKDLoss(positions=2)
-    loss.attach(student, net_t)
+    loss.attach(student, net_t, 16)
     step = DistillStep(student, FrozenTeacher(net_t), {'mipkd': loss}, 10, 1).train()
     teacher_pass = step.teacher(lq)
     assert not teacher_pass.sr.requires_grad
@@ -215,13 +217,13 @@ def test_branches_depend_on_seed_iteration_and_name_alone(lq):
 @given(st.sampled_from(sorted(MASKS)), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 99))
 def test_masks_are_zeros_and_ones_in_the_asked_ratio(name, ratio, seed):
     torch.manual_seed(seed)
-    mask = MASKS[name](torch.empty(4, 16, 16, 16), ratio)
+    mask = MASKS[name](torch.randn(4, 16, 16, 16), torch.randn(4, 16, 16, 16), ratio)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     assert mask.mean().item() == pytest.approx(ratio, abs=0.02)
 
 
 def test_random_masks_differ_between_samples_channels_and_places():
-    mask = MASKS['random'](torch.empty(2, 8, 16, 16), 0.5)
+    mask = MASKS['random'](*torch.randn(2, 2, 8, 16, 16), 0.5)
     assert not torch.equal(mask[0], mask[1])
     assert not torch.equal(mask[0, 0], mask[0, 1])
     assert not torch.equal(mask[0, 0, 0], mask[0, 0, 1])
@@ -233,3 +235,113 @@ def test_run_with_features_returns_the_features_on_the_way(lq):
     assert torch.equal(features[1], net.body[0](net.head(lq)[0]))
     assert torch.equal(sr, net.tail(net.body[1](features[1]), context))
     assert F.l1_loss(sr, net(lq)).item() == 0
+
+
+@pytest.mark.parametrize('kind_t', NETWORKS)
+@pytest.mark.parametrize('kind_s', NETWORKS)
+def test_any_two_architectures_distil(kind_s, kind_t, lq):
+    """The nine pairs; student 8 or 12 wide, teacher 12."""
+    student = build_network({'type': kind_s, **NETWORKS[kind_s], 'upscale': 2})
+    teacher = FrozenTeacher(build_network({'type': kind_t, **NETWORKS[kind_t], WIDTHS[kind_t]: 12, 'upscale': 2}))
+    loss = make_mipkd(student, teacher)
+    losses = loss(state_of(loss, student, teacher, lq))
+    sum(losses.values()).backward()
+    assert any(moving(student))
+
+
+def test_feature_maps_of_different_size_are_refused():
+    student = build_network(STUDENT)
+    teacher = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
+    with pytest.raises(ValueError, match=r'\(8, 12, 12\) after unit 1, .* same height and width'):
+        MiPKDLoss(positions=2).attach(student, teacher, 12)  # the window of 8 pads 12 to 16
+
+
+CHOICES = {
+    'shared encoder': {'encoder': 'shared'},
+    'no encoder': {'encoder': 'none'},
+    'MLP': {'layer': 'mlp'},
+    'deep latent space': {'latent_depth': 3, 'latent_width': 5},
+    'grid mask': {'mask': 'grid'},
+    'cosine mask': {'mask': 'cosine'},
+    'CKA mask': {'mask': 'cka'},
+    'L2': {'distance': 'l2'},
+    'resampled path': {'path': 'resampled'},
+    'features as they are': {'normalize': False},
+}
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('options', CHOICES.values(), ids=CHOICES)
+def test_every_choice_trains_the_student(kind, options, lq):
+    student, teacher = pair(kind)
+    loss = make_mipkd(student, teacher, ae_until=1.0, **options)
+    losses = loss(state_of(loss, student, teacher, lq))
+    assert ('l_ae' in losses) == (options.get('encoder') != 'none')
+    sum(losses.values()).backward()
+    assert any(moving(student))
+    assert all(parameter.grad is None for parameter in teacher.net.parameters())
+
+
+def test_a_shared_encoder_is_one_module_and_none_has_no_parameters_for_equal_widths():
+    shared = FeaturePriorMixer(8, 8, 8, encoder='shared')
+    assert shared.encoder_s[1] is shared.encoder_t
+    assert not list(FeaturePriorMixer(8, 8, 8, encoder='none').parameters())
+
+
+def test_without_encoders_the_features_themselves_are_mixed():
+    mixer = FeaturePriorMixer(8, 8, 8, encoder='none', mask='grid')
+    feature_s, feature_t = torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 4, 4)
+    mixed, _ = mixer(feature_s, feature_t)
+    assert set(mixed.unique().tolist()) == {0.0, 1.0}
+    assert mixed.mean().item() == 0.5
+
+
+@pytest.mark.parametrize(
+    'draws', [[True, False, True], [False, True, False], [True, True, False], [False, False, False]]
+)
+def test_resampled_path_equals_one_written_out_by_hand(draws, lq, monkeypatch):
+    student = build_network({**STUDENT, 'num_block': 3})
+    teacher = FrozenTeacher(build_network({**TEACHER, 'num_block': 6}))
+    net_t = teacher.net
+    mixer = BlockPriorMixer([(1, 2), (2, 4), (3, 6)], [(8, 12)] * 3, 'resampled')
+    values = iter([0.0 if in_student else 0.9 for in_student in draws])
+    monkeypatch.setattr(torch, 'rand', lambda *_, **__: torch.tensor(next(values)))
+    pass_s, pass_t = run_network(student, lq, [1]), teacher(lq, [2])
+    image, taken = mixer(0, pass_t.features[2], pass_s, pass_t, torch.Generator())
+    assert taken == draws
+
+    feature, width = pass_t.features[2], 12
+    for k, in_student in enumerate(draws):
+        if in_student and width == 12:
+            feature, width = mixer.to_student[k](feature), 8
+        elif not in_student and width == 8:
+            feature, width = mixer.to_teacher[k](feature), 12
+        if k < 2:
+            units = student.body[k + 1 : k + 2] if in_student else net_t.body[2 * k + 2 : 2 * k + 4]
+            for unit in units:
+                feature = unit(feature)
+    net, passed = (student, pass_s) if draws[-1] else (net_t, pass_t)
+    assert torch.equal(image, net.tail(feature, passed.context))
+
+
+def test_similarity_masks_take_the_teacher_where_the_two_are_least_alike():
+    latent_t = torch.randn(1, 4, 6, 6)
+    turned = latent_t.clone()
+    turned[:, :, :3] *= -1  # the upper half points the other way
+    assert torch.equal(MASKS['cosine'](turned, latent_t, 0.5)[0, 0, :, 0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
+    mixed_up = latent_t.clone()
+    mixed_up[:, 1] = torch.randn(6, 6)
+    mask = MASKS['cka'](mixed_up, latent_t, 0.25)
+    assert torch.equal(mask[0, :, 0, 0], torch.tensor([0.0, 1, 0, 0]))
+
+
+def test_the_mean_of_r_is_the_students_probability(lq):
+    student, teacher = pair()
+    for probability in (0.0, 0.3, 1.0):
+        loss = make_mipkd(student, teacher, student_probability=probability)
+        state = state_of(loss, student, teacher, lq)
+        rng, mixer = torch.Generator().manual_seed(0), loss.block_mixer
+        feature = teacher(lq, loss.teacher_indices()).features[loss.teacher_indices()[1]]
+        with torch.no_grad():
+            taken = [mixer(1, feature, state.student['lq'], state.teacher['lq'], rng)[1][0] for _ in range(300)]
+        assert sum(taken) / 300 == pytest.approx(probability, abs=0.08)

@@ -136,7 +136,7 @@ def run_with_features(
 
 
 @torch.no_grad()
-def feature_shapes(net: StagedNetwork, indices: Iterable[int], size: int = 16) -> dict[int, tuple[int, ...]]:
+def feature_shapes(net: StagedNetwork, indices: Iterable[int], size: int) -> dict[int, tuple[int, ...]]:
     """Shapes (C, H, W) of the feature maps after the units ``indices`` for an LR image of ``size`` x ``size`` pixels.
 
     The network is run once on a black image in evaluation mode: this works for any network, without its saying how wide

@@ -4,6 +4,14 @@ from torch import Tensor, nn
 
 from mipkd_sr.distill.masks import MASKS
 
+ENCODERS = ('separate', 'shared', 'none')
+KERNELS = {'conv': 3, 'mlp': 1}
+
+
+def adapter(width_in: int, width_out: int) -> nn.Module:
+    """Brings a feature map (B x ``width_in`` x H x W) to another width by a learned 1 x 1; nothing if equal."""
+    return nn.Identity() if width_in == width_out else nn.Conv2d(width_in, width_out, 1)
+
 
 def _layers(width_in: int, width_out: int, kernel: int, depth: int) -> nn.Sequential:
     """``depth`` convolutions with ReLUs between them; the widths change in the first."""
@@ -23,7 +31,9 @@ class FeaturePriorMixer(nn.Module):
         teacher_width: Channels of F_T and F_E.
         latent_width: Channels L of the latent space.
         latent_depth: Convolutions in each encoder and in the decoder.
-        kernel: Side of their kernels: 3 for 'conv', 1 for 'mlp'.
+        encoder: 'separate': Enc_S and Enc_T; 'shared': one for both, after a 1 x 1 that brings F_S to F_T's width where
+            they differ; 'none': no encoders and no decoder, F_S (after such a 1 x 1) and F_T are mixed as they are.
+        layer: 'conv' (3 x 3) or 'mlp' (1 x 1).
         mask: Name of the mask, see ``mipkd_sr.distill.masks``.
         teacher_ratio: Part of the latent elements that are the teacher's, in [0, 1].
     """
@@ -34,14 +44,25 @@ class FeaturePriorMixer(nn.Module):
         teacher_width: int,
         latent_width: int,
         latent_depth: int = 1,
-        kernel: int = 3,
+        encoder: str = 'separate',
+        layer: str = 'conv',
         mask: str = 'random',
         teacher_ratio: float = 0.5,
     ) -> None:
         super().__init__()
-        self.encoder_s = _layers(student_width, latent_width, kernel, latent_depth)
-        self.encoder_t = _layers(teacher_width, latent_width, kernel, latent_depth)
-        self.decoder = _layers(latent_width, teacher_width, kernel, latent_depth)
+        kernel = KERNELS[layer]
+        if encoder == 'separate':
+            self.encoder_s: nn.Module = _layers(student_width, latent_width, kernel, latent_depth)
+            self.encoder_t: nn.Module = _layers(teacher_width, latent_width, kernel, latent_depth)
+            self.decoder: nn.Module = _layers(latent_width, teacher_width, kernel, latent_depth)
+        elif encoder == 'shared':
+            self.encoder_t = _layers(teacher_width, latent_width, kernel, latent_depth)
+            self.encoder_s = nn.Sequential(adapter(student_width, teacher_width), self.encoder_t)
+            self.decoder = _layers(latent_width, teacher_width, kernel, latent_depth)
+        else:
+            self.encoder_s = adapter(student_width, teacher_width)
+            self.encoder_t = nn.Identity()
+            self.decoder = nn.Identity()
         self.mask = MASKS[mask]
         self.teacher_ratio = teacher_ratio
 
@@ -57,6 +78,6 @@ class FeaturePriorMixer(nn.Module):
             F_E, and ``Dec(Enc_T(F_T))`` (None if not asked for); both B x C_T x H x W.
         """
         latent_s, latent_t = self.encoder_s(feature_s), self.encoder_t(feature_t)
-        mask = self.mask(latent_t, self.teacher_ratio)
+        mask = self.mask(latent_s, latent_t, self.teacher_ratio)
         mixed = self.decoder(latent_s * (1 - mask) + latent_t * mask)
         return mixed, self.decoder(latent_t) if restore else None

@@ -77,8 +77,13 @@ class Objective(nn.Module):
 
     needs_teacher = True
 
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int) -> None:
         """Meet the two networks, once, before training: create what depends on their widths, check that they fit.
+
+        Args:
+            student: The student.
+            teacher: The teacher, or None.
+            lq_size: Side of the LR training patches, in pixels.
 
         Raises:
             ValueError: If the objective is not defined for them.

@@ -1,8 +1,8 @@
 """Option files: read safely, merged over their bases, changed from the command line, checked.
 
 An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
-Mappings are merged key by key; everything else replaces what the base says. Where both mappings have a ``type`` and they
-differ, the new one replaces the base's whole, so that no argument of the other type is left over.
+Mappings are merged key by key; everything else replaces what the base says. Where both mappings have a ``type`` and
+they differ, the new one replaces the base's whole, so that no argument of the other type is left over.
 """
 
 import os
@@ -83,8 +83,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: di
     for name, value in new.items():
         key = f'{prefix}{name}'
         old = into.get(name)
-        is_update = isinstance(old, dict) and isinstance(value, Mapping)
-        if is_update and old.get('type', value.get('type')) == value.get('type', old.get('type')):
+        if isinstance(old, dict) and isinstance(value, Mapping) and not _types_differ(old, value):
             _merge(old, value, source, origin, f'{key}:')
         elif isinstance(value, Mapping):
             into[name] = {}
@@ -94,6 +93,10 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: di
         else:
             into[name] = deepcopy(value)
         origin[key] = source
+
+
+def _types_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return 'type' in old and 'type' in new and old['type'] != new['type']
 
 
 def read_options(file: str | os.PathLike[str]) -> Options:

@@ -4,7 +4,8 @@ Paper: https://arxiv.org/abs/2404.02573 (ICLR 2025). There is no public code; wh
 argument here, with a default and its reason.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipkd_sr.archs.staged import feature_shapes, is_staged
-from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
+from mipkd_sr.distill.block_prior_mixer import PATHS, BlockPriorMixer
+from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import Objective, StepState
 from mipkd_sr.distill.positions import unit_indices
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {'l1': F.l1_loss, 'l2': F.mse_loss}
-KERNELS = {'conv': 3, 'mlp': 1}
 
 
 @LOSS_REGISTRY.register()
@@ -29,28 +30,32 @@ class MiPKDLoss(Objective):
 
     * ``F_E = Dec(Enc_S(F_S) * (1 - M) + Enc_T(F_T) * M)`` (feature prior mixer, Eq. 3 to 5);
     * ``l_feat = D(F_E, F_T)``, and early in training ``l_ae = D(Dec(Enc_T(F_T)), F_T)``;
-    * ``R ~ Bernoulli(student_probability)``: F_E goes on through the rest of the student (R = 1) or of the teacher
-      (R = 0) and gives I_E; ``l_block = D(I_E, T)`` (block prior mixer, Eq. 7).
+    * F_E goes on through the student's or the teacher's remaining units, which gives I_E;
+      ``l_block = D(I_E, T)`` (block prior mixer, Eq. 7).
 
-    Each loss is summed over the positions.
+    Each loss is summed over the positions. Student and teacher may be of any width, depth and architecture as long as
+    their feature maps have the same height and width.
 
     Args:
         feat_weight: Weight of l_feat (paper, Table 11: 1).
         block_weight: Weight of l_block (paper, Table 11: 0.1).
-        ae_weight: Weight of l_ae; unsaid. 1, as l_feat's.
+        ae_weight: Weight of l_ae; unsaid. 1, as l_feat's; 0 turns it off.
         ae_until: Part of the training that l_ae lasts, in [0, 1]; unsaid ("early").
         positions: Distillation positions: K, or a list; see ``mipkd_sr.distill.positions``.
+        encoder: 'separate', 'shared' or 'none'; see ``mipkd_sr.distill.feature_prior_mixer``.
+        layer: 'conv' (3 x 3) or 'mlp' (1 x 1).
         latent_width: Channels of the latent space; unsaid. The student's width if None, the cheapest without a
             bottleneck on the student's side.
         latent_depth: Convolutions in each encoder and in the decoder; unsaid. 1, the cheapest.
-        encoder: 'conv' (3 x 3) or 'mlp' (1 x 1).
-        mask: 'random' or 'grid'.
+        mask: 'random', 'grid', 'cosine' or 'cka'; see ``mipkd_sr.distill.masks``.
         teacher_ratio: Part of the mix that is the teacher's; unsaid. 0.5, an even mix.
         distance: D: 'l1' or 'l2'.
+        path: 'whole' or 'resampled'; see ``mipkd_sr.distill.block_prior_mixer``.
         student_probability: P(R = 1); unsaid. 0.5.
         drop_probability: Probability that a position's l_block is left out of a step; unsaid. 0.
-        normalize: Whether l_feat and l_ae are divided by the mean of |F_T|. Features scale with a network's inner image
-            range, so without it the same weight means 255 times as much for EDSR as for SwinIR.
+        normalize: Whether l_feat and l_ae are divided by the mean of |F_T| (of its square for 'l2'). Features scale
+            with a network's inner image range, so without it the same weight means 255 times as much for EDSR as for
+            SwinIR.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -63,116 +68,115 @@ class MiPKDLoss(Objective):
         ae_weight: float = 1.0,
         ae_until: float = 0.1,
         positions: int | Sequence[int | float] = 3,
+        encoder: str = 'separate',
+        layer: str = 'conv',
         latent_width: int | None = None,
         latent_depth: int = 1,
-        encoder: str = 'conv',
         mask: str = 'random',
         teacher_ratio: float = 0.5,
         distance: str = 'l1',
+        path: str = 'whole',
         student_probability: float = 0.5,
         drop_probability: float = 0.0,
         normalize: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, allowed in (
-            ('encoder', encoder, KERNELS), ('mask', mask, MASKS), ('distance', distance, DISTANCES),
-        ):  # fmt: skip
-            if value not in allowed:
-                raise ValueError(f"{name} '{value}' is not one of {', '.join(allowed)}")
-        for name, number in (
-            ('ae_until', ae_until),
-            ('teacher_ratio', teacher_ratio),
-            ('student_probability', student_probability),
-            ('drop_probability', drop_probability),
-        ):
-            if not 0 <= number <= 1:
-                raise ValueError(f'{name} must be in [0, 1], not {number}')
+        _check_choice('encoder', encoder, ENCODERS)
+        _check_choice('layer', layer, KERNELS)
+        _check_choice('mask', mask, MASKS)
+        _check_choice('distance', distance, DISTANCES)
+        _check_choice('path', path, PATHS)
+        _check_part('ae_until', ae_until)
+        _check_part('teacher_ratio', teacher_ratio)
+        _check_part('student_probability', student_probability)
+        _check_part('drop_probability', drop_probability)
+        if latent_depth < 1 or (latent_width is not None and latent_width < 1):
+            raise ValueError('latent_depth and latent_width must be at least 1')
         self.feat_weight = feat_weight
         self.block_weight = block_weight
-        self.ae_weight = ae_weight
+        self.ae_weight = ae_weight if encoder != 'none' else 0.0  # there is no auto-encoder
         self.ae_until = ae_until
         self.positions = positions
         self.latent_width = latent_width
-        self.latent_depth = latent_depth
-        self.kernel = KERNELS[encoder]
-        self.mask = mask
-        self.teacher_ratio = teacher_ratio
+        self.mixer_options: dict[str, Any] = {
+            'latent_depth': latent_depth,
+            'encoder': encoder,
+            'layer': layer,
+            'mask': mask,
+            'teacher_ratio': teacher_ratio,
+        }
         self.distance = DISTANCES[distance]
+        self.path = path
         self.student_probability = student_probability
         self.drop_probability = drop_probability
         self.normalize = normalize
-        self.mixers = nn.ModuleList()
-        self.to_student = nn.ModuleList()
-        self._indices: list[tuple[int, int]] = []
+        self.places: list[tuple[int, int]] = []
 
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        """Find the positions in both networks, and create a mixer for each."""
-        shapes = [self._shapes('student', student), self._shapes('teacher', teacher)]
-        self._indices = list(zip(*(list(shape) for shape in shapes), strict=True))
-        for index_s, index_t in self._indices:
-            shape_s, shape_t = shapes[0][index_s], shapes[1][index_t]
-            if shape_s[1:] != shape_t[1:]:
-                raise ValueError(f"the student's features ({shape_s}) and the teacher's ({shape_t}) differ in size")
-            self._add_position(shape_s[0], shape_t[0])
+    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int) -> None:
+        """Find the positions in both networks, and create a feature prior mixer for each."""
+        shapes_s = self._shapes('student', student, lq_size)
+        shapes_t = self._shapes('teacher', teacher, lq_size)
+        self.places = list(zip(shapes_s, shapes_t, strict=True))
+        for index_s, index_t in self.places:
+            if shapes_s[index_s][1:] != shapes_t[index_t][1:]:
+                raise ValueError(
+                    f"the student's feature map is {shapes_s[index_s]} after unit {index_s}, the teacher's "
+                    f'{shapes_t[index_t]} after unit {index_t}: they must have the same height and width'
+                )
+        widths = [(shapes_s[index_s][0], shapes_t[index_t][0]) for index_s, index_t in self.places]
+        self.feature_mixers = nn.ModuleList(
+            FeaturePriorMixer(width_s, width_t, self.latent_width or width_s, **self.mixer_options)
+            for width_s, width_t in widths
+        )
+        self.block_mixer = BlockPriorMixer(self.places, widths, self.path, self.student_probability)
 
-    def _shapes(self, name: str, net: nn.Module | None) -> dict[int, tuple[int, ...]]:
+    def _shapes(self, name: str, net: nn.Module | None, lq_size: int) -> dict[int, tuple[int, ...]]:
         if not is_staged(net):
             raise ValueError(f'{type(net).__name__}, the {name}, has no head, body and tail, which MiPKD needs')
-        return feature_shapes(net, unit_indices(self.positions, net.depth))
-
-    def _add_position(self, width_s: int, width_t: int) -> None:
-        self.mixers.append(
-            FeaturePriorMixer(
-                width_s,
-                width_t,
-                self.latent_width or width_s,
-                self.latent_depth,
-                self.kernel,
-                self.mask,
-                self.teacher_ratio,
-            )
-        )
-        # The paper does not say how F_E, which has the teacher's width, enters the student: here through a 1 x 1.
-        self.to_student.append(nn.Identity() if width_s == width_t else nn.Conv2d(width_t, width_s, 1))
+        return feature_shapes(net, unit_indices(self.positions, net.depth), lq_size)
 
     def student_indices(self) -> list[int]:
         """See ``Objective.student_indices``."""
-        return [index for index, _ in self._indices]
+        return [index for index, _ in self.places]
 
     def teacher_indices(self) -> list[int]:
         """See ``Objective.teacher_indices``."""
-        return [index for _, index in self._indices]
+        return [index for _, index in self.places]
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``; logs each position's losses and path (1 student, 0 teacher, -1 dropped)."""
+        """See ``Objective.forward``.
+
+        Logs each position's losses, and as ``path`` the part of its remaining path that ran in the student (with
+        'whole': 1 student, 0 teacher), or -1 where it was dropped.
+        """
         student, teacher = state.student['lq'], state.teacher['lq']
-        zero = student.sr.new_zeros(())
-        losses = {'l_feat': zero, 'l_block': zero}
         with_ae = self.ae_weight > 0 and state.progress <= self.ae_until
-        if with_ae:
-            losses['l_ae'] = zero
-        for k, (index_s, index_t) in enumerate(self._indices):
+        names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
+        losses = {name: student.sr.new_zeros(()) for name in names}
+        for k, (index_s, index_t) in enumerate(self.places):
             feature_t = teacher.features[index_t]
-            mixed, restored = self.mixers[k](student.features[index_s], feature_t, with_ae)
-            unit = feature_t.abs().mean() if self.normalize else 1.0
-            terms = {'l_feat': self.feat_weight * self.distance(mixed / unit, feature_t / unit)}
+            mixed, restored = self.feature_mixers[k](student.features[index_s], feature_t, with_ae)
+            unit = self.distance(feature_t, torch.zeros_like(feature_t)) if self.normalize else 1.0
+            terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / unit}
             if with_ae:
-                terms['l_ae'] = self.ae_weight * self.distance(restored / unit, feature_t / unit)
-            path, image = self._block_path(k, mixed, state)
-            if image is not None:
+                terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t) / unit
+            if torch.rand((), generator=state.branch_rng).item() < self.drop_probability:
+                state.logs[f'mipkd/path_{k + 1}'] = -1.0
+            else:
+                image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng)
                 terms['l_block'] = self.block_weight * self.distance(image, teacher.sr)
+                state.logs[f'mipkd/path_{k + 1}'] = sum(taken) / len(taken)
             for name, value in terms.items():
                 losses[name] = losses[name] + value
                 state.logs[f'mipkd/{name}_{k + 1}'] = value.detach()
-            state.logs[f'mipkd/path_{k + 1}'] = path
         return losses
 
-    def _block_path(self, k: int, mixed: Tensor, state: StepState) -> tuple[float, Tensor | None]:
-        """Draw R for position ``k`` and send F_E on: the path's number for the log, and I_E (None if dropped)."""
-        drop, to_student = torch.rand(2, generator=state.branch_rng).tolist()
-        index_s, index_t = self._indices[k]
-        if drop < self.drop_probability:
-            return -1.0, None
-        if to_student < self.student_probability:
-            return 1.0, state.student['lq'].go_on(self.to_student[k](mixed), index_s)
-        return 0.0, state.teacher['lq'].go_on(mixed, index_t)
+
+def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} '{value}' is not one of {', '.join(allowed)}")
+
+
+def _check_part(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name} must be in [0, 1], not {value}')

@@ -1,0 +1,79 @@
+"""The block prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.3)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mipkd_sr.distill.feature_prior_mixer import adapter
+from mipkd_sr.distill.objective import NetworkPass
+
+PATHS = ('whole', 'resampled')
+
+
+class BlockPriorMixer(nn.Module):
+    """Sends a mixed feature map on through the student's or the teacher's remaining units.
+
+    With ``path='whole'`` one draw decides (Eq. 7): ``R ~ Bernoulli(student_probability)``; all that is left runs in the
+    student (R = 1) or in the teacher (R = 0). With 'resampled' it is drawn anew at every later position, so that the
+    map goes from one network to the other and back (the "dynamic combination of blocks" of the paper's text); the
+    network it is in at the end gives the tail.
+
+    The mixed map has the teacher's width. Where the widths differ, a learned 1 x 1 at each position brings it to the
+    network that takes it over; the paper does not say how.
+
+    Args:
+        places: For each position, the unit index in the student and in the teacher; ascending.
+        widths: For each position, the student's and the teacher's width.
+        path: 'whole' or 'resampled'.
+        student_probability: P(R = 1).
+    """
+
+    def __init__(
+        self,
+        places: Sequence[tuple[int, int]],
+        widths: Sequence[tuple[int, int]],
+        path: str = 'whole',
+        student_probability: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.places = list(places)
+        self.student_probability = student_probability
+        self.is_resampled = path == 'resampled'
+        self.to_student = nn.ModuleList(adapter(width_t, width_s) for width_s, width_t in widths)
+        # a map goes back to the teacher at a later position than the first, and only where it is drawn anew
+        self.to_teacher = nn.ModuleList(
+            adapter(width_s, width_t) if self.is_resampled and k > 0 else nn.Identity()
+            for k, (width_s, width_t) in enumerate(widths)
+        )
+
+    def forward(
+        self, k: int, mixed: Tensor, student: NetworkPass, teacher: NetworkPass, rng: torch.Generator
+    ) -> tuple[Tensor, list[bool]]:
+        """Send the mixed map of position ``k`` to the end of a network.
+
+        Args:
+            k: The position, from 0.
+            mixed: F_E, B x C_T x H x W.
+            student: What the student computed on the same images.
+            teacher: What the teacher computed on them.
+            rng: Generator of the draws, on the CPU.
+
+        Returns:
+            I_E, B x 3 x sH x sW, and, for each part of the path, whether it ran in the student.
+        """
+        in_student = False
+        taken = []
+        last = len(self.places) - 1 if self.is_resampled else k
+        for position in range(k, last + 1):
+            goes_to_student = torch.rand((), generator=rng).item() < self.student_probability
+            if goes_to_student and not in_student:
+                mixed = self.to_student[position](mixed)
+            elif in_student and not goes_to_student:
+                mixed = self.to_teacher[position](mixed)
+            in_student = goes_to_student
+            taken.append(in_student)
+            run, side = (student, 0) if in_student else (teacher, 1)
+            if position < last:
+                mixed = run.net.body(mixed, run.context, self.places[position][side], self.places[position + 1][side])
+        return run.go_on(mixed, self.places[last][side]), taken
