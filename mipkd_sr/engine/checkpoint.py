@@ -1,30 +1,49 @@
 """Reading weights, and writing files that are either whole or not there."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 
-def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
-    """``torch.save`` to a file beside ``file``, flush it to the disk, and rename: ``file`` is never half-written.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is still there.
-    """
+@contextmanager
+def _whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A stream to a file beside ``file`` that is flushed to the disk and renamed at the end: never half a ``file``."""
     file = Path(file)
     part = file.with_name(f'.{file.name}.{os.getpid()}.part')
     try:
         with part.open('wb') as stream:
-            torch.save(content, stream)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
+    """``torch.save``, so that ``file`` is never half-written.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is still there.
+    """
+    with _whole_file(file) as stream:
+        torch.save(content, stream)
+
+
+def write_json(content: Any, file: str | os.PathLike[str]) -> None:
+    """Write JSON, so that ``file`` is never half-written.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is still there.
+    """
+    with _whole_file(file) as stream:
+        stream.write(json.dumps(content, indent=1).encode())
 
 
 def load_file(file: str | os.PathLike[str]) -> Any:

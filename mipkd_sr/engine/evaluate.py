@@ -20,6 +20,7 @@ def evaluate(
     metrics: Mapping[str, Mapping[str, Any]],
     device: torch.device,
     on_image: ImageCallback | None = None,
+    teacher: nn.Module | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measure ``net`` on every image of a test set, as the papers do: the output is clipped and rounded to 8 bits.
 
@@ -29,6 +30,7 @@ def evaluate(
         metrics: Options of registered metrics, by the name of the result.
         device: Where to run.
         on_image: Called with each image's name and SR image (H x W x 3, BGR, 8 bits).
+        teacher: If given, each PSNR is also measured against this network's output, as ``<name>_to_teacher``.
 
     Returns:
         For each image's name, each metric's value.
@@ -50,6 +52,11 @@ def evaluate(
         if 'gt' in batch:
             data = {'img': image, 'img2': tensor2img(batch['gt'])}
             rows[name] = {metric: float(calculate_metric(data, opt)) for metric, opt in metrics.items()}
+            if teacher is not None:
+                data['img2'] = tensor2img(teacher(batch['lq'].to(device)))
+                for metric, opt in metrics.items():
+                    if opt['type'].startswith('calculate_psnr'):
+                        rows[name][f'{metric}_to_teacher'] = float(calculate_metric(data, opt))
     net.train(was_training)
     return rows
 

@@ -10,7 +10,7 @@ import torch
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import imwrite
+from basicsr.utils import get_root_logger, imwrite
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,7 +20,7 @@ from mipkd_sr.archs import build_network
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.engine.checkpoint import load_weights, save_atomically
+from mipkd_sr.engine.checkpoint import load_weights, save_atomically, write_json
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.evaluate import evaluate, mean_metrics
 from mipkd_sr.engine.schema import SCHEDULERS
@@ -41,6 +41,7 @@ class DistillModel(SRModel):
         net_t: The frozen teacher, or None.
         net_g_ema: Moving average of the student, where ``train:ema_decay`` is set.
         objectives: The objectives by the name of their option.
+        validations: Every validation's means so far: ``iter``, ``dataset``, and each metric.
         step: The module that computes a training step's losses, wrapped for distributed training.
 
     Args:
@@ -91,6 +92,7 @@ class DistillModel(SRModel):
         self.step = self.model_to_device(step)
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
+        self.validations: list[dict[str, Any]] = []
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -190,16 +192,28 @@ class DistillModel(SRModel):
         def save(name: str, image: Any) -> None:
             imwrite(image, str(folder / name / f'{name}_{current_iter}.png'))
 
-        bar = tqdm(
-            dataloader, desc=f'Validating {dataset_name}', unit='image', disable=None if val_opt['pbar'] else True
-        )
-        rows = evaluate(self.net_for_testing(), bar, metrics, self.device, save if save_img else None)
+        silent = None if val_opt['pbar'] else True  # None: silent where there is no terminal
+        bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
+        on_image = save if save_img else None
+        rows = evaluate(self.net_for_testing(), bar, metrics, self.device, on_image, self.net_t)
         if metrics:
-            self.metric_results = mean_metrics(rows)
-            self._initialize_best_metric_results(dataset_name)
-            for metric, value in self.metric_results.items():
+            self._note_validation(dataset_name, current_iter, mean_metrics(rows), tb_logger)
+
+    def _note_validation(self, dataset_name: str, current_iter: int, means: dict[str, float], tb_logger: Any) -> None:
+        """Keep a validation's means in the history and the record of the best, and log them."""
+        self.validations.append({'iter': current_iter, 'dataset': dataset_name, **means})
+        self._initialize_best_metric_results(dataset_name)
+        best = self.best_metric_results[dataset_name]
+        parts = []
+        for metric, value in means.items():
+            text = f'{metric} {value:.4f}'
+            if metric in best:
                 self._update_best_metric_result(dataset_name, metric, value, current_iter)
-            self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+                text += f' (best {best[metric]["val"]:.4f} at {best[metric]["iter"]:,})'
+            parts.append(text)
+            if tb_logger:
+                tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, current_iter)
+        get_root_logger().info(f'Validation on {dataset_name}: {", ".join(parts)}')
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write the student's file and, with it, the training state. Only the first rank writes.
@@ -216,6 +230,7 @@ class DistillModel(SRModel):
             networks['params_ema'] = self.net_g_ema.state_dict()
         path = self.opt['path']
         save_atomically(networks, Path(path['models'], f'net_g_{label}.pth'))
+        write_json(self.validations, Path(path['experiments_root'], 'validations.json'))
         if current_iter != -1:
             state = {'epoch': epoch, 'iter': current_iter, 'networks': networks, **self._training_state()}
             save_atomically(state, Path(path['training_states'], f'{current_iter}.state'))
@@ -231,6 +246,7 @@ class DistillModel(SRModel):
                 for scheduler in self.schedulers
             ],
             'best_metric_results': getattr(self, 'best_metric_results', {}),
+            'validations': self.validations,
         }
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
@@ -250,3 +266,4 @@ class DistillModel(SRModel):
             raise ValueError(f'the training state is of a run with other options ({reason})') from None
         if resume_state['best_metric_results']:
             self.best_metric_results = resume_state['best_metric_results']
+        self.validations = resume_state['validations']
