@@ -4,11 +4,13 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from mipkd_sr.data.stream import training_batches
+from mipkd_sr.engine.checkpoint import write_json
 from mipkd_sr.engine.reporter import Reporter
 from mipkd_sr.engine.seeding import seed_everything
 from mipkd_sr.models.distill_model import DistillModel
@@ -64,7 +66,7 @@ def train(
     total_iter, logger_opt, val_opt = opt['train']['total_iter'], opt['logger'], opt.get('val')
     samples_an_iter = opt['datasets']['train']['batch_size_per_gpu'] * opt['world_size']
     reporter = Reporter(opt, done + 1)
-    waited = 0.0
+    waited = in_steps = 0.0
     reported = fetched = time.monotonic()
     try:
         with _stop_requests() as requests:
@@ -76,6 +78,7 @@ def train(
                 model.feed_data(batch)
                 model.optimize_parameters(iteration)
                 reporter.advance()
+                in_steps += time.monotonic() - fetched
                 if iteration % logger_opt['print_freq'] == 0:
                     values, now = model.get_current_log(), time.monotonic()
                     share = waited / max(now - reported, 1e-9)
@@ -94,3 +97,6 @@ def train(
     finally:
         reporter.close()
     model.save(-1, -1)
+    if opt['rank'] == 0 and done < total_iter:
+        timing = {'seconds_per_step': in_steps / (total_iter - done)}
+        write_json(timing, Path(opt['path']['experiments_root'], 'timing.json'))
