@@ -35,6 +35,7 @@ def pair(kind: str = 'EDSR') -> tuple[Any, FrozenTeacher]:
 
 def state_of(loss: MiPKDLoss, student: Any, teacher: FrozenTeacher, lq: Tensor, progress: float = 1.0) -> StepState:
     return StepState(
+        lq,
         torch.rand(2, 3, 32, 32),
         {'lq': run_network(student, lq, loss.student_indices())},
         {'lq': teacher(lq, loss.teacher_indices())},
@@ -46,7 +47,7 @@ def state_of(loss: MiPKDLoss, student: Any, teacher: FrozenTeacher, lq: Tensor, 
 
 def make_mipkd(student: Any, teacher: FrozenTeacher, **options: Any) -> MiPKDLoss:
     loss = MiPKDLoss(**{'positions': 2} | options)
-    loss.attach(student, teacher.net, 16)
+    loss.attach(student, teacher.net, 16, 2)
     return loss
 
 
@@ -142,7 +143,7 @@ def test_each_term_alone_moves_the_student_and_not_the_teacher(kind, options, lq
 def make_step(**objectives: Any) -> DistillStep:
     student, teacher = pair()
     for objective in objectives.values():
-        objective.attach(student, teacher.net, 16)
+        objective.attach(student, teacher.net, 16, 2)
     return DistillStep(student, teacher, objectives, total_iter=10, seed=1)
 
 
@@ -180,7 +181,7 @@ def test_the_teacher_stays_frozen(lq):
     student = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
     net_t = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2, 'drop_path_rate': 0.9})
     loss = MiPKDLoss(positions=2)
-    loss.attach(student, net_t, 16)
+    loss.attach(student, net_t, 16, 2)
     step = DistillStep(student, FrozenTeacher(net_t), {'mipkd': loss}, 10, 1).train()
     teacher_pass = step.teacher(lq)
     assert not teacher_pass.sr.requires_grad
@@ -253,7 +254,7 @@ def test_feature_maps_of_different_size_are_refused():
     student = build_network(STUDENT)
     teacher = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
     with pytest.raises(ValueError, match=r'\(8, 12, 12\) after unit 1, .* same height and width'):
-        MiPKDLoss(positions=2).attach(student, teacher, 12)  # the window of 8 pads 12 to 16
+        MiPKDLoss(positions=2).attach(student, teacher, 12, 2)  # the window of 8 pads 12 to 16
 
 
 CHOICES = {

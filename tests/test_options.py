@@ -103,6 +103,10 @@ BAD = {
         'path:pretrain_network_t: .*teacher.pth holds another network than this StagedRCAN',
     ),
     'no weights': ({'path': {'pretrain_network_t': None}}, 'path:pretrain_network_t: is missing'),
+    'weights of no teacher': (
+        {'network_t': None, 'train': {'kd_opt': None, 'mipkd_opt': None}},
+        'there is no network_t',
+    ),
     'no loss': ({'train': {'pixel_opt': None, 'mipkd_opt': None, 'kd_opt': None}}, 'train: names no loss'),
     'no total': ({'train': {'total_iter': None}}, 'train:total_iter: must be a whole number'),
     'patch size': ({'datasets': {'train': {'gt_size': 17}}}, 'datasets:train:gt_size: must be a multiple of scale, 2'),

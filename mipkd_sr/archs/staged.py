@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 Context = Any
-"""What a network's tail and body need besides the feature map: a tensor, or a tuple that holds tensors."""
+"""What a network's tail and body need besides the feature map: a tensor, or a tuple of tensors and other values.
+
+The first dimension of every tensor in it is the batch."""
 
 
 class StagedNetwork(Protocol):

@@ -1,5 +1,6 @@
 """Writing HR images and the LR images that MATLAB would make of them."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -40,7 +41,7 @@ def write_pairs(
     """
     for sub in ('HR', *(f'LR_x{scale}' for scale in scales)):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    unit = int(np.lcm.reduce(scales))
+    unit = math.lcm(*scales)
     count = 0
     for name, image in images:
         parts = (

@@ -1,6 +1,6 @@
 """What an objective is, and what a training step tells it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,10 +14,12 @@ class View(NamedTuple):
     """One input that a step sends through the networks; for most objectives only ``lq``, the same for both.
 
     ``student`` and ``teacher`` are B x 3 x H x W, values in [0, 1]. The teacher is left out where ``teacher`` is None.
+    ``restore`` is applied to the student's output: it undoes what was done to the student's input.
     """
 
     student: Tensor
     teacher: Tensor | None
+    restore: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class NetworkPass:
     features: Mapping[int, Tensor] = field(default_factory=dict)
     context: Context = None
 
+    def part(self, start: int, stop: int, with_features: bool) -> 'NetworkPass':
+        """This pass for the samples ``start`` to ``stop`` of its batch; features and context only if asked for."""
+        if not with_features:
+            return NetworkPass(self.net, self.sr[start:stop])
+        features = {index: feature[start:stop] for index, feature in self.features.items()}
+        return NetworkPass(self.net, self.sr[start:stop], features, part_of_context(self.context, start, stop))
+
     def go_on(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
 
@@ -45,11 +54,22 @@ class NetworkPass:
         return self.net.tail(self.net.body(feature, self.context, index, self.net.depth), self.context)
 
 
+def part_of_context(context: Context, start: int, stop: int) -> Context:
+    """A context for the samples ``start`` to ``stop``: every tensor in it has the batch as its first dimension."""
+    if isinstance(context, Tensor):
+        return context[start:stop]
+    if isinstance(context, tuple):
+        parts = [part_of_context(item, start, stop) for item in context]
+        return type(context)(*parts) if hasattr(context, '_fields') else tuple(parts)
+    return context
+
+
 @dataclass(frozen=True)
 class StepState:
     """What a training step has computed when the objectives are asked.
 
     Attributes:
+        lq: LR images, B x 3 x H x W, values in [0, 1].
         gt: HR images, B x 3 x sH x sW, values in [0, 1].
         student: The student's passes, by view.
         teacher: The teacher's passes, by view; without gradients.
@@ -59,6 +79,7 @@ class StepState:
         logs: Values to log beside the losses, by name; the objective adds to it. Scalars, without gradient.
     """
 
+    lq: Tensor
     gt: Tensor
     student: Mapping[str, NetworkPass]
     teacher: Mapping[str, NetworkPass]
@@ -76,14 +97,18 @@ class Objective(nn.Module):
     """
 
     needs_teacher = True
+    """Whether it uses the teacher's output for ``lq``."""
+    needs_teacher_first = False
+    """Whether its views follow from that output: then the teacher runs on ``lq`` before, in a call of its own."""
 
-    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int) -> None:
+    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
         """Meet the two networks, once, before training: create what depends on their widths, check that they fit.
 
         Args:
             student: The student.
             teacher: The teacher, or None.
             lq_size: Side of the LR training patches, in pixels.
+            scale: Super-resolution factor.
 
         Raises:
             ValueError: If the objective is not defined for them.
@@ -97,8 +122,14 @@ class Objective(nn.Module):
         """Unit indices at which the teacher's features of view ``lq`` are wanted."""
         return []
 
-    def views(self, lq: Tensor, gt: Tensor) -> dict[str, View]:
-        """Inputs that are wanted besides ``lq``, by name. ``lq`` is B x 3 x H x W and ``gt`` B x 3 x sH x sW."""
+    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None) -> dict[str, View]:
+        """Inputs that are wanted besides ``lq``, by name.
+
+        Args:
+            lq: LR images, B x 3 x H x W, values in [0, 1].
+            gt: HR images, B x 3 x sH x sW, values in [0, 1].
+            teacher_sr: The teacher's output for ``lq``, as ``gt``, if an objective needs it first, else None.
+        """
         return {}
 
     def forward(self, state: StepState) -> dict[str, Tensor]:

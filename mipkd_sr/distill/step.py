@@ -1,6 +1,8 @@
 """One training step, as the one module that DistributedDataParallel and torch.compile wrap."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 from zlib import crc32
 
@@ -36,6 +38,7 @@ class DistillStep(nn.Module):
         objectives: The objectives by name; already attached to the networks.
         total_iter: Steps of the training.
         seed: Seed of the random choices between branches.
+        batch_views: Whether inputs of the same size (LR patch and zoom-in) share one call of each network.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class DistillStep(nn.Module):
         objectives: Mapping[str, Objective],
         total_iter: int,
         seed: int,
+        batch_views: bool = True,
     ) -> None:
         super().__init__()
         self.student = student
@@ -52,9 +56,11 @@ class DistillStep(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.total_iter = total_iter
         self.seed = seed
+        self.batch_views = batch_views
         self._student_indices = sorted({i for objective in objectives.values() for i in objective.student_indices()})
         self._teacher_indices = sorted({i for objective in objectives.values() for i in objective.teacher_indices()})
         self._asks_teacher = any(objective.needs_teacher for objective in objectives.values())
+        self._teacher_goes_first = any(objective.needs_teacher_first for objective in objectives.values())
 
     def forward(self, lq: Tensor, gt: Tensor, iteration: int) -> StepOutput:
         """Compute the losses of one batch.
@@ -64,16 +70,21 @@ class DistillStep(nn.Module):
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             iteration: Number of the step, from 1.
         """
-        views = {'lq': View(lq, lq if self._asks_teacher else None)}
+        alone = None
+        if self._teacher_goes_first and self.teacher is not None:
+            alone = self.teacher(lq, self._teacher_indices)
+        views = {'lq': View(lq, lq if self._asks_teacher and alone is None else None)}
         for _, objective in self._objectives():
-            views.update(objective.views(lq, gt))
+            views.update(objective.views(lq, gt, alone.sr if alone else None))
         student = self._run_student(views)
         teacher = self._run_teacher(views)
+        if alone:
+            teacher['lq'] = alone
         losses: dict[str, Tensor] = {}
         logs: dict[str, Tensor | float] = {}
         for name, objective in self._objectives():
             rng = torch.Generator().manual_seed(mix_seed(self.seed, iteration, crc32(name.encode())))
-            state = StepState(gt, student, teacher, iteration / self.total_iter, rng, logs)
+            state = StepState(lq, gt, student, teacher, iteration / self.total_iter, rng, logs)
             losses.update(objective(state))
         if parameters := list(self.objectives.parameters()):
             # A branch that a step did not take leaves parameters without gradient, which DistributedDataParallel does
@@ -86,16 +97,35 @@ class DistillStep(nn.Module):
         return self.objectives.items()  # type: ignore[return-value]  # what a ModuleDict holds is a Module to mypy
 
     def _run_student(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
-        return {
-            name: run_network(self.student, view.student, self._student_indices if name == 'lq' else ())
-            for name, view in views.items()
-        }
+        inputs = {name: view.student for name, view in views.items()}
+        passes = self._run(partial(run_network, self.student), inputs, self._student_indices)
+        for name, view in views.items():
+            if view.restore:
+                passes[name] = replace(passes[name], sr=view.restore(passes[name].sr))
+        return passes
 
     def _run_teacher(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
         if self.teacher is None:
             return {}
-        return {
-            name: self.teacher(view.teacher, self._teacher_indices if name == 'lq' else ())
-            for name, view in views.items()
-            if view.teacher is not None
-        }
+        inputs = {name: view.teacher for name, view in views.items() if view.teacher is not None}
+        return self._run(self.teacher, inputs, self._teacher_indices)
+
+    def _run(
+        self, run: Callable[..., NetworkPass], inputs: Mapping[str, Tensor], indices: list[int]
+    ) -> dict[str, NetworkPass]:
+        """Run a network on every input, once on all inputs of the same size; features are kept for ``lq`` alone."""
+        groups: dict[object, list[str]] = {}
+        for name, images in inputs.items():
+            groups.setdefault(images.shape[1:] if self.batch_views else name, []).append(name)
+        passes = {}
+        for names in groups.values():
+            wanted = indices if 'lq' in names else []
+            if len(names) == 1:
+                passes[names[0]] = run(inputs[names[0]], wanted)
+                continue
+            together = run(torch.cat([inputs[name] for name in names]), wanted)
+            lengths = [len(inputs[name]) for name in names]
+            starts = [sum(lengths[:i]) for i in range(len(lengths))]
+            for name, start, length in zip(names, starts, lengths, strict=True):
+                passes[name] = together.part(start, start + length, with_features=name == 'lq')
+        return passes

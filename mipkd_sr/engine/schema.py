@@ -309,6 +309,8 @@ def _check_training(opt: dict[str, Any]) -> None:
             raise OptionError(key, 'must be at least 1.')
     if 'network_t' in opt and opt['path']['pretrain_network_t'] is None:
         raise OptionError('path:pretrain_network_t', 'is missing: the file of the weights of network_t, the teacher.')
+    if 'network_t' not in opt and opt['path']['pretrain_network_t'] is not None:
+        raise OptionError('path:pretrain_network_t', 'is given, but there is no network_t; add it, or set this to ~.')
     for name in ('project', 'resume_id'):
         if opt['logger']['wandb'][name] is not None:
             raise OptionError(f'logger:wandb:{name}', 'is not supported; set it to ~ and use TensorBoard.')

@@ -112,7 +112,7 @@ class MiPKDLoss(Objective):
         self.normalize = normalize
         self.places: list[tuple[int, int]] = []
 
-    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int) -> None:
+    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
         """Find the positions in both networks, and create a feature prior mixer for each."""
         shapes_s = self._shapes('student', student, lq_size)
         shapes_t = self._shapes('teacher', teacher, lq_size)

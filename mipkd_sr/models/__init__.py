@@ -6,9 +6,10 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.models.dukd_model import DUKDModel
 from mipkd_sr.models.mipkd_model import MiPKDModel
 
-__all__ = ['RUN_AS', 'DistillModel', 'MiPKDModel', 'build_model']
+__all__ = ['RUN_AS', 'DUKDModel', 'DistillModel', 'MiPKDModel', 'build_model']
 
 RUN_AS = {'SRModel': 'DistillModel', 'SwinIRModel': 'DistillModel'}
 """BasicSR's models, and the model here that trains as they do, but resumes exactly and runs on any device."""

@@ -119,7 +119,8 @@ class DistillModel(SRModel):
                 return ImageObjective(LOSS_NAMES.get(key, f'l_{key.removesuffix("_opt")}'), loss).to(self.device)
             if loss.needs_teacher and self.net_t is None:
                 raise ValueError(f'{type(loss).__name__} needs a teacher; add network_t and path:pretrain_network_t')
-            loss.attach(self.net_g, self.net_t, self.opt['datasets']['train']['gt_size'] // self.opt['scale'])
+            scale = self.opt['scale']
+            loss.attach(self.net_g, self.net_t, self.opt['datasets']['train']['gt_size'] // scale, scale)
         except (ValueError, TypeError) as error:
             raise OptionError(name, f'{error}.') from error
         return loss.to(self.device)

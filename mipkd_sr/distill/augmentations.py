@@ -1,0 +1,119 @@
+"""Invertible augmentations (DUKD, https://arxiv.org/abs/2309.14162, Section 3.3: label consistency).
+
+They are applied to the student's input and undone on its output, so that the teacher's output for the input as it was
+stays the label. One of your own joins by registration::
+
+    @AUGMENTATIONS.register()
+    class Transpose(InvertibleAugmentation): ...
+"""
+
+from collections.abc import Mapping
+
+import torch
+from basicsr.utils.registry import Registry
+from torch import Tensor
+
+AUGMENTATIONS = Registry('augmentation')
+"""Invertible augmentations by their names in option files."""
+
+
+class InvertibleAugmentation:
+    """A change of images that ``invert`` undoes, whatever their size."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Change images, B x 3 x H x W, values in [0, 1]; B, 3 and the set {H, W} stay."""
+        raise NotImplementedError
+
+    def invert(self, images: Tensor) -> Tensor:
+        """Undo ``apply``; also on images that a network has made larger."""
+        raise NotImplementedError
+
+
+@AUGMENTATIONS.register()
+class HorizontalFlip(InvertibleAugmentation):
+    """Left and right change places."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See ``InvertibleAugmentation``."""
+        return images.flip(-1)
+
+    invert = apply
+
+
+@AUGMENTATIONS.register()
+class VerticalFlip(InvertibleAugmentation):
+    """Top and bottom change places."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See ``InvertibleAugmentation``."""
+        return images.flip(-2)
+
+    invert = apply
+
+
+@AUGMENTATIONS.register()
+class Rotation90(InvertibleAugmentation):
+    """A quarter turn to the left; with the flips it makes all eight symmetries of a square."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See ``InvertibleAugmentation``."""
+        return images.rot90(1, (-2, -1))
+
+    def invert(self, images: Tensor) -> Tensor:
+        """See ``InvertibleAugmentation``."""
+        return images.rot90(-1, (-2, -1))
+
+
+@AUGMENTATIONS.register()
+class ColorInversion(InvertibleAugmentation):
+    """``1 - x``. Undone it is exact for multiples of 2^-24 and else to float32's rounding of numbers near 1, 6e-8."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See ``InvertibleAugmentation``."""
+        return 1 - images
+
+    invert = apply
+
+
+class RandomComposition:
+    """Several augmentations, each on some samples of a batch, and their inverse.
+
+    ``(f3 o f2 o f1)^-1 = f1^-1 o f2^-1 o f3^-1``: the inverses run in reverse order.
+
+    Args:
+        probabilities: For each augmentation's registered name, the probability that it is applied to a sample; they are
+            applied in this order.
+
+    Raises:
+        ValueError: If a name is not registered or a probability not in [0, 1].
+    """
+
+    def __init__(self, probabilities: Mapping[str, float]) -> None:
+        for name, probability in probabilities.items():
+            if name not in AUGMENTATIONS:
+                raise ValueError(f"there is no augmentation '{name}'; there are: {', '.join(AUGMENTATIONS.keys())}")
+            if not 0 <= probability <= 1:
+                raise ValueError(f'the probability of {name} must be in [0, 1], not {probability}')
+        self.parts = [(AUGMENTATIONS.get(name)(), probability) for name, probability in probabilities.items()]
+
+    def draw(self, batch: int, device: torch.device) -> Tensor:
+        """For each augmentation and sample whether to apply it: len(parts) x B, true or false."""
+        wanted = torch.tensor([probability for _, probability in self.parts], device=device)
+        return torch.rand(len(self.parts), batch, device=device) < wanted[:, None]
+
+    def apply(self, images: Tensor, choice: Tensor) -> Tensor:
+        """Apply them to the samples of ``choice``.
+
+        Args:
+            images: B x 3 x H x H, values in [0, 1]; square, as samples that are turned and others share a tensor.
+            choice: From ``draw``.
+        """
+        for (part, _), chosen in zip(self.parts, choice, strict=True):
+            images = torch.where(chosen[:, None, None, None], part.apply(images), images)
+        return images
+
+    def invert(self, images: Tensor, choice: Tensor) -> Tensor:
+        """Undo ``apply`` on images of any (square) size, such as the student's output."""
+        for (part, _), chosen in zip(reversed(self.parts), reversed(choice.unbind()), strict=True):
+            images = torch.where(chosen[:, None, None, None], part.invert(images), images)
+        return images

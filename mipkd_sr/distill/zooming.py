@@ -1,0 +1,71 @@
+"""DUKD's upcycled inputs (https://arxiv.org/abs/2309.14162, Section 3.2): a patch zoomed in, and zoomed out."""
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mipkd_sr.data.imresize import imresize
+
+
+def zoom_out(lq: Tensor, scale: int) -> Tensor:
+    """The LR patch downsampled by the scale, as MATLAB's antialiased bicubic does it, on the patch's device.
+
+    Args:
+        lq: B x 3 x H x W, values in [0, 1]; the scale divides H and W.
+        scale: Super-resolution factor.
+
+    Returns:
+        B x 3 x H/s x W/s.
+    """
+    return imresize(lq, Fraction(1, scale))
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Cut a box out of each image, at a place of its own.
+
+    Args:
+        images: B x C x H x W.
+        top: First row of each box, B whole numbers.
+        left: First column of each box, B whole numbers.
+        height: Height of the boxes.
+        width: Width of the boxes.
+
+    Returns:
+        B x C x height x width.
+    """
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def zoom_in_random(gt: Tensor, height: int, width: int) -> Tensor:
+    """A crop of each HR patch (B x 3 x sH x sW) of the LR patch's size, B x 3 x H x W, at a random place."""
+    top = torch.randint(gt.shape[-2] - height + 1, (len(gt),), device=gt.device)
+    left = torch.randint(gt.shape[-1] - width + 1, (len(gt),), device=gt.device)
+    return crop(gt, top, left, height, width)
+
+
+def zoom_in_hardest(gt: Tensor, teacher_sr: Tensor, height: int, width: int) -> Tensor:
+    """The crop of each HR patch that the teacher reconstructs worst, by mean absolute error.
+
+    The teacher's output for the LR patch is there already, so this costs no further teacher forward; but the crop is
+    known only after it, so that LR patch and crop can no longer share one call. Every place on a grid of an eighth of
+    the crop's sides is compared.
+
+    Args:
+        gt: B x 3 x sH x sW, values in [0, 1].
+        teacher_sr: The teacher's output for the LR patches, as ``gt``.
+        height: Height H of the crop.
+        width: Width W of the crop.
+
+    Returns:
+        B x 3 x H x W.
+    """
+    stride = (max(1, height // 8), max(1, width // 8))
+    errors = F.avg_pool2d((teacher_sr - gt).abs().mean(1, keepdim=True), (height, width), stride)
+    place = errors.flatten(1).argmax(1)
+    top = torch.div(place, errors.shape[-1], rounding_mode='floor') * stride[0]
+    return crop(gt, top, place % errors.shape[-1] * stride[1], height, width)

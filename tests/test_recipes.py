@@ -1,0 +1,70 @@
+"""Every training recipe takes steps: its networks made small, its data replaced, everything else as it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.engine.options import read_options
+from mipkd_sr.train import main
+
+from .conftest import ROOT, smooth_image
+
+SMALL = {
+    'StagedEDSR': {'num_feat': 32, 'num_block': 5},  # divided by these, at least by one
+    'StagedRCAN': {'num_feat': 8, 'num_block': 6},
+    'StagedSwinIR': {'embed_dim': 5},
+}
+RECIPES = [
+    file
+    for file in sorted((ROOT / 'options' / 'train').rglob('*.yml'))
+    if not any(part.startswith('_') for part in file.relative_to(ROOT).parts) and 'demo' not in file.parts
+]
+
+
+def shrink(network: dict) -> dict:
+    """A network of the same kind and of the same proportion to its partner, small enough for a test."""
+    network = dict(network)
+    for name, factor in SMALL[network['type']].items():
+        network[name] = max(2, network[name] // factor)
+    if network['type'] == 'StagedRCAN':
+        network.update(num_group=3, squeeze_factor=4)
+    if network['type'] == 'StagedSwinIR':
+        network.update(depths=[1] * len(network['depths']), num_heads=[2] * len(network['depths']))
+        network.update(img_size=24, window_size=4)
+    return network
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('recipes')
+    write_pairs(((f'wave{i}', smooth_image(96, 96, i)) for i in range(2)), folder, [2, 3, 4])
+    return folder
+
+
+@pytest.mark.parametrize('file', RECIPES, ids=lambda file: str(file.relative_to(ROOT / 'options' / 'train')))
+def test_recipe_takes_steps(file, data, tmp_path):
+    opt = read_options(file).data
+    scale = opt['scale']
+    for phase in opt['datasets'].values():
+        phase.update(dataroot_gt=str(data / 'HR'), dataroot_lq=str(data / f'LR_x{scale}'))
+    opt['datasets']['train'].update(gt_size=24 * scale, batch_size_per_gpu=2, num_worker_per_gpu=0)
+    opt['network_g'] = shrink(opt['network_g'])
+    if opt.get('network_t'):
+        opt['network_t'] = shrink(opt['network_t'])
+        torch.save({'params': build_network(opt['network_t']).state_dict()}, tmp_path / 'teacher.pth')
+        opt['path']['pretrain_network_t'] = str(tmp_path / 'teacher.pth')
+    opt['train']['total_iter'] = 2
+    opt['num_gpu'] = 0
+    opt['logger'].update(print_freq=1, use_tb_logger=False)
+    (tmp_path / 'recipe.yml').write_text(yaml.safe_dump(opt))
+    assert main(['-opt', str(tmp_path / 'recipe.yml')]) == 0
+    state = load_file(tmp_path / 'experiments' / opt['name'] / 'training_states' / '2.state')
+    assert state['iter'] == 2
+    assert set(state['networks']) == {'params'}
+    assert state['networks']['params'].keys() == build_network(opt['network_g']).state_dict().keys()
+    assert all(torch.isfinite(value).all() for value in state['networks']['params'].values())
