@@ -105,7 +105,7 @@ BAD = {
     'no weights': ({'path': {'pretrain_network_t': None}}, 'path:pretrain_network_t: is missing'),
     'weights of no teacher': (
         {'network_t': None, 'train': {'kd_opt': None, 'mipkd_opt': None}},
-        'there is no network_t',
+        'path:pretrain_network_t: is given, but there is no network_t',
     ),
     'no loss': ({'train': {'pixel_opt': None, 'mipkd_opt': None, 'kd_opt': None}}, 'train: names no loss'),
     'no total': ({'train': {'total_iter': None}}, 'train:total_iter: must be a whole number'),
@@ -125,7 +125,7 @@ def test_bad_options_are_one_sentence_and_leave_nothing(
 ):
     opt = training_options('kd', 'mipkd', **changes)
     for part in ('network_g', 'network_t'):  # as a changed type would in a file: replace the whole
-        if 'type' in changes.get(part, {}):
+        if 'type' in (changes.get(part) or {}):
             opt[part] = changes[part]
     file = write_options(opt)
     assert train_main(['-opt', str(file)]) == 2

@@ -78,15 +78,15 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         return max(0, self.total_iter - self.first_iter + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0, dtype=np.int64)
+        epoch, order = -1, list[int]()
         for iteration in range(self.first_iter, self.total_iter + 1):
             first = ((iteration - 1) * self.world_size + self.rank) * self.batch_size
             batch = []
             for place in range(first, first + self.batch_size):
                 if place // self.length != epoch:
                     epoch = place // self.length
-                    order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.length)
-                batch.append((epoch, int(order[place % self.length])))
+                    order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.length).tolist()
+                batch.append((epoch, order[place % self.length]))
             yield batch
 
 
