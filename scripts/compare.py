@@ -118,7 +118,11 @@ def execute(runs: list[Run], root: Path, jobs: int, devices: list[str]) -> None:
         return code
 
     with ThreadPoolExecutor(len(devices) or jobs) as pool:
-        codes = list(pool.map(train, runs))
+        try:
+            codes = list(pool.map(train, runs))
+        except KeyboardInterrupt:  # the runs under way get it too, save, and stop
+            pool.shutdown(cancel_futures=True)
+            sys.exit('interrupted; run this again to go on')
     if any(codes):
         sys.exit(f'error: {sum(map(bool, codes))} of {len(runs)} runs failed; run this again to go on with them')
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 import yaml
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.engine.options import read_options
+from mipkd_sr.losses import csd_loss
 from mipkd_sr.train import main
 
 from .conftest import ROOT, smooth_image
@@ -47,7 +49,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize('file', RECIPES, ids=lambda file: str(file.relative_to(ROOT / 'options' / 'train')))
-def test_recipe_takes_steps(file, data, tmp_path):
+def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     opt = read_options(file).data
     scale = opt['scale']
     for phase in opt['datasets'].values():
@@ -58,6 +60,9 @@ def test_recipe_takes_steps(file, data, tmp_path):
         opt['network_t'] = shrink(opt['network_t'])
         torch.save({'params': build_network(opt['network_t']).state_dict()}, tmp_path / 'teacher.pth')
         opt['path']['pretrain_network_t'] = str(tmp_path / 'teacher.pth')
+    if 'csd_opt' in opt['train']:
+        opt['train']['csd_opt']['vgg_file'] = None
+        monkeypatch.setattr(csd_loss, 'vgg19_features', lambda _: torchvision.models.vgg19(weights=None).features[:30])
     opt['train']['total_iter'] = 2
     opt['num_gpu'] = 0
     opt['logger'].update(print_freq=1, use_tb_logger=False)

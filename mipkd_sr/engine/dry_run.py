@@ -46,11 +46,13 @@ def describe_training(options: Options) -> int:
 
 
 def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
-    """Set checkpoints that are not there to None, so that the networks can be built; returns all that is missing."""
+    """Leave out checkpoints, and losses whose files are not there, and return all that is missing."""
     missing = missing_paths(opt)
     for error in missing:
         if error.key.startswith('path:'):
             opt['path'][error.key.removeprefix('path:')] = None
+        elif error.key.startswith('train:'):
+            opt['train'][error.key.split(':')[1]] = None
         elif error.key.startswith('networks:'):
             opt['networks'][error.key.split(':')[1]]['path'] = None
     return missing

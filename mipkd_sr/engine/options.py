@@ -211,6 +211,9 @@ def path_keys(opt: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
         ]
     path = opt['path']
     found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
+    for option, loss in opt.get('train', {}).items():
+        if option.endswith('_opt') and loss:
+            found += [(f'train:{option}:{name}', loss, name) for name in loss if name.endswith('_file')]
     found += [(f'networks:{name}:path', entry, 'path') for name, entry in opt.get('networks', {}).items()]
     return [(key, holder, name) for key, holder, name in found if holder.get(name) is not None]
 

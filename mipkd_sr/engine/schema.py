@@ -192,6 +192,11 @@ TRAIN = Section(
                 'param_key_t': Key(
                     'str', 'Which weights of that file: params_ema where it has them, or params.', 'params_ema'
                 ),
+                'init_network_g': Key(
+                    'str',
+                    'teacher_slice starts the student from the first channels of the teacher; ~ as it is.',
+                    choices=('teacher_slice',),
+                ),
                 'resume_state': Key('str', 'Training state to go on from.'),
                 'ignore_resume_networks': Key('any', "BasicSR's; not used: a training state holds its networks."),
             }

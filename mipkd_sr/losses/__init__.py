@@ -1,5 +1,25 @@
 """Loss modules, one method a file; each is an ``Objective`` and registered with BasicSR's LOSS_REGISTRY."""
 
-from mipkd_sr.losses import dukd_loss, logits_kd_loss, mipkd_loss
+from mipkd_sr.losses import (
+    at_loss,
+    crosskd_loss,
+    csd_loss,
+    dukd_loss,
+    fakd_loss,
+    fitnet_loss,
+    logits_kd_loss,
+    mipkd_loss,
+    rkd_loss,
+)
 
-__all__ = ['dukd_loss', 'logits_kd_loss', 'mipkd_loss']
+__all__ = [
+    'at_loss',
+    'crosskd_loss',
+    'csd_loss',
+    'dukd_loss',
+    'fakd_loss',
+    'fitnet_loss',
+    'logits_kd_loss',
+    'mipkd_loss',
+    'rkd_loss',
+]

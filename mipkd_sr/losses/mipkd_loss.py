@@ -12,18 +12,17 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mipkd_sr.archs.staged import feature_shapes, is_staged
 from mipkd_sr.distill.block_prior_mixer import PATHS, BlockPriorMixer
+from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
-from mipkd_sr.distill.objective import Objective, StepState
-from mipkd_sr.distill.positions import unit_indices
+from mipkd_sr.distill.objective import StepState
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {'l1': F.l1_loss, 'l2': F.mse_loss}
 
 
 @LOSS_REGISTRY.register()
-class MiPKDLoss(Objective):
+class MiPKDLoss(FeatureObjective):
     """Feature prior mixer and block prior mixer at K distillation positions.
 
     At each position, with F_S and F_T the student's and the teacher's feature map there and T the teacher's output:
@@ -80,7 +79,7 @@ class MiPKDLoss(Objective):
         drop_probability: float = 0.0,
         normalize: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(positions)
         _check_choice('encoder', encoder, ENCODERS)
         _check_choice('layer', layer, KERNELS)
         _check_choice('mask', mask, MASKS)
@@ -96,7 +95,6 @@ class MiPKDLoss(Objective):
         self.block_weight = block_weight
         self.ae_weight = ae_weight if encoder != 'none' else 0.0  # there is no auto-encoder
         self.ae_until = ae_until
-        self.positions = positions
         self.latent_width = latent_width
         self.mixer_options: dict[str, Any] = {
             'latent_depth': latent_depth,
@@ -110,38 +108,15 @@ class MiPKDLoss(Objective):
         self.student_probability = student_probability
         self.drop_probability = drop_probability
         self.normalize = normalize
-        self.places: list[tuple[int, int]] = []
 
     def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
         """Find the positions in both networks, and create a feature prior mixer for each."""
-        shapes_s = self._shapes('student', student, lq_size)
-        shapes_t = self._shapes('teacher', teacher, lq_size)
-        self.places = list(zip(shapes_s, shapes_t, strict=True))
-        for index_s, index_t in self.places:
-            if shapes_s[index_s][1:] != shapes_t[index_t][1:]:
-                raise ValueError(
-                    f"the student's feature map is {shapes_s[index_s]} after unit {index_s}, the teacher's "
-                    f'{shapes_t[index_t]} after unit {index_t}: they must have the same height and width'
-                )
-        widths = [(shapes_s[index_s][0], shapes_t[index_t][0]) for index_s, index_t in self.places]
+        super().attach(student, teacher, lq_size, scale)
         self.feature_mixers = nn.ModuleList(
             FeaturePriorMixer(width_s, width_t, self.latent_width or width_s, **self.mixer_options)
-            for width_s, width_t in widths
+            for width_s, width_t in self.widths
         )
-        self.block_mixer = BlockPriorMixer(self.places, widths, self.path, self.student_probability)
-
-    def _shapes(self, name: str, net: nn.Module | None, lq_size: int) -> dict[int, tuple[int, ...]]:
-        if not is_staged(net):
-            raise ValueError(f'{type(net).__name__}, the {name}, has no head, body and tail, which MiPKD needs')
-        return feature_shapes(net, unit_indices(self.positions, net.depth), lq_size)
-
-    def student_indices(self) -> list[int]:
-        """See ``Objective.student_indices``."""
-        return [index for index, _ in self.places]
-
-    def teacher_indices(self) -> list[int]:
-        """See ``Objective.teacher_indices``."""
-        return [index for _, index in self.places]
+        self.block_mixer = BlockPriorMixer(self.places, self.widths, self.path, self.student_probability)
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``.
@@ -153,9 +128,8 @@ class MiPKDLoss(Objective):
         with_ae = self.ae_weight > 0 and state.progress <= self.ae_until
         names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
         losses = {name: student.sr.new_zeros(()) for name in names}
-        for k, (index_s, index_t) in enumerate(self.places):
-            feature_t = teacher.features[index_t]
-            mixed, restored = self.feature_mixers[k](student.features[index_s], feature_t, with_ae)
+        for k, (feature_s, feature_t) in enumerate(self.features(state)):
+            mixed, restored = self.feature_mixers[k](feature_s, feature_t, with_ae)
             unit = self.distance(feature_t, torch.zeros_like(feature_t)) if self.normalize else 1.0
             terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / unit}
             if with_ae:

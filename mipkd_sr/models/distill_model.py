@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
@@ -62,6 +63,7 @@ class DistillModel(SRModel):
         if opt.get('network_t'):
             self.net_t = self._build('network_t', 't')
         if self.is_train:
+            self._init_student()
             self.init_training_settings()
 
     def _build(self, key: str, letter: str) -> nn.Module:
@@ -78,6 +80,17 @@ class DistillModel(SRModel):
             except ValueError as error:
                 raise OptionError(f'path:pretrain_network_{letter}', f'{error}; give the file of this {key}.') from None
         return net.to(self.device)
+
+    def _init_student(self) -> None:
+        """Start the student from the teacher's channels, where ``path:init_network_g`` says so."""
+        if self.opt['path']['init_network_g'] is None:
+            return
+        if self.net_t is None:
+            raise OptionError('path:init_network_g', 'needs a teacher; add network_t.')
+        try:
+            slice_teacher(self.net_t.state_dict(), self.net_g)
+        except ValueError as error:
+            raise OptionError('path:init_network_g', f'{error}.') from None
 
     def init_training_settings(self) -> None:
         """Create moving average, objectives, step, optimizer and scheduler."""

@@ -1,0 +1,67 @@
+"""The base of objectives that compare or mix the two networks' features at distillation positions."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mipkd_sr.archs.staged import feature_shapes, is_staged
+from mipkd_sr.distill.objective import Objective, StepState
+from mipkd_sr.distill.positions import unit_indices
+
+
+class FeatureObjective(Objective):
+    """Finds the distillation positions in both networks.
+
+    Args:
+        positions: K, or a list; see ``mipkd_sr.distill.positions``.
+
+    Attributes:
+        places: For each position, the unit index in the student and in the teacher; ascending.
+        widths: For each position, the student's and the teacher's width.
+    """
+
+    same_size: ClassVar[bool] = True
+    """Whether the feature maps must have the same height and width."""
+
+    def __init__(self, positions: int | Sequence[int | float] = 3) -> None:
+        super().__init__()
+        self.positions = positions
+        self.places: list[tuple[int, int]] = []
+        self.widths: list[tuple[int, int]] = []
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
+        """Find the positions; a subclass then creates what depends on the widths.
+
+        Raises:
+            ValueError: If a network has no head, body and tail or no such position, or the feature maps differ in size.
+        """
+        shapes_s = self._shapes('student', student, lq_size)
+        shapes_t = self._shapes('teacher', teacher, lq_size)
+        self.places = list(zip(shapes_s, shapes_t, strict=True))
+        for index_s, index_t in self.places:
+            if self.same_size and shapes_s[index_s][1:] != shapes_t[index_t][1:]:
+                raise ValueError(
+                    f"the student's feature map is {shapes_s[index_s]} after unit {index_s}, the teacher's "
+                    f'{shapes_t[index_t]} after unit {index_t}: they must have the same height and width'
+                )
+        self.widths = [(shapes_s[index_s][0], shapes_t[index_t][0]) for index_s, index_t in self.places]
+
+    def _shapes(self, name: str, net: nn.Module | None, lq_size: int) -> dict[int, tuple[int, ...]]:
+        if not is_staged(net):
+            method, network = type(self).__name__, type(net).__name__
+            raise ValueError(f'{network}, the {name}, has no head, body and tail, which {method} needs')
+        return feature_shapes(net, unit_indices(self.positions, net.depth), lq_size)
+
+    def student_indices(self) -> list[int]:
+        """See ``Objective.student_indices``."""
+        return [index for index, _ in self.places]
+
+    def teacher_indices(self) -> list[int]:
+        """See ``Objective.teacher_indices``."""
+        return [index for _, index in self.places]
+
+    def features(self, state: StepState) -> list[tuple[Tensor, Tensor]]:
+        """For each position the student's and the teacher's feature map, B x C x H x W each."""
+        student, teacher = state.student['lq'].features, state.teacher['lq'].features
+        return [(student[index_s], teacher[index_t]) for index_s, index_t in self.places]

@@ -1,0 +1,46 @@
+"""FitNet: hints from intermediate features.
+
+Paper: FitNets: Hints for Thin Deep Nets, https://arxiv.org/abs/1412.6550 (Eq. 3).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mipkd_sr.distill.feature_objective import FeatureObjective
+from mipkd_sr.distill.feature_prior_mixer import adapter
+from mipkd_sr.distill.objective import StepState
+
+
+@LOSS_REGISTRY.register()
+class FitNetLoss(FeatureObjective):
+    """``l_fitnet = loss_weight * sum_k MSE(r_k(F_S), F_T) / MSE(F_T, 0)``.
+
+    The regressor r_k is a learned 1 x 1 where the widths differ and the identity where they do not. The division makes
+    the weight mean the same whatever the networks' inner image range; the paper has none.
+
+    Args:
+        loss_weight: Weight of the loss.
+        positions: Distillation positions; see ``mipkd_sr.distill.positions``.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, positions: int | Sequence[int | float] = 3) -> None:
+        super().__init__(positions)
+        self.loss_weight = loss_weight
+        self.regressors = nn.ModuleList()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
+        """Find the positions and create the regressors."""
+        super().attach(student, teacher, lq_size, scale)
+        self.regressors = nn.ModuleList(adapter(width_s, width_t) for width_s, width_t in self.widths)
+
+    def forward(self, state: StepState) -> dict[str, Tensor]:
+        """See ``Objective.forward``."""
+        losses = [
+            F.mse_loss(regressor(feature_s), feature_t) / feature_t.square().mean()
+            for regressor, (feature_s, feature_t) in zip(self.regressors, self.features(state), strict=True)
+        ]
+        return {'l_fitnet': self.loss_weight * torch.stack(losses).sum()}
