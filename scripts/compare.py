@@ -32,6 +32,7 @@ import matplotlib
 import yaml
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
+from mipkd_sr.engine.options import force_options, read_options
 from mipkd_sr.engine.report import DIGITS, markdown_table
 
 matplotlib.use('Agg')
@@ -88,6 +89,17 @@ def read_study(file: Path) -> list[Run]:
                 )
             )
     return runs
+
+
+def is_finished(run: Run, root: Path) -> bool:
+    """Whether a run has taken all its steps."""
+    folder = root / 'experiments' / run.name
+    if not (folder / 'timing.json').is_file():
+        return False
+    options = read_options(run.recipe)
+    force_options(options, run.force)
+    validations = json.loads((folder / 'validations.json').read_text())
+    return bool(validations) and validations[-1]['iter'] >= options.data['train']['total_iter']
 
 
 def execute(runs: list[Run], root: Path, jobs: int, devices: list[str]) -> None:
@@ -195,8 +207,9 @@ def main() -> None:
     parser.add_argument('--root', type=Path, default=ROOT, help='folder for experiments and relative paths')
     args = parser.parse_args()
     runs = read_study(args.study.absolute())
-    execute(runs, args.root.absolute(), args.jobs, args.devices)
-    print(write_report(collect(runs, args.root.absolute()), args.study.absolute().parent))
+    root = args.root.absolute()
+    execute([run for run in runs if not is_finished(run, root)], root, args.jobs, args.devices)
+    print(write_report(collect(runs, root), args.study.absolute().parent))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,121 @@
+"""Measure time and memory of what the methods are made of.
+
+python scripts/benchmark.py views     # what it saves that LR patch and zoom-in share a call (DUKD)
+python scripts/benchmark.py fakd      # peak memory of FAKD's affinity loss at patches of 48, 96 and 192
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
+from mipkd_sr.archs import build_network
+from mipkd_sr.distill.step import DistillStep
+from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.engine.report import markdown_table
+from mipkd_sr.losses.dukd_loss import DUKDLoss
+from mipkd_sr.losses.fakd_loss import affinity_distance
+from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
+
+REPEATS = 15
+
+
+def median_seconds(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Median and interquartile range of the seconds that ``work`` takes, after three times for warming up."""
+    seconds = []
+    for number in range(REPEATS + 3):
+        start = time.perf_counter()
+        work()
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        if number >= 3:
+            seconds.append(time.perf_counter() - start)
+    quartiles = statistics.quantiles(seconds, n=4)
+    return quartiles[1], quartiles[2] - quartiles[0]
+
+
+def views(args: argparse.Namespace) -> None:
+    """Time a step of KD + DUKD with one call for LR patch and zoom-in, and with two."""
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    lq, gt = (
+        torch.rand(args.batch, 3, args.patch, args.patch),
+        torch.rand(args.batch, 3, 2 * args.patch, 2 * args.patch),
+    )
+    lq, gt = lq.to(device), gt.to(device)
+    rows = []
+    for together in (True, False):
+        torch.manual_seed(0)
+        student = build_network({'type': 'StagedEDSR', 'num_feat': 16, 'num_block': 4, 'upscale': 2}).to(device)
+        teacher = build_network({'type': 'StagedEDSR', 'num_feat': 32, 'num_block': 10, 'upscale': 2}).to(device)
+        objectives = {'kd': LogitsKDLoss(), 'dukd': DUKDLoss()}
+        for objective in objectives.values():
+            objective.attach(student, teacher, args.patch, 2)
+        step = DistillStep(student, FrozenTeacher(teacher), objectives, 1, 0, batch_views=together)
+
+        def work(step: DistillStep = step) -> None:
+            step.zero_grad()
+            torch.stack(list(step(lq, gt, 1).losses.values())).sum().backward()
+
+        median, spread = median_seconds(work, device)
+        rows.append(['one call' if together else 'two calls', f'{1000 * median:.1f}', f'{1000 * spread:.1f}'])
+    print(f'KD + DUKD, EDSR 16/4 under 32/10 at x2, {args.batch} patches of {args.patch} x {args.patch}, on {device}')
+    print(markdown_table(['LR patch and zoom-in', 'ms a step (median)', 'interquartile range'], rows))
+
+
+def whole_affinity_distance(feature_s: torch.Tensor, feature_t: torch.Tensor) -> torch.Tensor:
+    """The same loss with the whole matrices, as FAKD's paper writes it."""
+    flat_s, flat_t = (torch.nn.functional.normalize(feature.flatten(2), dim=1) for feature in (feature_s, feature_t))
+    return (flat_s.mT @ flat_s - flat_t.mT @ flat_t).abs().mean()
+
+
+def fakd(args: argparse.Namespace) -> None:
+    """Measure, each in a process of its own, the memory that the loss and its gradient need above their inputs."""
+    rows = []
+    for size in (48, 96, 192):
+        cells = [f'{size} x {size}']
+        for way in ('pieces', 'whole'):
+            command = [sys.executable, '-W', 'ignore', __file__, 'fakd-once', way, str(size)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            cells.append(done.stdout.strip() if done.returncode == 0 else 'does not fit')
+        rows.append(cells)
+    print('One image, 64 channels, loss and gradient on the CPU: peak memory above the inputs, MiB')
+    print(markdown_table(['feature map', 'in pieces', 'whole matrices'], rows))
+
+
+def fakd_once(args: argparse.Namespace) -> None:
+    """One measurement of ``fakd``; prints MiB."""
+    feature_s = torch.randn(1, 64, args.size, args.size, requires_grad=True)
+    feature_t = torch.randn(1, 64, args.size, args.size)
+    torch.randn(64, 64, requires_grad=True).square().sum().backward()  # what autograd itself needs is not counted
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    distance = affinity_distance if args.way == 'pieces' else whole_affinity_distance
+    distance(feature_s, feature_t).backward()
+    print(f'{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:,.0f}')
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser('views')
+    command.add_argument('--batch', type=int, default=8, help='patches a step')
+    command.add_argument('--patch', type=int, default=24, help='side of the LR patches')
+    command.set_defaults(run=views)
+    command = commands.add_parser('fakd')
+    command.set_defaults(run=fakd)
+    command = commands.add_parser('fakd-once')
+    command.add_argument('way', choices=['pieces', 'whole'])
+    command.add_argument('size', type=int)
+    command.set_defaults(run=fakd_once)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == '__main__':
+    main()
