@@ -215,6 +215,27 @@ def test_two_processes_train_as_one_with_twice_the_batch(method, training_option
     assert any(not torch.equal(value, first[name]) for name, value in one.items())
 
 
+def test_every_objective_at_once_under_two_processes(training_options, write_options, tmp_path):
+    more = {
+        'rkd_opt': {'type': 'RKDLoss'},
+        'at_opt': {'type': 'ATLoss', 'positions': 2},
+        'fitnet_opt': {'type': 'FitNetLoss', 'positions': 2},
+        'fakd_opt': {'type': 'FAKDLoss', 'positions': 2},
+        'crosskd_opt': {'type': 'CrossKDLoss'},
+        'dukd_opt': {'type': 'DUKDLoss'},
+        'augmentation_opt': {'type': 'AugmentationLoss'},
+    }
+    file = write_options(training_options('kd', 'mipkd', train={**more, 'total_iter': 3}))
+    done = subprocess.run(
+        command('-opt', file, '--launcher', 'pytorch', processes=2), env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_file(experiment(tmp_path) / 'training_states' / '3.state')['iter'] == 3
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+    for name in ('l_rkd_d', 'l_at', 'l_fitnet', 'l_fakd', 'l_cross', 'l_zoom_in', 'l_zoom_out', 'l_aug', 'l_feat'):
+        assert f'{name}: ' in done.stderr
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options, tmp_path):
     opt = training_options(train={'total_iter': 100_000}, logger={'save_checkpoint_freq': 100_000, 'print_freq': 1})
