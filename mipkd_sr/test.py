@@ -28,7 +28,7 @@ from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_weights
 from mipkd_sr.engine.cli import fail, parse_arguments, set_aside
 from mipkd_sr.engine.dry_run import count_parameters, describe_testing
-from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.errors import OptionError, sentence
 from mipkd_sr.engine.evaluate import evaluate
 from mipkd_sr.engine.figures import comparison_figure
 from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments('Test super-resolution networks.', argv)
     options = None
     try:
-        options = load_options(args.opt, is_train=False, root=args.root, force=args.force_yml)
+        options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
         distributed.start(args.launcher, options.data)
         entries = network_entries(options.data)
         if args.dry_run:
@@ -81,7 +81,7 @@ def load_entry(name: str, entry: dict[str, Any], scale: int) -> torch.nn.Module:
     try:
         net = build_network(entry['network'])
     except (ValueError, TypeError, AssertionError) as error:
-        raise OptionError(f'networks:{name}:network', f'{error}.') from error
+        raise OptionError(f'networks:{name}:network', sentence(error)) from error
     if entry['network'].get('upscale', scale) != scale:
         raise OptionError(f'networks:{name}:network:upscale', f'differs from scale, {scale}; make them the same.')
     if not entry['path']:

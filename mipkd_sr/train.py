@@ -35,11 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments('Train a super-resolution student.', argv)
     options = None
     try:
-        options = load_options(args.opt, is_train=True, root=args.root, force=args.force_yml)
-        opt = options.data
-        if args.debug:
-            use_debug_settings(opt)
-        distributed.start(args.launcher, opt)
+        options = load_options(args.opt, True, args.root, args.force_yml, args.debug)
+        distributed.start(args.launcher, options.data)
         if args.dry_run:
             return describe_training(options)
         return run(options, args.auto_resume)
@@ -50,17 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.exit_code
     finally:
         distributed.stop()
-
-
-def use_debug_settings(opt: dict[str, Any]) -> None:
-    """BasicSR's settings for ``--debug``: another name, and logs, checkpoints and validation at once."""
-    for key, folder in list(opt['path'].items()):
-        if isinstance(folder, str) and key in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
-            opt['path'][key] = folder.replace(f'experiments/{opt["name"]}', f'experiments/debug_{opt["name"]}')
-    opt['name'] = f'debug_{opt["name"]}'
-    opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
-    if 'val' in opt:
-        opt['val']['val_freq'] = 8
 
 
 def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:

@@ -175,6 +175,14 @@ def test_a_finished_run_that_is_resumed_takes_no_step(training_options, write_op
     assert same(dict(before), dict(weights(tmp_path)))
 
 
+def test_debug_runs_under_another_name_and_logs_every_step(training_options, write_options, tmp_path):
+    file = write_options(training_options(logger={'print_freq': 100}))
+    assert main(['-opt', str(file), '--debug']) == 0
+    (log,) = (tmp_path / 'experiments' / 'debug_tiny').glob('train_*.log')
+    assert log.read_text().count('iter ') == 4
+    assert not experiment(tmp_path).exists()
+
+
 def test_a_state_of_another_run_is_refused(training_options, write_options, tmp_path, capsys):
     assert main(['-opt', str(write_options(training_options('kd')))]) == 0
     wider = write_options(training_options('kd', network_g={'num_feat': 10}))

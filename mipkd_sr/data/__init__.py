@@ -5,7 +5,7 @@ from typing import Any
 from basicsr.data import build_dataset as build_basicsr_dataset
 from torch.utils.data import Dataset
 
-from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.errors import OptionError, sentence
 
 
 def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
@@ -17,7 +17,7 @@ def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
     try:
         dataset = build_basicsr_dataset(opt['datasets'][phase])
     except (AssertionError, ValueError, OSError) as error:
-        raise OptionError(f'datasets:{phase}', f'{str(error).rstrip(".")}.') from error
+        raise OptionError(f'datasets:{phase}', sentence(error)) from error
     if not len(dataset):
         raise OptionError(f'datasets:{phase}', 'holds no image.')
     return dataset

@@ -13,3 +13,8 @@ class OptionError(ValueError):
         super().__init__(f'{key}: {message}' if key else message)
         self.key = key
         self.message = message
+
+
+def sentence(error: Exception) -> str:
+    """An exception's message on one line, with one full stop at its end."""
+    return ' '.join(str(error).split()).rstrip('.') + '.'

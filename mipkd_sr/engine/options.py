@@ -160,7 +160,11 @@ def find_root(file: Path) -> Path:
 
 
 def load_options(
-    file: str | os.PathLike[str], is_train: bool, root: str | os.PathLike[str] | None = None, force: Iterable[str] = ()
+    file: str | os.PathLike[str],
+    is_train: bool,
+    root: str | os.PathLike[str] | None = None,
+    force: Iterable[str] = (),
+    debug: bool = False,
 ) -> Options:
     """Read, merge and check an option file, and fill in what follows from it. Nothing is written.
 
@@ -169,6 +173,7 @@ def load_options(
         is_train: Whether it is for training; for testing otherwise.
         root: Folder for experiments, results and relative paths; see ``find_root`` for the default.
         force: Entries of ``--force_yml``.
+        debug: Whether to use BasicSR's settings for ``--debug``.
 
     Raises:
         OptionError: If something in it is wrong. The message says what, where and what to do.
@@ -179,8 +184,19 @@ def load_options(
         schema.check(options.data, schema.TRAIN if is_train else schema.TEST)
     except OptionError as error:
         raise OptionError('', options.explain(error)) from None
+    if debug:
+        _use_debug_settings(options.data)
     _complete(options.data, is_train, Path(root).absolute() if root else find_root(options.file))
     return options
+
+
+def _use_debug_settings(opt: dict[str, Any]) -> None:
+    """Another name, and, in training, logs, checkpoints and validation at once."""
+    opt['name'] = f'debug_{opt["name"]}'
+    if 'logger' in opt:
+        opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
+    if 'val_freq' in opt.get('val', {}):
+        opt['val']['val_freq'] = 8
 
 
 def _complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:

@@ -22,7 +22,7 @@ from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.engine.checkpoint import load_weights, save_atomically, write_json
-from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.errors import OptionError, sentence
 from mipkd_sr.engine.evaluate import evaluate, mean_metrics
 from mipkd_sr.engine.schema import SCHEDULERS
 
@@ -70,7 +70,7 @@ class DistillModel(SRModel):
         try:
             net = build_network(self.opt[key])
         except (ValueError, AssertionError, TypeError) as error:
-            raise OptionError(key, f'{error}.') from error
+            raise OptionError(key, sentence(error)) from error
         if (scale := getattr(net, 'upscale', self.opt[key].get('upscale'))) not in (None, self.opt['scale']):
             raise OptionError(f'{key}:upscale', f'is {scale}, but scale is {self.opt["scale"]}; make them the same.')
         path = self.opt['path']
@@ -90,7 +90,7 @@ class DistillModel(SRModel):
         try:
             slice_teacher(self.net_t.state_dict(), self.net_g)
         except ValueError as error:
-            raise OptionError('path:init_network_g', f'{error}.') from None
+            raise OptionError('path:init_network_g', sentence(error)) from None
 
     def init_training_settings(self) -> None:
         """Create moving average, objectives, step, optimizer and scheduler."""
@@ -135,7 +135,7 @@ class DistillModel(SRModel):
             scale = self.opt['scale']
             loss.attach(self.net_g, self.net_t, self.opt['datasets']['train']['gt_size'] // scale, scale)
         except (ValueError, TypeError) as error:
-            raise OptionError(name, f'{error}.') from error
+            raise OptionError(name, sentence(error)) from error
         return loss.to(self.device)
 
     def setup_optimizers(self) -> None:
