@@ -60,7 +60,9 @@ def lq() -> Tensor:
 @pytest.mark.parametrize('through_student', [True, False])
 def test_block_path_equals_one_written_out_by_hand(kind, through_student, lq):
     student, teacher = pair(kind)
-    loss = make_mipkd(student, teacher, positions=[0.5], student_probability=float(through_student), mask='grid')
+    loss = make_mipkd(
+        student, teacher, positions=[0.5], student_probability=float(through_student), mask='grid', teacher_ratio=0.5
+    )
     losses = loss(state_of(loss, student.eval(), teacher, lq))
 
     index_s, index_t = loss.student_indices()[0], loss.teacher_indices()[0]
@@ -290,7 +292,7 @@ def test_a_shared_encoder_is_one_module_and_none_has_no_parameters_for_equal_wid
 
 
 def test_without_encoders_the_features_themselves_are_mixed():
-    mixer = FeaturePriorMixer(8, 8, 8, encoder='none', mask='grid')
+    mixer = FeaturePriorMixer(8, 8, 8, encoder='none', mask='grid', teacher_ratio=0.5)
     feature_s, feature_t = torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 4, 4)
     mixed, _ = mixer(feature_s, feature_t)
     assert set(mixed.unique().tolist()) == {0.0, 1.0}

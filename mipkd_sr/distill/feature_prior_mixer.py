@@ -47,7 +47,7 @@ class FeaturePriorMixer(nn.Module):
         encoder: str = 'separate',
         layer: str = 'conv',
         mask: str = 'random',
-        teacher_ratio: float = 0.5,
+        teacher_ratio: float = 0.25,
     ) -> None:
         super().__init__()
         kernel = KERNELS[layer]
