@@ -46,7 +46,7 @@ def state_of(loss: MiPKDLoss, student: Any, teacher: FrozenTeacher, lq: Tensor, 
 
 
 def make_mipkd(student: Any, teacher: FrozenTeacher, **options: Any) -> MiPKDLoss:
-    loss = MiPKDLoss(**{'positions': 2} | options)
+    loss = MiPKDLoss(**{'positions': 2, 'drop_probability': 0.0} | options)
     loss.attach(student, teacher.net, 16, 2)
     return loss
 
@@ -172,7 +172,11 @@ class Counting(nn.Module):
 
 
 def test_each_network_runs_once_however_many_objectives_there_are(lq):
-    step = make_step(pixel=ImageObjective('l_pix', nn.L1Loss()), kd=LogitsKDLoss(), mipkd=MiPKDLoss(positions=2))
+    step = make_step(
+        pixel=ImageObjective('l_pix', nn.L1Loss()),
+        kd=LogitsKDLoss(),
+        mipkd=MiPKDLoss(positions=2, drop_probability=0.0),
+    )
     student, teacher = Counting(step.student), Counting(step.teacher.net)
     losses = step(lq, torch.rand(2, 3, 32, 32), 1).losses
     assert (student.calls, teacher.calls) == (1, 1)
@@ -182,7 +186,7 @@ def test_each_network_runs_once_however_many_objectives_there_are(lq):
 def test_the_teacher_stays_frozen(lq):
     student = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
     net_t = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2, 'drop_path_rate': 0.9})
-    loss = MiPKDLoss(positions=2)
+    loss = MiPKDLoss(positions=2, drop_probability=0.0)
     loss.attach(student, net_t, 16, 2)
     step = DistillStep(student, FrozenTeacher(net_t), {'mipkd': loss}, 10, 1).train()
     teacher_pass = step.teacher(lq)
@@ -194,7 +198,9 @@ def test_the_teacher_stays_frozen(lq):
 
 
 def test_every_parameter_has_a_gradient_whichever_path_is_taken(lq):
-    step = make_step(pixel=ImageObjective('l_pix', nn.L1Loss()), mipkd=MiPKDLoss(positions=2, ae_weight=0.0))
+    step = make_step(
+        pixel=ImageObjective('l_pix', nn.L1Loss()), mipkd=MiPKDLoss(positions=2, drop_probability=0.0, ae_weight=0.0)
+    )
     paths = set()
     for iteration in range(1, 7):
         step.zero_grad()
@@ -210,10 +216,10 @@ def test_branches_depend_on_seed_iteration_and_name_alone(lq):
         gt = torch.rand(2, 3, 32, 32)
         return [value for i in iterations for name, value in step(lq, gt, i).logs.items() if 'path' in name]
 
-    first = paths(make_step(mipkd=MiPKDLoss(positions=2)), range(1, 9))
+    first = paths(make_step(mipkd=MiPKDLoss(positions=2, drop_probability=0.0)), range(1, 9))
     torch.manual_seed(99)
-    assert paths(make_step(kd=LogitsKDLoss(), mipkd=MiPKDLoss(positions=2)), range(1, 9)) == first
-    assert paths(make_step(mipkd=MiPKDLoss(positions=2)), range(9, 17)) != first
+    assert paths(make_step(kd=LogitsKDLoss(), mipkd=MiPKDLoss(positions=2, drop_probability=0.0)), range(1, 9)) == first
+    assert paths(make_step(mipkd=MiPKDLoss(positions=2, drop_probability=0.0)), range(9, 17)) != first
 
 
 @settings(max_examples=20, deadline=None)
@@ -256,7 +262,7 @@ def test_feature_maps_of_different_size_are_refused():
     student = build_network(STUDENT)
     teacher = build_network({'type': 'SwinIR', **NETWORKS['SwinIR'], 'upscale': 2})
     with pytest.raises(ValueError, match=r'\(8, 12, 12\) after unit 1, .* same height and width'):
-        MiPKDLoss(positions=2).attach(student, teacher, 12, 2)  # the window of 8 pads 12 to 16
+        MiPKDLoss(positions=2, drop_probability=0.0).attach(student, teacher, 12, 2)  # the window of 8 pads 12 to 16
 
 
 CHOICES = {
