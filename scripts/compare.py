@@ -36,7 +36,6 @@ from mipkd_sr.engine.options import force_options, read_options
 from mipkd_sr.engine.report import DIGITS, markdown_table
 
 matplotlib.use('Agg')
-from cycler import cycler
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,14 +183,12 @@ def write_report(results: list[dict[str, Any]], folder: Path) -> str:
     with (folder / 'table.csv').open('w', newline='', encoding='utf-8') as stream:
         csv.writer(stream).writerows([header, *body])
     figure, axes = plt.subplots(figsize=(9, 4.5), layout='constrained')
-    axes.set_prop_cycle(cycler(linestyle=['-', '--', ':']) * cycler(color=[f'C{number}' for number in range(10)]))
     metric = header[3].split(' on ')[0]
-    for variant in dict.fromkeys(result['variant'] for result in results):
+    for number, variant in enumerate(dict.fromkeys(result['variant'] for result in results)):
         own = [result['validations'] for result in results if result['variant'] == variant]
         steps = [entry['iter'] for entry in own[0]]
-        axes.plot(
-            steps, [statistics.mean(entry[metric] for entry in row) for row in zip(*own, strict=True)], label=variant
-        )
+        means = [statistics.mean(entry[metric] for entry in row) for row in zip(*own, strict=True)]
+        axes.plot(steps, means, label=variant, color=f'C{number % 10}', linestyle=('-', '--', ':')[number // 10 % 3])
     axes.set(xlabel='steps', ylabel=header[3])
     axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
     axes.grid(alpha=0.3)
