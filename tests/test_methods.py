@@ -274,6 +274,19 @@ def test_csd(small_vgg, batch):
     assert not step.objectives.state_dict()
 
 
+def test_csd_trains_and_resumes_and_its_vgg_is_in_no_file(small_vgg, training_options, write_options, tmp_path):
+    opt = training_options('kd', network_g={'num_block': 4}, train={'csd_opt': {'type': 'CSDLoss'}})
+    file = write_options(opt)
+    assert main(['-opt', str(file)]) == 0
+    states = tmp_path / 'experiments' / 'tiny' / 'training_states'
+    state = load_file(states / '4.state')
+    assert not state['objectives']
+    (states / '4.state').unlink()
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    again = load_file(states / '4.state')['networks']['params']
+    assert all(torch.equal(value, again[key]) for key, value in state['networks']['params'].items())
+
+
 def test_csd_without_its_weights_says_so_in_one_sentence(training_options, write_options, tmp_path, capsys):
     (tmp_path / 'vgg.pth').write_text('no weights')
     opt = training_options('kd', train={'csd_opt': {'type': 'CSDLoss', 'vgg_file': str(tmp_path / 'vgg.pth')}})
