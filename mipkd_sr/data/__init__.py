@@ -8,6 +8,11 @@ from torch.utils.data import Dataset
 from mipkd_sr.engine.errors import OptionError, sentence
 
 
+def lq_patch_size(opt: dict[str, Any]) -> int:
+    """Side of the LR training patches of a run with the options ``opt``, in pixels."""
+    return opt['datasets']['train']['gt_size'] // opt['scale']
+
+
 def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 

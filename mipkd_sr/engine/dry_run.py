@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from mipkd_sr.archs import build_network, feature_shapes
-from mipkd_sr.data import build_dataset
+from mipkd_sr.data import build_dataset, lq_patch_size
 from mipkd_sr.engine.cli import EXIT_MISSING_DATA
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.options import Options, missing_paths
@@ -40,7 +40,7 @@ def describe_training(options: Options) -> int:
     for key, objective in model.objectives.items():
         lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}')
         places = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
-        lines += _describe_positions(model, list(places), patch_size(opt))
+        lines += _describe_positions(model, list(places), lq_patch_size(opt))
     print('\n'.join(lines))
     return report_missing(options, missing)
 
@@ -79,11 +79,6 @@ def report_missing(options: Options, missing: list[OptionError]) -> int:
     return EXIT_MISSING_DATA if missing else 0
 
 
-def patch_size(opt: dict[str, Any]) -> int:
-    """Side of the LR training patches, in pixels."""
-    return opt['datasets']['train']['gt_size'] // opt['scale']
-
-
 def _describe_networks(model: DistillModel) -> list[str]:
     lines = [f'  student: {type(model.net_g).__name__}, {count_parameters(model.net_g):,} parameters']
     if model.net_t is not None:
@@ -95,7 +90,7 @@ def _describe_networks(model: DistillModel) -> list[str]:
 
 
 def _describe_iterations(opt: dict[str, Any], lengths: dict[str, int]) -> list[str]:
-    train_opt, side = opt['datasets']['train'], patch_size(opt)
+    train_opt, side = opt['datasets']['train'], lq_patch_size(opt)
     batch, total = train_opt['batch_size_per_gpu'], opt['train']['total_iter']
     processes = f'{opt["world_size"]} process(es)'
     lines = [f'  iterations: {total:,}, each of {batch} patches of {side} x {side} LR pixels on {processes}']

@@ -148,6 +148,9 @@ DATASET_KEYS = {
     'use_shuffle': Key('bool', "BasicSR's; training images are always shuffled.", True),
 }
 
+DATASET = Section(DATASET_KEYS)
+"""A data set; checked by ``_check_dataset``, as a user's class may have keys of its own."""
+
 METRIC = Component(
     'metric',
     _from(METRIC_REGISTRY),
@@ -182,7 +185,7 @@ COMMON_KEYS: dict[str, Any] = {
 TRAIN = Section(
     {
         **COMMON_KEYS,
-        'datasets': MapOf(Section(DATASET_KEYS), ('train', 'val')),
+        'datasets': MapOf(DATASET, ('train', 'val')),
         'network_g': NETWORK,
         'network_t': Component('network', network_class, _arch_names, optional=True),
         'path': Section(
@@ -242,7 +245,7 @@ TRAIN = Section(
 TEST = Section(
     {
         **COMMON_KEYS,
-        'datasets': MapOf(Section(DATASET_KEYS), ('test', 'val')),
+        'datasets': MapOf(DATASET, ('test', 'val')),
         'network_g': Component('network', network_class, _arch_names, optional=True),
         'networks': MapOf(
             Section(
@@ -411,7 +414,7 @@ def _check_map(opt: Any, form: MapOf, path: str) -> None:
             allowed = ' or '.join(f'{prefix} or {prefix}_NAME' for prefix in form.prefixes)
             raise OptionError(f'{path}:{name}', f'is not known here; entries are called {allowed}.')
         entry = form.entry
-        if entry is not None and isinstance(entry, Section) and entry.keys is DATASET_KEYS:
+        if entry is DATASET:
             _check_dataset(opt[name], f'{path}:{name}')
         else:
             _check_entry(opt, name, entry, f'{path}:')

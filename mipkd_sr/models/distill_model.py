@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
+from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
@@ -132,8 +133,7 @@ class DistillModel(SRModel):
                 return ImageObjective(LOSS_NAMES.get(key, f'l_{key.removesuffix("_opt")}'), loss).to(self.device)
             if loss.needs_teacher and self.net_t is None:
                 raise ValueError(f'{type(loss).__name__} needs a teacher; add network_t and path:pretrain_network_t')
-            scale = self.opt['scale']
-            loss.attach(self.net_g, self.net_t, self.opt['datasets']['train']['gt_size'] // scale, scale)
+            loss.attach(self.net_g, self.net_t, lq_patch_size(self.opt), self.opt['scale'])
         except (ValueError, TypeError) as error:
             raise OptionError(name, sentence(error)) from error
         return loss.to(self.device)
