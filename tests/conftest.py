@@ -14,6 +14,7 @@ import yaml
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.distill.ranks import BatchDraws
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'
@@ -127,3 +128,8 @@ def write_options(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return file
 
     return write
+
+
+def draws(seed: int = 0) -> BatchDraws:
+    """Random numbers for samples, as a step gives them to its objectives."""
+    return BatchDraws(seed, torch.device('cpu'))

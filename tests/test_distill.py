@@ -20,7 +20,7 @@ from mipkd_sr.distill.teacher import FrozenTeacher, run_network
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.mipkd_loss import MiPKDLoss
 
-from .conftest import NETWORKS, STUDENT, TEACHER
+from .conftest import NETWORKS, STUDENT, TEACHER, draws
 
 WIDTHS = {'EDSR': 'num_feat', 'RCAN': 'num_feat', 'SwinIR': 'embed_dim'}
 
@@ -41,6 +41,7 @@ def state_of(loss: MiPKDLoss, student: Any, teacher: FrozenTeacher, lq: Tensor, 
         {'lq': teacher(lq, loss.teacher_indices())},
         progress,
         torch.Generator().manual_seed(0),
+        draws(),
         {},
     )
 
@@ -226,13 +227,13 @@ def test_branches_depend_on_seed_iteration_and_name_alone(lq):
 @given(st.sampled_from(sorted(MASKS)), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 99))
 def test_masks_are_zeros_and_ones_in_the_asked_ratio(name, ratio, seed):
     torch.manual_seed(seed)
-    mask = MASKS[name](torch.randn(4, 16, 16, 16), torch.randn(4, 16, 16, 16), ratio)
+    mask = MASKS[name](torch.randn(4, 16, 16, 16), torch.randn(4, 16, 16, 16), ratio, draws(seed))
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     assert mask.mean().item() == pytest.approx(ratio, abs=0.02)
 
 
 def test_random_masks_differ_between_samples_channels_and_places():
-    mask = MASKS['random'](*torch.randn(2, 2, 8, 16, 16), 0.5)
+    mask = MASKS['random'](*torch.randn(2, 2, 8, 16, 16), 0.5, draws())
     assert not torch.equal(mask[0], mask[1])
     assert not torch.equal(mask[0, 0], mask[0, 1])
     assert not torch.equal(mask[0, 0, 0], mask[0, 0, 1])
@@ -300,7 +301,7 @@ def test_a_shared_encoder_is_one_module_and_none_has_no_parameters_for_equal_wid
 def test_without_encoders_the_features_themselves_are_mixed():
     mixer = FeaturePriorMixer(8, 8, 8, encoder='none', mask='grid', teacher_ratio=0.5)
     feature_s, feature_t = torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 4, 4)
-    mixed, _ = mixer(feature_s, feature_t)
+    mixed, _ = mixer(feature_s, feature_t, draws())
     assert set(mixed.unique().tolist()) == {0.0, 1.0}
     assert mixed.mean().item() == 0.5
 
@@ -337,10 +338,10 @@ def test_similarity_masks_take_the_teacher_where_the_two_are_least_alike():
     latent_t = torch.randn(1, 4, 6, 6)
     turned = latent_t.clone()
     turned[:, :, :3] *= -1  # the upper half points the other way
-    assert torch.equal(MASKS['cosine'](turned, latent_t, 0.5)[0, 0, :, 0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
+    assert torch.equal(MASKS['cosine'](turned, latent_t, 0.5, draws())[0, 0, :, 0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
     mixed_up = latent_t.clone()
     mixed_up[:, 1] = torch.randn(6, 6)
-    mask = MASKS['cka'](mixed_up, latent_t, 0.25)
+    mask = MASKS['cka'](mixed_up, latent_t, 0.25, draws())
     assert torch.equal(mask[0, :, 0, 0], torch.tensor([0.0, 1, 0, 0]))
 
 

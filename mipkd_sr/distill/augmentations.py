@@ -7,11 +7,13 @@ stays the label. One of your own joins by registration::
     class Transpose(InvertibleAugmentation): ...
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from basicsr.utils.registry import Registry
 from torch import Tensor
+
+from mipkd_sr.distill.ranks import BatchDraws
 
 AUGMENTATIONS = Registry('augmentation')
 """Invertible augmentations by their names in option files."""
@@ -96,12 +98,11 @@ class RandomComposition:
                 raise ValueError(f'the probability of {name} must be in [0, 1], not {probability}')
         self.parts = [(AUGMENTATIONS.get(name)(), probability) for name, probability in probabilities.items()]
 
-    def draw(self, batch: int, device: torch.device) -> Tensor:
-        """For each augmentation and sample whether to apply it: len(parts) x B, true or false."""
-        wanted = torch.tensor([probability for _, probability in self.parts], device=device)
-        return torch.rand(len(self.parts), batch, device=device) < wanted[:, None]
+    def draw(self, batch: int, draws: BatchDraws) -> list[Tensor]:
+        """For each augmentation, whether to apply it to each of B samples: B times true or false."""
+        return [draws.uniform(batch) < probability for _, probability in self.parts]
 
-    def apply(self, images: Tensor, choice: Tensor) -> Tensor:
+    def apply(self, images: Tensor, choice: Sequence[Tensor]) -> Tensor:
         """Apply them to the samples of ``choice``.
 
         Args:
@@ -112,8 +113,8 @@ class RandomComposition:
             images = torch.where(chosen[:, None, None, None], part.apply(images), images)
         return images
 
-    def invert(self, images: Tensor, choice: Tensor) -> Tensor:
+    def invert(self, images: Tensor, choice: Sequence[Tensor]) -> Tensor:
         """Undo ``apply`` on images of any (square) size, such as the student's output."""
-        for (part, _), chosen in zip(reversed(self.parts), reversed(choice.unbind()), strict=True):
+        for (part, _), chosen in zip(reversed(self.parts), reversed(choice), strict=True):
             images = torch.where(chosen[:, None, None, None], part.invert(images), images)
         return images

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from mipkd_sr.distill.masks import MASKS
+from mipkd_sr.distill.ranks import BatchDraws
 
 ENCODERS = ('separate', 'shared', 'none')
 KERNELS = {'conv': 3, 'mlp': 1}
@@ -66,18 +67,21 @@ class FeaturePriorMixer(nn.Module):
         self.mask = MASKS[mask]
         self.teacher_ratio = teacher_ratio
 
-    def forward(self, feature_s: Tensor, feature_t: Tensor, restore: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, feature_s: Tensor, feature_t: Tensor, draws: BatchDraws, restore: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Mix the feature maps.
 
         Args:
             feature_s: F_S, B x C_S x H x W.
             feature_t: F_T, B x C_T x H x W.
+            draws: Random numbers of the mask.
             restore: Whether to pass F_T through encoder and decoder alone, too, for the auto-encoder loss.
 
         Returns:
             F_E, and ``Dec(Enc_T(F_T))`` (None if not asked for); both B x C_T x H x W.
         """
         latent_s, latent_t = self.encoder_s(feature_s), self.encoder_t(feature_t)
-        mask = self.mask(latent_s, latent_t, self.teacher_ratio)
+        mask = self.mask(latent_s, latent_t, self.teacher_ratio, draws)
         mixed = self.decoder(latent_s * (1 - mask) + latent_t * mask)
         return mixed, self.decoder(latent_t) if restore else None

@@ -1,7 +1,7 @@
 """Masks of the feature prior mixer: which elements of the mix come from the teacher.
 
-A mask is made of the student's and the teacher's latent map (B x L x H x W each) and the part ``teacher_ratio`` of the
-elements that the teacher gives; it is 1 where the element is the teacher's and 0 where it is the student's. The paper
+A mask is made of the student's and the teacher's latent map (B x L x H x W each), the part ``teacher_ratio`` of the
+elements that the teacher gives, and the step's random numbers; it is 1 where the element is the teacher's and 0 where it is the student's. The paper
 (MiPKD, Table 8) compares a random, a grid and two similarity masks and does not define the last two; what is here is
 our reading: where student and teacher are least alike, the teacher's element is taken.
 """
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mipkd_sr.distill.ranks import BatchDraws
 
-def random_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float) -> Tensor:
+
+def random_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:
     """Independent for each sample and element: 1 with probability ``teacher_ratio``."""
-    return (torch.rand_like(latent_t) < teacher_ratio).to(latent_t.dtype)
+    return (draws.uniform(*latent_t.shape) < teacher_ratio).to(latent_t.dtype)
 
 
-def grid_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float) -> Tensor:
+def grid_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:
     """A fixed, even pattern over channels, rows and columns.
 
     The element at (c, y, x) has the running number c + y + x; it is the teacher's where ``number * teacher_ratio``
@@ -28,13 +30,13 @@ def grid_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float) -> Tenso
     return passed.to(latent_t.dtype).expand_as(latent_t)
 
 
-def cosine_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float) -> Tensor:
+def cosine_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:
     """Whole pixels: those whose channel vectors have the least cosine similarity, the same number in each sample."""
     similarity = F.cosine_similarity(latent_s, latent_t, dim=1).flatten(1)
     return _least_alike(similarity, teacher_ratio).view(-1, 1, *latent_t.shape[2:]).expand_as(latent_t)
 
 
-def cka_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float) -> Tensor:
+def cka_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:
     """Whole channels: those with the least linear CKA over their pixels, the same number in each sample.
 
     Between two single channels linear CKA (Kornblith et al. 2019, https://arxiv.org/abs/1905.00414) is the square of

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.archs.staged import Context, StagedNetwork
+from mipkd_sr.distill.ranks import BatchDraws
 
 
 class View(NamedTuple):
@@ -75,7 +76,8 @@ class StepState:
         teacher: The teacher's passes, by view; without gradients.
         progress: The part of the training that is done, in (0, 1].
         branch_rng: Generator (on the CPU) for choices that decide which branch runs: it is the same on every rank, and
-            depends on seed, iteration and objective alone. Everything else draws from torch's default generator.
+            depends on seed, iteration and objective alone.
+        draws: Random numbers for samples: a sample's are the same on however many ranks the batch lies.
         logs: Values to log beside the losses, by name; the objective adds to it. Scalars, without gradient.
     """
 
@@ -85,6 +87,7 @@ class StepState:
     teacher: Mapping[str, NetworkPass]
     progress: float
     branch_rng: torch.Generator
+    draws: BatchDraws
     logs: dict[str, Tensor | float]
 
 
@@ -122,13 +125,14 @@ class Objective(nn.Module):
         """Unit indices at which the teacher's features of view ``lq`` are wanted."""
         return []
 
-    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None) -> dict[str, View]:
+    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
         """Inputs that are wanted besides ``lq``, by name.
 
         Args:
             lq: LR images, B x 3 x H x W, values in [0, 1].
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             teacher_sr: The teacher's output for ``lq``, as ``gt``, if an objective needs it first, else None.
+            draws: Random numbers for samples, as in ``StepState``.
         """
         return {}
 

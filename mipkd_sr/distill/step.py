@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
+from mipkd_sr.distill.ranks import BatchDraws
 from mipkd_sr.distill.teacher import FrozenTeacher, run_network
 from mipkd_sr.engine.seeding import mix_seed
 
@@ -62,20 +63,22 @@ class DistillStep(nn.Module):
         self._asks_teacher = any(objective.needs_teacher for objective in objectives.values())
         self._teacher_goes_first = any(objective.needs_teacher_first for objective in objectives.values())
 
-    def forward(self, lq: Tensor, gt: Tensor, iteration: int) -> StepOutput:
+    def forward(self, lq: Tensor, gt: Tensor, iteration: int, part: int = 0) -> StepOutput:
         """Compute the losses of one batch.
 
         Args:
             lq: LR images, B x 3 x H x W, values in [0, 1].
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             iteration: Number of the step, from 1.
+            part: Which part of the step's samples this is, from 0, where they are computed in several.
         """
+        draws = {name: BatchDraws(self._seed(name, iteration, 1 + part), lq.device) for name, _ in self._objectives()}
         alone = None
         if self._teacher_goes_first and self.teacher is not None:
             alone = self.teacher(lq, self._teacher_indices)
         views = {'lq': View(lq, lq if self._asks_teacher and alone is None else None)}
-        for _, objective in self._objectives():
-            views.update(objective.views(lq, gt, alone.sr if alone else None))
+        for name, objective in self._objectives():
+            views.update(objective.views(lq, gt, alone.sr if alone else None, draws[name]))
         student = self._run_student(views)
         teacher = self._run_teacher(views)
         if alone:
@@ -83,8 +86,8 @@ class DistillStep(nn.Module):
         losses: dict[str, Tensor] = {}
         logs: dict[str, Tensor | float] = {}
         for name, objective in self._objectives():
-            rng = torch.Generator().manual_seed(mix_seed(self.seed, iteration, crc32(name.encode())))
-            state = StepState(lq, gt, student, teacher, iteration / self.total_iter, rng, logs)
+            rng = torch.Generator().manual_seed(self._seed(name, iteration))
+            state = StepState(lq, gt, student, teacher, iteration / self.total_iter, rng, draws[name], logs)
             losses.update(objective(state))
         if parameters := list(self.objectives.parameters()):
             # A branch that a step did not take leaves parameters without gradient, which DistributedDataParallel does
@@ -92,6 +95,10 @@ class DistillStep(nn.Module):
             name = next(iter(losses))
             losses[name] = losses[name] + 0 * sum(parameter.sum() for parameter in parameters)
         return StepOutput(losses, logs, student['lq'].sr)
+
+    def _seed(self, name: str, *numbers: int) -> int:
+        """The seed of an objective's random numbers; alike on every rank."""
+        return mix_seed(self.seed, *numbers, crc32(name.encode()))
 
     def _objectives(self) -> Iterable[tuple[str, Objective]]:
         return self.objectives.items()  # type: ignore[return-value]  # what a ModuleDict holds is a Module to mypy

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mipkd_sr.data.imresize import imresize
+from mipkd_sr.distill.ranks import BatchDraws
 
 
 def zoom_out(lq: Tensor, scale: int) -> Tensor:
@@ -41,10 +42,10 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
     return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def zoom_in_random(gt: Tensor, height: int, width: int) -> Tensor:
+def zoom_in_random(gt: Tensor, height: int, width: int, draws: BatchDraws) -> Tensor:
     """A crop of each HR patch (B x 3 x sH x sW) of the LR patch's size, B x 3 x H x W, at a random place."""
-    top = torch.randint(gt.shape[-2] - height + 1, (len(gt),), device=gt.device)
-    left = torch.randint(gt.shape[-1] - width + 1, (len(gt),), device=gt.device)
+    top = draws.whole(len(gt), gt.shape[-2] - height + 1)
+    left = draws.whole(len(gt), gt.shape[-1] - width + 1)
     return crop(gt, top, left, height, width)
 
 

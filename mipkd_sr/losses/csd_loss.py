@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.archs.slicing import check_sliceable
 from mipkd_sr.distill.objective import Objective, StepState
+from mipkd_sr.distill.ranks import gather_batch, rank_and_size
 from mipkd_sr.engine.checkpoint import load_file
 
 LAYERS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
@@ -92,21 +93,37 @@ class CSDLoss(Objective):
                 kept.append(feature)
         return kept
 
+    def _negatives(self, lq: Tensor) -> tuple[Tensor, list[list[int]]]:
+        """The LR images that this rank's samples need as negatives: those before each in the batch of all ranks.
+
+        Returns:
+            The images, N x 3 x H x W; and, for the first, second, ... negative, for each sample, its place among them.
+
+        Raises:
+            ValueError: If there is no other sample.
+        """
+        rank, size = rank_and_size()
+        total = size * len(lq)
+        if total < 2:
+            raise ValueError('CSD takes its negatives from the other samples of a batch; use a batch of at least 2')
+        wanted = [
+            [(rank * len(lq) + sample - shift) % total for sample in range(len(lq))]
+            for shift in range(1, min(self.negatives, total - 1) + 1)
+        ]
+        used = sorted({place for row in wanted for place in row})
+        return gather_batch(lq)[used], [[used.index(place) for place in row] for row in wanted]
+
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
         sr, teacher_sr = state.student['lq'].sr, state.teacher['lq'].sr
-        if len(sr) < 2:
-            raise ValueError('CSD takes its negatives from the other samples of a batch; use a batch of at least 2')
-        upsampled = F.interpolate(state.lq, size=sr.shape[-2:], mode='bicubic', align_corners=False)
+        negatives, places = self._negatives(state.lq)
+        upsampled = F.interpolate(negatives, size=sr.shape[-2:], mode='bicubic', align_corners=False)
         anchors = self._features(sr)
         with torch.no_grad():
             positives, others = self._features(teacher_sr), self._features(upsampled)
         loss = sr.new_zeros(())
         for weight, anchor, positive, other in zip(LAYERS.values(), anchors, positives, others, strict=True):
-            apart = [
-                (other.roll(shift, 0) - anchor).abs().mean((1, 2, 3))
-                for shift in range(1, min(self.negatives, len(sr) - 1) + 1)
-            ]
+            apart = [(other[place] - anchor).abs().mean((1, 2, 3)) for place in places]
             together = (positive - anchor).abs().mean((1, 2, 3))
             loss = loss + weight * (together / (torch.stack(apart).sum(0) + 1e-7)).mean()
         return {'l_csd': self.loss_weight * loss}

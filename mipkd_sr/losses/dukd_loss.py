@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.distill.augmentations import RandomComposition
 from mipkd_sr.distill.objective import Objective, StepState, View
+from mipkd_sr.distill.ranks import BatchDraws
 from mipkd_sr.distill.zooming import zoom_in_hardest, zoom_in_random, zoom_out
 
 ALL_AUGMENTATIONS = {'HorizontalFlip': 0.5, 'VerticalFlip': 0.5, 'Rotation90': 0.5, 'ColorInversion': 0.5}
@@ -34,9 +35,11 @@ def check_window(net: nn.Module, size: int) -> None:
         )
 
 
-def augmented_view(composition: RandomComposition, images: Tensor, for_teacher: Tensor | None) -> View:
+def augmented_view(
+    composition: RandomComposition, images: Tensor, for_teacher: Tensor | None, draws: BatchDraws
+) -> View:
     """A view whose images (B x 3 x H x H) the student sees through a fresh draw of the augmentations."""
-    choice = composition.draw(len(images), images.device)
+    choice = composition.draw(len(images), draws)
     return View(composition.apply(images, choice), for_teacher, partial(composition.invert, choice=choice))
 
 
@@ -109,25 +112,26 @@ class DUKDLoss(Objective):
                 if net is not None:
                     check_window(net, lq_size // scale)
 
-    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None) -> dict[str, View]:
+    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
         """The zoomed-in and zoomed-out patches, augmented for the student."""
         views = {}
         for number in range(self.crops if self.zoom_in else 0):
-            views[f'zoom_in_{number}'] = self._view(f'zoom_in_{number}', self._zoom_in(lq, gt, teacher_sr))
+            name = f'zoom_in_{number}'
+            views[name] = self._view(name, self._zoom_in(lq, gt, teacher_sr, draws), draws)
         if self.zoom_out:
-            views['zoom_out'] = self._view('zoom_out', zoom_out(lq, self.scale))
+            views['zoom_out'] = self._view('zoom_out', zoom_out(lq, self.scale), draws)
         return views
 
-    def _zoom_in(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None) -> Tensor:
+    def _zoom_in(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> Tensor:
         height, width = lq.shape[-2:]
         if teacher_sr is not None and self.crop == 'hardest':
             return zoom_in_hardest(gt, teacher_sr, height, width)
-        return zoom_in_random(gt, height, width)
+        return zoom_in_random(gt, height, width, draws)
 
-    def _view(self, name: str, images: Tensor) -> View:
+    def _view(self, name: str, images: Tensor, draws: BatchDraws) -> View:
         if not name.startswith(self.augment):
             return View(images, images)
-        return augmented_view(self.composition, images, images)
+        return augmented_view(self.composition, images, images, draws)
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
@@ -159,9 +163,9 @@ class AugmentationLoss(Objective):
         self.loss_weight = loss_weight
         self.composition = RandomComposition(ALL_AUGMENTATIONS if augmentations is None else augmentations)
 
-    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None) -> dict[str, View]:
+    def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
         """The LR patches, augmented, for the student alone."""
-        return {'augmented': augmented_view(self.composition, lq, None)}
+        return {'augmented': augmented_view(self.composition, lq, None, draws)}
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""

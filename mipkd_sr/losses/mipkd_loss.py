@@ -17,6 +17,7 @@ from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
+from mipkd_sr.distill.ranks import mean_over_ranks
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {'l1': F.l1_loss, 'l2': F.mse_loss}
 
@@ -131,8 +132,8 @@ class MiPKDLoss(FeatureObjective):
         names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
         losses = {name: student.sr.new_zeros(()) for name in names}
         for k, (feature_s, feature_t) in enumerate(self.features(state)):
-            mixed, restored = self.feature_mixers[k](feature_s, feature_t, with_ae)
-            unit = self.distance(feature_t, torch.zeros_like(feature_t)) if self.normalize else 1.0
+            mixed, restored = self.feature_mixers[k](feature_s, feature_t, state.draws, with_ae)
+            unit = self._unit(feature_t)
             terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / unit}
             if with_ae:
                 terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t) / unit
@@ -146,6 +147,12 @@ class MiPKDLoss(FeatureObjective):
                 losses[name] = losses[name] + value
                 state.logs[f'mipkd/{name}_{k + 1}'] = value.detach()
         return losses
+
+    def _unit(self, feature_t: Tensor) -> Tensor | float:
+        """What l_feat and l_ae are divided by: the size of F_T in the whole batch."""
+        if not self.normalize:
+            return 1.0
+        return mean_over_ranks(self.distance(feature_t, torch.zeros_like(feature_t)))
 
 
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:

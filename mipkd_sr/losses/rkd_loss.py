@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import StepState
+from mipkd_sr.distill.ranks import gather_batch
 
 
 def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,8 +49,8 @@ class RKDLoss(FeatureObjective):
     """``l_rkd_d = w_d * sum_k H(d_S, d_T)`` and ``l_rkd_a = w_a * sum_k H(a_S, a_T)``, H being the smooth L1 loss.
 
     d are the distances between the batch's embeddings over their mean, a the cosines of the angles of all triplets; an
-    embedding is a sample's feature map, of any width. It needs batches of at least 3 samples to have angles, and under
-    several processes relates each process's own samples.
+    embedding is a sample's feature map, of any width. It needs batches of at least 3 samples to have angles; under
+    several processes the samples of all of them are related.
 
     Args:
         distance_weight: w_d (paper: 25).
@@ -73,8 +74,8 @@ class RKDLoss(FeatureObjective):
         """See ``Objective.forward``."""
         distance_loss = angle_loss = state.lq.new_zeros(())
         for feature_s, feature_t in self.features(state):
-            distances_s, angles_s = relations(feature_s)
-            distances_t, angles_t = relations(feature_t)
+            distances_s, angles_s = relations(gather_batch(feature_s))
+            distances_t, angles_t = relations(gather_batch(feature_t))
             distance_loss = distance_loss + F.smooth_l1_loss(distances_s, distances_t)
             angle_loss = angle_loss + F.smooth_l1_loss(angles_s, angles_t)
         dtype = state.lq.dtype

@@ -1,0 +1,78 @@
+"""What makes several processes (ranks) that share a batch compute what one process computes on the whole of it.
+
+DistributedDataParallel averages gradients. That is the whole batch's gradient as long as a loss is a mean over samples,
+and each sample's random numbers do not depend on which rank has it. ``BatchDraws`` sees to the second;
+``mean_over_ranks`` and ``gather_batch`` are for losses that relate samples to each other.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Number of this process, and how many there are; 0 and 1 outside distributed training."""
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+class BatchDraws:
+    """Random numbers for the samples of a batch; a sample's are the same on however many ranks the batch lies.
+
+    Every rank draws for the whole batch, from the same seed, and keeps its own part: cheap, and nothing is sent.
+
+    Args:
+        seed: Seed; alike on every rank.
+        device: Where the numbers are wanted.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def uniform(self, batch: int, *shape: int) -> Tensor:
+        """Numbers in [0, 1) for this rank's ``batch`` samples: batch x shape."""
+        rank, size = rank_and_size()
+        numbers = torch.rand(size * batch, *shape, generator=self._generator, device=self._generator.device)
+        return numbers[rank * batch : (rank + 1) * batch]
+
+    def whole(self, batch: int, limit: int) -> Tensor:
+        """Whole numbers in [0, limit) for this rank's ``batch`` samples."""
+        return (self.uniform(batch) * limit).long().clamp_max(limit - 1)  # the product can round up to the limit
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks, without gradient."""
+    _, size = rank_and_size()
+    if size == 1:
+        return value.detach()
+    value = value.detach() / size
+    torch.distributed.all_reduce(value)
+    return value
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        _, size = rank_and_size()
+        parts = [torch.empty_like(own) for _ in range(size)]
+        torch.distributed.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # Every rank computes the same loss of the same whole batch, so each has the whole gradient and nothing need be
+        # sent; averaged over the ranks it would count once in ``size``, so it is multiplied here.
+        rank, size = rank_and_size()
+        return size * grad.tensor_split(size)[rank]
+
+
+def gather_batch(own: Tensor) -> Tensor:
+    """The whole batch of all ranks, in their order, of equal parts ``own`` (B x ...): size * B x ...
+
+    With a gradient: a loss of the result that every rank computes alike has, averaged over ranks, its true gradient.
+    """
+    _, size = rank_and_size()
+    return own if size == 1 else _GatherBatch.apply(own)
