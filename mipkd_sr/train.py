@@ -3,6 +3,7 @@
 Reads and checks the options, builds data sets and model, and only then creates folders and trains.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
-from mipkd_sr.engine.checkpoint import load_file
-from mipkd_sr.engine.cli import fail, parse_arguments, set_aside
+from mipkd_sr.engine.checkpoint import load_file, numbered_states, remove_parts
+from mipkd_sr.engine.cli import EXIT_CANNOT_GO_ON, explain_os_error, fail, parse_arguments, set_aside
 from mipkd_sr.engine.dry_run import count_parameters, describe_training
-from mipkd_sr.engine.errors import OptionError
-from mipkd_sr.engine.loop import Interrupted, train
+from mipkd_sr.engine.errors import OptionError, RunError
+from mipkd_sr.engine.interrupts import Interrupted
+from mipkd_sr.engine.loop import Progress, train
 from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
 from mipkd_sr.engine.reporter import run_log
 from mipkd_sr.engine.seeding import seed_everything
@@ -31,7 +33,11 @@ from mipkd_sr.models import build_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit code: 0 done, 2 wrong options, 3 dry run with data missing, 128 + a signal."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0 done, 2 wrong options, 3 dry run with data missing, 4 the run cannot go on, 128 + a signal.
+    """
     args = parse_arguments('Train a super-resolution student.', argv)
     options = None
     try:
@@ -39,9 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         distributed.start(args.launcher, options.data)
         if args.dry_run:
             return describe_training(options)
-        return run(options, args.auto_resume)
+        restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # by torchrun, after a process failed
+        return run(options, args.auto_resume or restarted)
     except OptionError as error:
         return fail(options.explain(error) if options else str(error))
+    except RunError as error:
+        return fail(str(error), EXIT_CANNOT_GO_ON)
+    except OSError as error:
+        return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
     except Interrupted as stop:
         print(f'{stop}; go on with --auto_resume', flush=True)
         return stop.exit_code
@@ -61,15 +72,24 @@ def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
     return sets['train'], [single_images(dataset) for phase, dataset in sets.items() if phase != 'train']
 
 
-def find_training_state(opt: dict[str, Any], auto_resume: bool) -> Path | None:
-    """The training state to go on from: the newest with ``--auto_resume``, else the one that the options name."""
-    if auto_resume:
-        states = Path(opt['path']['training_states']).glob('*.state')
-        newest = max(states, key=lambda state: int(state.stem), default=None)
-        if newest:
-            return newest
-    named = opt['path'].get('resume_state')
-    return Path(named) if named else None
+def find_training_state(opt: dict[str, Any], auto_resume: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The training state to go on from, and its file: the newest whole one with ``--auto_resume``, else as named.
+
+    Raises:
+        OptionError: If the options name one that cannot be read.
+    """
+    for file in numbered_states(opt['path']['training_states']) if auto_resume else []:
+        try:
+            return file, load_file(file, verify=True)
+        except ValueError as error:
+            if opt['rank'] == 0:
+                print(f'warning: {error}; going back to the training state before it', file=sys.stderr, flush=True)
+    if named := opt['path'].get('resume_state'):
+        try:
+            return Path(named), load_file(named, verify=True)
+        except ValueError as error:
+            raise OptionError('path:resume_state', f'{error}; give another.') from None
+    return None
 
 
 def run(options: Options, auto_resume: bool) -> int:
@@ -81,16 +101,17 @@ def run(options: Options, auto_resume: bool) -> int:
     seed_everything(opt['manual_seed'])
     train_set, val_loaders = build_datasets(opt)
     model = build_model(opt)
-    done = 0
-    if state_file := find_training_state(opt, auto_resume):
+    done = Progress()
+    if found := find_training_state(opt, auto_resume):
+        state_file, state = found
         try:
-            state = load_file(state_file)
             model.resume_training(state)
         except ValueError as error:
             raise OptionError('path:resume_state', f'{state_file}: {error}.') from None
-        done = state['iter']
+        done = Progress(state['iter'], state['samples'])
+        del found, state
     if opt['rank'] == 0:
-        make_folders(opt, options.file.name, keep=auto_resume or bool(state_file))
+        make_folders(opt, options.file.name, keep=auto_resume or done.iteration > 0)
     if opt['dist']:
         torch.distributed.barrier()  # no rank writes before the folders are there
     with run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']) as logger:
@@ -98,21 +119,36 @@ def run(options: Options, auto_resume: bool) -> int:
         logger.info(
             f'{opt["world_size"]} process(es) on {model.device}, training {count_parameters(model.net_g):,} parameters'
         )
-        if done:
-            logger.info(f'Going on from {state_file}, iteration {done:,}')
+        if not opt['dist'] and opt['num_gpu'] and torch.cuda.device_count() > 1:
+            count = torch.cuda.device_count()
+            logger.warning(
+                f'1 of {count} GPUs is used; for all of them: torchrun --nproc_per_node={count} ... --launcher pytorch'
+            )
+        if done.iteration:
+            logger.info(f'Going on from {state_file}, iteration {done.iteration:,}')
         train(model, opt, train_set, val_loaders, done)
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')
     return 0
 
 
 def make_folders(opt: dict[str, Any], file_name: str, keep: bool) -> None:
-    """Create the experiment's folders, and keep the resolved options there. What stood there before is set aside."""
+    """Create the experiment's folders, and keep the resolved options there. What stood there before is set aside.
+
+    Raises:
+        OptionError: If they cannot be created or written to.
+    """
     if not keep:
         set_aside(Path(opt['path']['experiments_root']))
         set_aside(Path(opt['root_path'], 'tb_logger', opt['name']))
-    for name in ('experiments_root', 'models', 'training_states', 'visualization'):
-        Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
-    Path(opt['path']['experiments_root'], file_name).write_text(dump_options(opt), encoding='utf-8')
+    root = Path(opt['path']['experiments_root'])
+    try:
+        for name in ('experiments_root', 'models', 'training_states', 'visualization'):
+            Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
+        (root / file_name).write_text(dump_options(opt), encoding='utf-8')
+    except OSError as error:
+        raise OptionError('name', f'{explain_os_error(error)} Or give another folder with --root.') from None
+    for name in ('models', 'training_states', 'experiments_root'):
+        remove_parts(Path(opt['path'][name]))
 
 
 if __name__ == '__main__':

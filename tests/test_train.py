@@ -67,7 +67,7 @@ def test_a_run_leaves_basicsrs_layout_and_a_student_that_plain_basicsr_loads(
     opt = training_options(*METHODS[method], logger={'use_tb_logger': True}, train={'ema_decay': 0.9})
     assert main(['-opt', str(write_options(opt))]) == 0
     names = {file.name for file in (experiment(tmp_path) / 'models').iterdir()}
-    assert names == {'net_g_2.pth', 'net_g_4.pth', 'net_g_latest.pth'}
+    assert names == {'net_g_2.pth', 'net_g_4.pth', 'net_g_best.pth', 'net_g_latest.pth'}
     assert {file.name for file in (experiment(tmp_path) / 'training_states').iterdir()} == {'2.state', '4.state'}
     assert (experiment(tmp_path) / 'options.yml').is_file()
     assert list((tmp_path / 'tb_logger' / 'tiny').iterdir())

@@ -58,7 +58,8 @@ def imresize(image: Tensor, scale: float | Fraction) -> Tensor:
     exact = Fraction(scale).limit_denominator(1000)
     rows = _weights_on(image.shape[-2], exact, image.device, image.dtype)
     columns = _weights_on(image.shape[-1], exact, image.device, image.dtype)
-    return rows @ image @ columns.T
+    with torch.autocast(image.device.type, enabled=False):  # images are data: their type stays
+        return rows @ image @ columns.T
 
 
 def imresize_uint8(image: np.ndarray, scale: float | Fraction) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mipkd_sr.distill.ranks import rank_and_size
 from mipkd_sr.engine.seeding import mix_seed, seed_everything
 
 
@@ -54,6 +55,8 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
+        samples_before: Samples that all processes together read before; None for as many as this many processes with
+            this batch size read in the iterations before ``first_iter``.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        samples_before: int | None = None,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -73,14 +77,17 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        if samples_before is None:
+            samples_before = (first_iter - 1) * world_size * batch_size
+        self.samples_before = samples_before
 
     def __len__(self) -> int:
         return max(0, self.total_iter - self.first_iter + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, list[int]()
-        for iteration in range(self.first_iter, self.total_iter + 1):
-            first = ((iteration - 1) * self.world_size + self.rank) * self.batch_size
+        for number in range(len(self)):
+            first = self.samples_before + (number * self.world_size + self.rank) * self.batch_size
             batch = []
             for place in range(first, first + self.batch_size):
                 if place // self.length != epoch:
@@ -90,13 +97,21 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             yield batch
 
 
-def training_batches(dataset: Dataset, opt: dict[str, Any], first_iter: int) -> DataLoader:
+def samples_an_iteration(opt: dict[str, Any]) -> int:
+    """Samples that all processes together read for one optimizer step of a run with the options ``opt``."""
+    return opt['datasets']['train']['batch_size_per_gpu'] * opt['train']['accumulation_steps'] * opt['world_size']
+
+
+def training_batches(
+    dataset: Dataset, opt: dict[str, Any], first_iter: int, samples_before: int | None = None
+) -> DataLoader:
     """The batches of a training run from iteration ``first_iter`` to its last.
 
     Args:
         dataset: The training set.
         opt: The run's options.
         first_iter: Number of the first iteration, from 1.
+        samples_before: See ``StreamSampler``.
 
     Returns:
         A loader of mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1].
@@ -104,12 +119,13 @@ def training_batches(dataset: Dataset, opt: dict[str, Any], first_iter: int) -> 
     train_opt, seed = opt['datasets']['train'], opt['manual_seed']
     sampler = StreamSampler(
         len(dataset),  # type: ignore[arg-type]
-        train_opt['batch_size_per_gpu'],
+        samples_an_iteration(opt) // opt['world_size'],
         first_iter,
         opt['train']['total_iter'],
         seed,
         opt['rank'],
         opt['world_size'],
+        samples_before,
     )
     return DataLoader(
         SeededDataset(dataset, seed),
@@ -120,5 +136,6 @@ def training_batches(dataset: Dataset, opt: dict[str, Any], first_iter: int) -> 
 
 
 def single_images(dataset: Dataset) -> DataLoader:
-    """A validation or test set, an image at a time."""
-    return DataLoader(dataset, batch_size=1)
+    """This rank's share of a validation or test set, an image at a time: every world-size-th, from its own number."""
+    rank, size = rank_and_size()
+    return DataLoader(dataset, batch_size=1, sampler=range(rank, len(dataset), size))  # type: ignore[arg-type]

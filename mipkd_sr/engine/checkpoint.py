@@ -2,8 +2,10 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +24,27 @@ def _whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
+        _sync_folder(file.parent)
+    except OSError as error:  # a failed write does not say which file it was
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from None
     finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a file's new name survives a power cut."""
+    if os.name != 'posix':  # elsewhere a folder cannot be opened
+        return
+    entries = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entries)
+    finally:
+        os.close(entries)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writes that were killed half-way have left in ``folder``. No other process may be writing there."""
+    for part in folder.glob('.*.part'):
         part.unlink(missing_ok=True)
 
 
@@ -32,8 +54,10 @@ def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If it cannot be written; what was there before is still there.
     """
+    buffer = BytesIO()  # torch.save into a file reports a full disk as an error of its own zip writer
+    torch.save(content, buffer)
     with _whole_file(file) as stream:
-        torch.save(content, stream)
+        stream.write(buffer.getbuffer())
 
 
 def write_json(content: Any, file: str | os.PathLike[str]) -> None:
@@ -46,19 +70,33 @@ def write_json(content: Any, file: str | os.PathLike[str]) -> None:
         stream.write(json.dumps(content, indent=1).encode())
 
 
-def load_file(file: str | os.PathLike[str]) -> Any:
+def load_file(file: str | os.PathLike[str], verify: bool = False) -> Any:
     """Load a file of tensors and plain values onto the CPU. Pickled code is refused.
+
+    Args:
+        file: The file.
+        verify: Whether to compare its contents with the checksums that ``torch.save`` keeps in it.
 
     Raises:
         ValueError: If the file cannot be read as one. The message names it.
     """
     try:
+        if verify:
+            with zipfile.ZipFile(file) as archive:
+                if broken := archive.testzip():
+                    raise ValueError(f'{broken} in it does not have its checksum')
         return torch.load(file, map_location='cpu', weights_only=True)
     except OSError as error:
         raise ValueError(f'{file} cannot be read ({error.strerror})') from None
     except Exception as error:  # torch.load has no exception of its own for broken or hostile files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f'{file} is not a checkpoint that can be loaded safely ({reason})') from None
+
+
+def numbered_states(folder: str | os.PathLike[str]) -> list[Path]:
+    """The training states in ``folder``, ``<iteration>.state`` each, the newest first."""
+    states = [file for file in Path(folder).glob('*.state') if file.stem.isdigit()]
+    return sorted(states, key=lambda file: int(file.stem), reverse=True)
 
 
 def read_weights(file: str | os.PathLike[str], param_key: str = 'params') -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The command line that training and testing share."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from mipkd_sr.engine.errors import OptionError
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
+EXIT_CANNOT_GO_ON = 4
+"""A run had to stop: a full disk, an image that cannot be read, numbers that are not finite."""
 EXIT_MISSING_DATA = 3
 """A dry run found everything right except that data or checkpoints are not there."""
 
@@ -40,11 +43,25 @@ def parse_arguments(description: str, argv: Sequence[str] | None) -> argparse.Na
     return parser.parse_args(argv)
 
 
-def fail(message: str) -> int:
-    """Print ``message`` from the first process, and return the exit code for bad options."""
-    if os.environ.get('RANK', '0') == '0':
-        print(f'error: {message}', file=sys.stderr)
-    return EXIT_BAD_OPTIONS
+def fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
+    """Print ``message``, and return the exit code.
+
+    What is wrong with the options every process finds alike, and the first one says; other errors may be one's own.
+    """
+    if exit_code != EXIT_BAD_OPTIONS or os.environ.get('RANK', '0') == '0':
+        print(f'error: {message}', file=sys.stderr, flush=True)
+    return exit_code
+
+
+def explain_os_error(error: OSError) -> str:
+    """One sentence for a file that cannot be written or read, or a full disk."""
+    where = f'{error.filename}: ' if error.filename else ''
+    advice = {
+        errno.ENOSPC: 'free some space, and go on with --auto_resume',
+        errno.EACCES: 'make it writable',
+        errno.EROFS: 'make it writable',
+    }.get(error.errno or 0, 'put it right, and go on with --auto_resume')
+    return f'{where}{error.strerror or error}; {advice}.'
 
 
 def set_aside(folder: Path) -> None:

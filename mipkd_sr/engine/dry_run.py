@@ -7,6 +7,7 @@ from torch import nn
 
 from mipkd_sr.archs import build_network, feature_shapes
 from mipkd_sr.data import build_dataset, lq_patch_size
+from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.engine.cli import EXIT_MISSING_DATA
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.options import Options, missing_paths
@@ -90,14 +91,14 @@ def _describe_networks(model: DistillModel) -> list[str]:
 
 
 def _describe_iterations(opt: dict[str, Any], lengths: dict[str, int]) -> list[str]:
-    train_opt, side = opt['datasets']['train'], lq_patch_size(opt)
-    batch, total = train_opt['batch_size_per_gpu'], opt['train']['total_iter']
+    side = lq_patch_size(opt)
+    total, samples = opt['train']['total_iter'], samples_an_iteration(opt)
     processes = f'{opt["world_size"]} process(es)'
-    lines = [f'  iterations: {total:,}, each of {batch} patches of {side} x {side} LR pixels on {processes}']
+    lines = [f'  iterations: {total:,}, each of {samples} patches of {side} x {side} LR pixels on {processes}']
     for phase, length in lengths.items():
         text = f'  {phase}: {opt["datasets"][phase]["name"]}, {length:,} images'
         if phase == 'train' and length:
-            text += f', gone through {math.ceil(total * batch * opt["world_size"] / length):,} times'
+            text += f', gone through {math.ceil(total * samples / length):,} times'
         lines.append(text)
     return lines
 

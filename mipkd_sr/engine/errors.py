@@ -15,6 +15,14 @@ class OptionError(ValueError):
         self.message = message
 
 
+class RunError(Exception):
+    """A run cannot go on: an image that cannot be read, a full disk, numbers that are not finite.
+
+    Args:
+        message: One sentence: what is wrong, where, and what to do.
+    """
+
+
 def sentence(error: Exception) -> str:
     """An exception's message on one line, with one full stop at its end."""
     return ' '.join(str(error).split()).rstrip('.') + '.'

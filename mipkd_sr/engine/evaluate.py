@@ -1,14 +1,19 @@
 """Running a network over a test set and measuring what comes out."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
 from torch import nn
+
+from mipkd_sr.distill.ranks import rank_and_size
+from mipkd_sr.engine.errors import RunError
 
 ImageCallback = Callable[[str, np.ndarray], None]
 
@@ -33,10 +38,11 @@ def evaluate(
         teacher: If given, each PSNR is also measured against this network's output, as ``<name>_to_teacher``.
 
     Returns:
-        For each image's name, each metric's value.
+        For each image's name, each metric's value; in distributed evaluation, where each rank has a share of the images
+        (see ``mipkd_sr.data.stream.single_images``), for all of them, on every rank.
 
     Raises:
-        ValueError: If the network's output for an image is not finite.
+        RunError: If the network's output for an image is not finite.
     """
     was_training = net.training
     net.eval()
@@ -45,7 +51,9 @@ def evaluate(
         name = Path(batch['lq_path'][0]).stem
         sr = net(batch['lq'].to(device))
         if not torch.isfinite(sr).all():
-            raise ValueError(f'the output for {batch["lq_path"][0]} is not finite; the weights have diverged')
+            raise RunError(
+                f'the output for {batch["lq_path"][0]} is not finite: the weights have diverged; no image was written.'
+            )
         image = tensor2img(sr)
         if on_image:
             on_image(name, image)
@@ -58,7 +66,18 @@ def evaluate(
                     if opt['type'].startswith('calculate_psnr'):
                         rows[name][f'{metric}_to_teacher'] = float(calculate_metric(data, opt))
     net.train(was_training)
-    return rows
+    return share_rows(rows)
+
+
+def share_rows(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """All ranks' rows in the test set's order, where rank r has its images r, r + size, r + 2 * size, ..."""
+    _, size = rank_and_size()
+    if size == 1:
+        return rows
+    parts: list[dict[str, dict[str, float]]] = [{} for _ in range(size)]
+    torch.distributed.all_gather_object(parts, rows)
+    in_turn = zip_longest(*(part.items() for part in parts))
+    return dict(item for items in in_turn for item in items if item is not None)
 
 
 def mean_metrics(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -1,78 +1,60 @@
 """The training loop: exactly as many iterations as were asked for, and every one once."""
 
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
-from mipkd_sr.data.stream import training_batches
+from mipkd_sr.data.stream import samples_an_iteration, training_batches
 from mipkd_sr.engine.checkpoint import write_json
+from mipkd_sr.engine.interrupts import Interrupted, StopRequests
 from mipkd_sr.engine.reporter import Reporter
 from mipkd_sr.engine.seeding import seed_everything
 from mipkd_sr.models.distill_model import DistillModel
 
 
-class Interrupted(Exception):
-    """The run was asked to stop (SIGINT or SIGTERM) and has saved its state.
+class Progress(NamedTuple):
+    """How far a run has come: iterations done, and samples that all ranks together have read."""
 
-    Args:
-        iteration: The last iteration that was done.
-        signal_number: The signal.
-    """
-
-    def __init__(self, iteration: int, signal_number: int) -> None:
-        super().__init__(f'stopped by {signal.Signals(signal_number).name} after iteration {iteration}')
-        self.exit_code = 128 + signal_number
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one has its usual effect."""
-    requests: list[int] = []
-    usual = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: Any) -> None:
-        requests.append(number)
-        signal.signal(number, usual[number])
-
-    for number in usual:
-        signal.signal(number, note)
-    try:
-        yield requests
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+    iteration: int = 0
+    samples: int = 0
 
 
 def train(
-    model: DistillModel, opt: dict[str, Any], train_set: Dataset, val_loaders: Sequence[DataLoader], done: int = 0
+    model: DistillModel,
+    opt: dict[str, Any],
+    train_set: Dataset,
+    val_loaders: Sequence[DataLoader],
+    done: Progress = Progress(),  # noqa: B008  (it cannot be changed)
 ) -> None:
-    """Train ``model`` from iteration ``done`` + 1 to ``train:total_iter``.
+    """Train ``model`` to iteration ``train:total_iter``.
 
     Args:
-        model: The model; resumed already where ``done`` is not 0.
+        model: The model; resumed already where something is done.
         opt: The run's options.
         train_set: The training set.
         val_loaders: Validation sets.
-        done: Iterations that were done before.
+        done: What was done before.
 
     Raises:
         Interrupted: If SIGINT or SIGTERM came. The state after the last whole iteration has been saved.
+        RunError: If the numbers are not finite, or an image cannot be read.
+        OSError: If something cannot be written.
     """
     total_iter, logger_opt, val_opt = opt['train']['total_iter'], opt['logger'], opt.get('val')
-    samples_an_iter = opt['datasets']['train']['batch_size_per_gpu'] * opt['world_size']
-    reporter = Reporter(opt, done + 1)
+    reporter = Reporter(opt, done.iteration + 1)
     waited = in_steps = 0.0
     reported = fetched = time.monotonic()
+    samples = done.samples
     try:
-        with _stop_requests() as requests:
-            for iteration, batch in enumerate(training_batches(train_set, opt, done + 1), done + 1):
+        with StopRequests() as stop:
+            batches = training_batches(train_set, opt, done.iteration + 1, done.samples)
+            for iteration, batch in enumerate(batches, done.iteration + 1):
                 waited += time.monotonic() - fetched
-                epoch = (iteration * samples_an_iter - 1) // len(train_set)  # type: ignore[arg-type]
+                samples += samples_an_iteration(opt)
+                epoch = (samples - 1) // len(train_set)  # type: ignore[arg-type]
                 seed_everything(opt['manual_seed'], opt['rank'], iteration)
                 model.update_learning_rate(iteration, opt['train']['warmup_iter'])
                 model.feed_data(batch)
@@ -84,19 +66,19 @@ def train(
                     share = waited / max(now - reported, 1e-9)
                     reporter.report(epoch, iteration, model.get_current_learning_rate()[0], share, values)
                     waited, reported = 0.0, now
-                last = iteration == total_iter
+                last, stopped_by = iteration == total_iter, stop.agreed()
                 if val_opt and (last or iteration % val_opt['val_freq'] == 0):
                     for val_loader in val_loaders:
                         model.validation(val_loader, iteration, reporter.tb_logger, val_opt['save_img'])
                 # after validation, so that the state holds the record of the best
-                if last or requests or iteration % logger_opt['save_checkpoint_freq'] == 0:
-                    model.save(epoch, iteration)
-                if requests and not last:
-                    raise Interrupted(iteration, requests[0])
+                if last or stopped_by or iteration % logger_opt['save_checkpoint_freq'] == 0:
+                    model.save(epoch, iteration, samples)
+                if stopped_by and not last:
+                    raise Interrupted(iteration, stopped_by)
                 fetched = time.monotonic()
     finally:
         reporter.close()
     model.save(-1, -1)
-    if opt['rank'] == 0 and done < total_iter:
-        timing = {'seconds_per_step': in_steps / (total_iter - done)}
+    if opt['rank'] == 0 and done.iteration < total_iter:
+        timing = {'seconds_per_step': in_steps / (total_iter - done.iteration)}
         write_json(timing, Path(opt['path']['experiments_root'], 'timing.json'))

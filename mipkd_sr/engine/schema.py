@@ -174,6 +174,8 @@ NETWORK_PATHS = {
     ),
 }
 
+TESTED_WEIGHTS = Key('str', 'Which weights of the file: params_ema where it has them, or params.', 'params_ema')
+
 COMMON_KEYS: dict[str, Any] = {
     'name': Key('str', 'Name of the run, and of its folder.', REQUIRED),
     'model_type': Key('str', 'Registered model class.', 'DistillModel'),
@@ -209,6 +211,28 @@ TRAIN = Section(
                 'total_iter': Key('int', 'Optimizer steps to take.', REQUIRED),
                 'warmup_iter': Key('int', 'Steps over which the learning rate rises from 0; -1 for none.', -1),
                 'ema_decay': Key('float', 'Decay of the moving average of the weights; 0 for none.', 0.0),
+                'accumulation_steps': Key(
+                    'int', 'Batches of batch_size_per_gpu whose gradients are averaged for one optimizer step.', 1
+                ),
+                'grad_clip': Key(
+                    'float', 'Greatest norm of the gradient, scaled down to it if larger; 0 for none.', 0.0
+                ),
+                'max_skipped_steps': Key(
+                    'int',
+                    'Steps in a row that are skipped because a loss or gradient is not finite; one more ends the run.',
+                    20,  # under fp16 the scaler alone may need 16, from 2^16 down to 1
+                ),
+                'precision': Key(
+                    'str',
+                    'Arithmetic of the networks: fp32, or mixed with bf16 or (with loss scaling) fp16.',
+                    'fp32',
+                    ('fp32', 'bf16', 'fp16'),
+                ),
+                'tf32': Key(
+                    'bool', "Whether GPUs may round factors to TF32 in fp32 arithmetic; ~: as PyTorch's default."
+                ),
+                'channels_last': Key('bool', 'Whether feature maps are stored with their channels last.', False),
+                'compile': Key('bool', 'Whether to compile the step with torch.compile; needs a C++ compiler.', False),
                 'optim_g': Component(
                     'optimizer', lambda name: _optimizers()[name], lambda: _optimizers(), skip=('params',)
                 ),
@@ -223,6 +247,7 @@ TRAIN = Section(
             {
                 'print_freq': Key('int', 'Steps between log lines.', 100),
                 'save_checkpoint_freq': Key('int', 'Steps between checkpoints.', 5000),
+                'keep_last': Key('int', 'How many checkpoints and training states to keep, the newest; 0 for all.', 0),
                 'use_tb_logger': Key('bool', 'Whether to write TensorBoard logs.', True),
                 'wandb': Section(
                     {
@@ -252,14 +277,12 @@ TEST = Section(
                 {
                     'network': NETWORK,
                     'path': Key('str', 'Checkpoint of its weights; ~ for a network without parameters.'),
-                    'param_key': Key(
-                        'str', 'Which weights: params_ema where the file has them, or params.', 'params_ema'
-                    ),
+                    'param_key': TESTED_WEIGHTS,
                 }
             ),
             optional=True,
         ),
-        'path': Section(NETWORK_PATHS),
+        'path': Section({**NETWORK_PATHS, 'param_key_g': TESTED_WEIGHTS}),
         'val': Section(VAL_KEYS),
         'figure': Section(
             {
@@ -307,6 +330,7 @@ def _check_training(opt: dict[str, Any]) -> None:
     for key in (
         'train:total_iter',
         'datasets:train:batch_size_per_gpu',
+        'train:accumulation_steps',
         'logger:print_freq',
         'logger:save_checkpoint_freq',
     ):
@@ -315,6 +339,10 @@ def _check_training(opt: dict[str, Any]) -> None:
             section = section[name]
         if section[key.split(':')[-1]] < 1:
             raise OptionError(key, 'must be at least 1.')
+    for key in ('train:grad_clip', 'train:max_skipped_steps', 'logger:keep_last'):
+        section, name = key.split(':')
+        if opt[section][name] < 0:
+            raise OptionError(key, 'must not be negative.')
     if 'network_t' in opt and opt['path']['pretrain_network_t'] is None:
         raise OptionError('path:pretrain_network_t', 'is missing: the file of the weights of network_t, the teacher.')
     if 'network_t' not in opt and opt['path']['pretrain_network_t'] is not None:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -20,12 +22,19 @@ from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import ImageObjective, Objective
-from mipkd_sr.distill.step import DistillStep
+from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.engine.checkpoint import load_weights, save_atomically, write_json
+from mipkd_sr.engine.checkpoint import load_weights, numbered_states, save_atomically, write_json
 from mipkd_sr.engine.errors import OptionError, sentence
 from mipkd_sr.engine.evaluate import evaluate, mean_metrics
+from mipkd_sr.engine.finite import SkippedSteps
 from mipkd_sr.engine.schema import SCHEDULERS
+
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+"""Types of the arithmetic in the networks, by their names in option files."""
+
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+"""Optimizers with a fused implementation on GPUs."""
 
 LOSS_NAMES = {'pixel_opt': 'l_pix'}
 """BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""
@@ -45,6 +54,7 @@ class DistillModel(SRModel):
         objectives: The objectives by the name of their option.
         validations: Every validation's means so far: ``iter``, ``dataset``, and each metric.
         step: The module that computes a training step's losses, wrapped for distributed training.
+        skipped_steps: Account of the steps that were skipped because their numbers were not finite.
 
     Args:
         opt: Options, as ``mipkd_sr.engine.options.load_options`` completes them.
@@ -103,12 +113,28 @@ class DistillModel(SRModel):
         self.objectives = self.build_objectives()
         teacher = FrozenTeacher(self.net_t) if self.net_t is not None else None
         step = DistillStep(self.net_g, teacher, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
+        self._use_speed_switches(step)
         self.step = self.model_to_device(step)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_opt['precision'] == 'fp16')
+        self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'])
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
         self.validations: list[dict[str, Any]] = []
         self.setup_optimizers()
         self.setup_schedulers()
+
+    def _use_speed_switches(self, step: DistillStep) -> None:
+        train_opt = self.opt['train']
+        if train_opt['tf32'] is not None:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train_opt['tf32']
+        self.memory_format = torch.channels_last if train_opt['channels_last'] else torch.contiguous_format
+        step.to(memory_format=self.memory_format)
+        if self.net_t is not None:
+            self.net_t.to(memory_format=self.memory_format)
+        if train_opt['compile']:
+            # every part of a body between two positions is compiled apart, and an unrolled loop is a part of its own
+            torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+            step.compile()
 
     def build_objectives(self) -> dict[str, Objective]:
         """Build and attach every objective that ``train`` names."""
@@ -139,9 +165,15 @@ class DistillModel(SRModel):
         return loss.to(self.device)
 
     def setup_optimizers(self) -> None:
-        """One optimizer, of any of torch's types, for the student and what the objectives learn beside it."""
+        """One optimizer, of any of torch's types, for the student and what the objectives learn beside it.
+
+        On a GPU torch's fused implementation is taken where there is one and the options do not say: it is faster, and
+        skips a step without making the CPU wait.
+        """
         arguments = dict(self.opt['train']['optim_g'])
         optimizer = getattr(torch.optim, arguments.pop('type'))
+        if self.device.type == 'cuda' and optimizer in FUSED and not arguments.keys() & {'foreach', 'fused'}:
+            arguments['fused'] = True
         parameters = [parameter for parameter in self.step.parameters() if parameter.requires_grad]
         self.optimizer_g = optimizer(parameters, **arguments)
         self.optimizers = [self.optimizer_g]
@@ -153,29 +185,80 @@ class DistillModel(SRModel):
         self.schedulers = [scheduler(optimizer, **arguments) for optimizer in self.optimizers]
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch: ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1]."""
+        """Take a batch: ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), in [0, 1], and ``lq_path``, file names."""
         self.lq = data['lq'].to(self.device, non_blocking=True)
         if 'gt' in data:
             self.gt = data['gt'].to(self.device, non_blocking=True)
+        self.names = list(data.get('lq_path', ()))
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Take one optimizer step on the batch."""
+        """Take one optimizer step on the batch, or none if a loss or the gradient is not finite.
+
+        With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs.
+        """
+        parts = self.opt['train']['accumulation_steps']
         self.optimizer_g.zero_grad()
-        losses, logs, self.output = self.step(self.lq, self.gt, current_iter)
-        torch.stack(list(losses.values())).sum().backward()
-        self.optimizer_g.step()
+        of_parts: list[dict[str, Tensor]] = []
+        for part, (lq, gt) in enumerate(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True)):
+            with self._gradients_averaged_if(part == parts - 1):
+                losses, self.logs, self.output = self._compute_losses(lq, gt, current_iter, part)
+                total = torch.stack(list(losses.values())).sum() / parts
+                # Times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
+                total = total * (1 + 0 * total.detach())
+                self.scaler.scale(total).backward()
+            of_parts.append({name: loss.detach() for name, loss in losses.items()})
+        self.losses = {name: sum(losses[name] for losses in of_parts) / parts for name in of_parts[0]}
+        self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer())
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
-        self.losses = {name: loss.detach() for name, loss in losses.items()}
-        self.logs = logs
+        if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
+            self.skipped_steps.check()
+
+    def _compute_losses(self, lq: Tensor, gt: Tensor, current_iter: int, part: int) -> StepOutput:
+        precision = PRECISIONS[self.opt['train']['precision']]
+        with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
+            lq, gt = lq.contiguous(memory_format=self.memory_format), gt.contiguous(memory_format=self.memory_format)
+            return self.step(lq, gt, current_iter, part)
+
+    def _gradients_averaged_if(self, wanted: bool) -> AbstractContextManager[None]:
+        """Averaging over ranks costs time, and is needed in the last part of a step alone."""
+        if wanted or not isinstance(self.step, DistributedDataParallel):
+            return nullcontext()
+        return self.step.no_sync()
+
+    def _step_optimizer(self) -> Tensor:
+        """Take the optimizer's step unless the gradient is not finite; returns whether it was skipped, a scalar."""
+        optimizer, clip = self.optimizer_g, self.opt['train']['grad_clip']
+        self.scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        skipped = ~torch.isfinite(norm)
+        if clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        elif getattr(optimizer, '_step_supports_amp_scaling', False):  # torch's fused optimizers skip on the device
+            optimizer.found_inf = skipped.to(torch.float32)
+            optimizer.grad_scale = None
+            optimizer.step()
+        elif not skipped:
+            optimizer.step()
+        return skipped
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the average: ``ema = decay * ema + (1 - decay) * student``."""
-        for average, parameter in zip(self.net_g_ema.parameters(), self.net_g.parameters(), strict=True):
-            average.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
+        averages, parameters = ([p.detach() for p in net.parameters()] for net in (self.net_g_ema, self.net_g))
+        torch._foreach_mul_(averages, decay)
+        torch._foreach_add_(averages, parameters, alpha=1 - decay)
 
     def get_current_log(self) -> OrderedDict[str, float]:
-        """The last step's losses and further values, averaged over ranks. Every rank must ask; it waits for the GPU."""
+        """The last step's losses and further values, averaged over ranks. Every rank must ask; it waits for the GPU.
+
+        Raises:
+            RunError: If too many steps in a row were not finite.
+        """
+        self.skipped_steps.check()
         values = {**self.losses, **self.logs}
         stacked = torch.stack(
             [torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values.values()]
@@ -196,8 +279,11 @@ class DistillModel(SRModel):
             self.output = net(self.lq)
         self.net_g.train(self.is_train)
 
-    def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: Any, save_img: bool) -> None:
-        """Measure the student on a validation set, log the means, and keep the record of the best."""
+    def validation(self, dataloader: DataLoader, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
+        """Measure the student on a validation set, log the means, and keep the record of the best.
+
+        Each rank measures the images of its own ``dataloader``; every rank must call it, and knows all results after.
+        """
         dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]
         val_opt = self.opt['val']
         metrics = val_opt.get('metrics') or {}
@@ -206,7 +292,7 @@ class DistillModel(SRModel):
         def save(name: str, image: Any) -> None:
             imwrite(image, str(folder / name / f'{name}_{current_iter}.png'))
 
-        silent = None if val_opt['pbar'] else True  # None: silent where there is no terminal
+        silent = None if val_opt['pbar'] and self.opt['rank'] == 0 else True  # None: silent where there is no terminal
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
         on_image = save if save_img else None
         rows = evaluate(self.net_for_testing(), bar, metrics, self.device, on_image, self.net_t)
@@ -228,26 +314,50 @@ class DistillModel(SRModel):
             if tb_logger:
                 tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, current_iter)
         get_root_logger().info(f'Validation on {dataset_name}: {", ".join(parts)}')
+        first = next(iter(means))
+        is_first_set = self.validations[0]['dataset'] == dataset_name
+        if is_first_set and best.get(first, {}).get('iter') == current_iter and self.opt['rank'] == 0:
+            save_atomically(self._networks(), Path(self.opt['path']['models'], 'net_g_best.pth'))
 
-    def save(self, epoch: int, current_iter: int) -> None:
-        """Write the student's file and, with it, the training state. Only the first rank writes.
+    def save(self, epoch: int, current_iter: int, samples: int = 0) -> None:
+        """Write the student's file and, after it, the training state, which holds the student too. Rank 0 writes.
+
+        A run goes on from a training state alone, so a write that is cut short between the two costs nothing.
 
         Args:
             epoch: Times that the data set has been gone through.
             current_iter: Step number; -1 writes the student's file alone, as ``net_g_latest.pth``.
+            samples: Samples that all ranks have read.
+
+        Raises:
+            OSError: If a file cannot be written; those that were there before are still there.
+            RunError: If too many steps in a row were not finite.
         """
+        self.skipped_steps.check()
         if self.opt['rank'] != 0:
             return
         label = 'latest' if current_iter == -1 else current_iter
-        networks = {'params': self.net_g.state_dict()}
-        if self.ema_decay > 0:
-            networks['params_ema'] = self.net_g_ema.state_dict()
-        path = self.opt['path']
+        networks, path = self._networks(), self.opt['path']
         save_atomically(networks, Path(path['models'], f'net_g_{label}.pth'))
         write_json(self.validations, Path(path['experiments_root'], 'validations.json'))
         if current_iter != -1:
-            state = {'epoch': epoch, 'iter': current_iter, 'networks': networks, **self._training_state()}
-            save_atomically(state, Path(path['training_states'], f'{current_iter}.state'))
+            state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': networks}
+            save_atomically(state | self._training_state(), Path(path['training_states'], f'{current_iter}.state'))
+            self._remove_old_files()
+
+    def _networks(self) -> dict[str, dict[str, Tensor]]:
+        """The student's file."""
+        networks = {'params': self.net_g.state_dict()}
+        if self.ema_decay > 0:
+            networks['params_ema'] = self.net_g_ema.state_dict()
+        return networks
+
+    def _remove_old_files(self) -> None:
+        """Keep the newest checkpoints and states, as many as ``logger:keep_last`` says, and the best."""
+        states = numbered_states(self.opt['path']['training_states'])
+        for state in states[self.opt['logger']['keep_last'] or len(states) :]:
+            Path(self.opt['path']['models'], f'net_g_{state.stem}.pth').unlink(missing_ok=True)
+            state.unlink()
 
     def _training_state(self) -> dict[str, Any]:
         plain = (bool, int, float, list, tuple)
@@ -259,6 +369,7 @@ class DistillModel(SRModel):
                 {name: value for name, value in scheduler.state_dict().items() if isinstance(value, plain)}
                 for scheduler in self.schedulers
             ],
+            'scaler': self.scaler.state_dict(),
             'best_metric_results': getattr(self, 'best_metric_results', {}),
             'validations': self.validations,
         }
@@ -275,6 +386,7 @@ class DistillModel(SRModel):
                 self.net_g_ema.load_state_dict(resume_state['networks']['params_ema'])
             nn.ModuleDict(self.objectives).load_state_dict(resume_state['objectives'])
             super().resume_training(resume_state)
+            self.scaler.load_state_dict(resume_state['scaler'])
         except (KeyError, RuntimeError, AssertionError) as error:
             reason = ' '.join(str(error).split())[:200]
             raise ValueError(f'the training state is of a run with other options ({reason})') from None

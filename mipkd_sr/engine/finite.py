@@ -1,0 +1,79 @@
+"""When numbers go bad: steps whose loss or gradient is not finite are skipped, and too many of them end the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from basicsr.utils import get_root_logger
+from torch import Tensor
+
+from mipkd_sr.distill.ranks import rank_and_size
+from mipkd_sr.engine.errors import RunError
+
+
+@dataclass(frozen=True)
+class _Step:
+    iteration: int
+    names: Sequence[str]
+    losses: Mapping[str, Tensor]
+    skipped: Tensor
+
+
+class SkippedSteps:
+    """Keeps account of skipped steps without making the device wait in every step.
+
+    Args:
+        limit: Steps that may be skipped in a row; one more ends the run.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._in_a_row = 0
+        self._steps: list[_Step] = []
+
+    def note(self, iteration: int, names: Sequence[str], losses: Mapping[str, Tensor], skipped: Tensor) -> None:
+        """Note a step, without looking at it.
+
+        Args:
+            iteration: Its number.
+            names: Files of its images.
+            losses: Its losses by name, scalars.
+            skipped: Whether it was skipped, a scalar; alike on every rank.
+        """
+        self._steps.append(_Step(iteration, names, losses, skipped))
+
+    def check(self) -> None:
+        """Look at the steps since the last call. Every rank must call it; it waits for the device.
+
+        Raises:
+            RunError: If more than ``limit`` in a row were skipped.
+        """
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        flags = torch.stack([step.skipped for step in steps]).tolist()
+        for step, skipped in zip(steps, flags, strict=True):
+            self._in_a_row = self._in_a_row + 1 if skipped else 0
+            if skipped:
+                text = f'iteration {step.iteration:,} was skipped: {_what_is_wrong(step)}'
+                get_root_logger().warning(text)
+            if self._in_a_row > self.limit:
+                raise RunError(
+                    f'{text}; that is {self._in_a_row} in a row, more than train:max_skipped_steps. The weights are as '
+                    'before them: look at these images, or go on from the last state with a lower learning rate.'
+                )
+
+
+def _what_is_wrong(step: _Step) -> str:
+    """Which losses are not finite on which images, on any rank."""
+    bad = [name for name, value in step.losses.items() if not torch.isfinite(value)]
+    text = f'{" and ".join(bad)} not finite on {", ".join(step.names) or "its images"}' if bad else ''
+    _, size = rank_and_size()
+    texts: list[str | None] = [text]
+    if size > 1:
+        texts = [None] * size
+        torch.distributed.all_gather_object(texts, text)
+    if not any(texts):
+        texts = [f'the gradient is not finite, on {", ".join(step.names) or "its images"}']
+    return '; '.join(text for text in texts if text)

@@ -1,0 +1,78 @@
+"""Being asked to stop: Ctrl-C, or a cluster's SIGTERM before it takes the machine away."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state.
+
+    Args:
+        iteration: The last iteration that was done.
+        signal_number: The signal.
+    """
+
+    def __init__(self, iteration: int, signal_number: int) -> None:
+        super().__init__(f'stopped by {signal.Signals(signal_number).name} after iteration {iteration}')
+        self.exit_code = 128 + signal_number
+
+
+class StopRequests:
+    """Collects SIGINT and SIGTERM instead of dying of them, so that a run can save and stop between two iterations.
+
+    A context manager. A second signal has its usual effect, except under torchrun, which passes on a signal that its
+    processes may have had already, and kills them itself if they take too long.
+    """
+
+    def __init__(self) -> None:
+        self._request = 0
+        self._usual = {number: signal.getsignal(number) for number in SIGNALS}
+        self._shared: tuple[torch.Tensor, Any] | None = None
+        self._group: Any = None
+        if torch.distributed.is_initialized():
+            self._group = torch.distributed.new_group(backend='gloo')  # on the CPU: no GPU has to wait for it
+
+    def __enter__(self) -> 'StopRequests':
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)
+        if self._shared and error is None:
+            self._shared[1].wait()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._request = number
+        if 'TORCHELASTIC_RUN_ID' not in os.environ:
+            signal.signal(number, self._usual[signal.Signals(number)])
+
+    def agreed(self) -> int:
+        """The signal after which to stop now, 0 if there is none; to be asked once an iteration.
+
+        Signals reach the ranks at different moments, but all have to stop after the same iteration, or one would wait
+        for gradients that never come. So they exchange what they know, and act on it an iteration later, by when the
+        exchange has long been over.
+        """
+        if self._group is None:
+            return self._request
+        if self._shared:
+            flag, work = self._shared
+            work.wait()
+            self._shared = None
+            if number := int(flag.item()):
+                return number
+        flag = torch.tensor(self._request)
+        work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
+        self._shared = flag, work
+        return 0
