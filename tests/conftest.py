@@ -1,5 +1,7 @@
 """What the tests share: tiny data, tiny networks, and option files over them."""
 
+import os
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -15,6 +17,7 @@ import yaml
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.distill.ranks import BatchDraws
+from mipkd_sr.engine.checkpoint import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'
@@ -34,6 +37,45 @@ NETWORKS: dict[str, dict[str, Any]] = {
         'upsampler': 'pixelshuffle',
     },
 }
+
+
+METHODS: dict[str, tuple[str, ...]] = {
+    'plain': (),
+    'kd': ('kd',),
+    'mipkd': ('kd', 'mipkd'),
+    'dukd': ('kd', 'dukd'),
+}
+"""The objectives of each method, as ``training_options`` knows them."""
+
+ENVIRONMENT = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+"""Of the processes that tests start."""
+
+
+def launch(processes: int, *arguments: object) -> list[str]:
+    """A torchrun command on this machine's CPUs."""
+    run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    return [*run, *map(str, arguments)]
+
+
+def experiment(folder: Path) -> Path:
+    """The folder of the run of ``training_options`` under the root ``folder``."""
+    return folder / 'experiments' / 'tiny'
+
+
+def state(folder: Path, iteration: int) -> dict[str, Any]:
+    """A training state of that run."""
+    return load_file(experiment(folder) / 'training_states' / f'{iteration}.state')
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +124,7 @@ def training_options(pairs: Path, teacher_file: Path) -> Callable[..., dict[str,
     losses = {
         'kd': {'kd_opt': {'type': 'LogitsKDLoss'}},
         'mipkd': {'mipkd_opt': {'type': 'MiPKDLoss', 'positions': 2, 'ae_until': 0.5}},
+        'dukd': {'dukd_opt': {'type': 'DUKDLoss'}},
     }
 
     def options(*objectives: str, **changes: Any) -> dict[str, Any]:

@@ -2,10 +2,6 @@
 
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,33 +11,16 @@ from basicsr.data import build_dataset
 from basicsr.models.sr_model import SRModel
 
 from mipkd_sr.data.stream import training_batches
-from mipkd_sr.engine.checkpoint import load_file, save_atomically
+from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.engine.options import load_options
 from mipkd_sr.models import build_model
 from mipkd_sr.train import main
 
-from .conftest import ROOT, STUDENT
-
-METHODS = {'plain': (), 'kd': ('kd',), 'mipkd': ('kd', 'mipkd')}
-
-
-def experiment(folder: Path) -> Path:
-    return folder / 'experiments' / 'tiny'
+from .conftest import METHODS, STUDENT, experiment, same
 
 
 def weights(folder: Path, label: object = 'latest', key: str = 'params') -> dict[str, torch.Tensor]:
     return load_file(experiment(folder) / 'models' / f'net_g_{label}.pth')[key]
-
-
-def same(a: object, b: object) -> bool:
-    """Whether two nested states are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 @pytest.mark.parametrize(('batch', 'total'), [(2, 4), (3, 5), (7, 3), (5, 1), (1, 11)])
@@ -131,21 +110,6 @@ def load_first_weights(file: Path) -> dict[str, torch.Tensor]:
     return build_model(opt).net_g.state_dict()
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('workers', [0, 2])
-def test_resuming_is_exact(method, workers, training_options, write_options, tmp_path):
-    opt = training_options(
-        *METHODS[method], train={'ema_decay': 0.9}, datasets={'train': {'num_worker_per_gpu': workers}}
-    )
-    file = write_options(opt)
-    assert main(['-opt', str(file)]) == 0
-    undisturbed = load_file(experiment(tmp_path) / 'training_states' / '4.state')
-    (experiment(tmp_path) / 'training_states' / '4.state').unlink()
-    assert main(['-opt', str(file), '--auto_resume']) == 0
-    assert same(load_file(experiment(tmp_path) / 'training_states' / '4.state'), undisturbed)
-    assert len(list((tmp_path / 'experiments').iterdir())) == 1  # resumed in place, nothing renamed
-
-
 def test_the_same_seed_gives_the_same_student_and_every_method_starts_alike(training_options, write_options, tmp_path):
     files = [write_options(training_options(*objectives), f'{name}.yml') for name, objectives in METHODS.items()]
     first, *others = [load_first_weights(file) for file in files]
@@ -188,95 +152,6 @@ def test_a_state_of_another_run_is_refused(training_options, write_options, tmp_
     wider = write_options(training_options('kd', network_g={'num_feat': 10}))
     assert main(['-opt', str(wider), '--auto_resume']) == 2
     assert '4.state: the training state is of a run with other options' in capsys.readouterr().err
-
-
-def command(*arguments: object, processes: int = 0) -> list[str]:
-    launch = [sys.executable]
-    if processes:
-        launch += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-    return [*launch, str(ROOT / 'mipkd_sr' / 'train.py'), *map(str, arguments)]
-
-
-ENVIRONMENT = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-
-
-@pytest.mark.parametrize('method', METHODS)
-def test_two_processes_train_as_one_with_twice_the_batch(method, training_options, write_options, tmp_path):
-    """Under torchrun with gloo. MiPKD's masks are drawn for each rank, so its grid mask is compared."""
-    opt = training_options(*METHODS[method])
-    if method == 'mipkd':
-        opt['train']['mipkd_opt']['mask'] = 'grid'
-        opt['train']['mipkd_opt']['normalize'] = False  # its mean over the batch is a rank's own
-    opt['train']['optim_g'] = {'type': 'SGD', 'lr': 1e-3}  # Adam turns rounding errors of tiny gradients into steps
-    two = write_options(opt, 'two.yml')
-    done = subprocess.run(
-        command('-opt', two, '--launcher', 'pytorch', processes=2), env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    opt['name'] = 'one'
-    opt['datasets']['train']['batch_size_per_gpu'] = 4
-    assert main(['-opt', str(write_options(opt, 'one.yml'))]) == 0
-    one = load_file(tmp_path / 'experiments' / 'one' / 'models' / 'net_g_latest.pth')['params']
-    first = load_first_weights(write_options(opt, 'one.yml'))
-    for name, value in weights(tmp_path).items():
-        assert torch.allclose(value, one[name], rtol=0, atol=1e-5), name
-    assert any(not torch.equal(value, first[name]) for name, value in one.items())
-
-
-def test_every_objective_at_once_under_two_processes(training_options, write_options, tmp_path):
-    more = {
-        'rkd_opt': {'type': 'RKDLoss'},
-        'at_opt': {'type': 'ATLoss', 'positions': 2},
-        'fitnet_opt': {'type': 'FitNetLoss', 'positions': 2},
-        'fakd_opt': {'type': 'FAKDLoss', 'positions': 2},
-        'crosskd_opt': {'type': 'CrossKDLoss'},
-        'dukd_opt': {'type': 'DUKDLoss'},
-        'augmentation_opt': {'type': 'AugmentationLoss'},
-    }
-    file = write_options(training_options('kd', 'mipkd', train={**more, 'total_iter': 3}))
-    done = subprocess.run(
-        command('-opt', file, '--launcher', 'pytorch', processes=2), env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert load_file(experiment(tmp_path) / 'training_states' / '3.state')['iter'] == 3
-    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
-    for name in ('l_rkd_d', 'l_at', 'l_fitnet', 'l_fakd', 'l_cross', 'l_zoom_in', 'l_zoom_out', 'l_aug', 'l_feat'):
-        assert f'{name}: ' in done.stderr
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options, tmp_path):
-    opt = training_options(train={'total_iter': 100_000}, logger={'save_checkpoint_freq': 100_000, 'print_freq': 1})
-    opt.pop('val')
-    file = write_options(opt)
-    process = subprocess.Popen(command('-opt', file), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    while 'iter 5/' not in process.stderr.readline():
-        time.sleep(0.001)
-    process.send_signal(number)
-    assert process.wait(60) == 128 + number
-    process.stderr.close()
-    (state_file,) = (experiment(tmp_path) / 'training_states').iterdir()
-    done = load_file(state_file)['iter']
-    assert 5 <= done < 100_000
-    opt['train']['total_iter'] = done + 2
-    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
-    assert (experiment(tmp_path) / 'training_states' / f'{done + 2}.state').is_file()
-
-
-def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
-    file = tmp_path / 'net.pth'
-    save_atomically({'a': 1}, file)
-
-    def fail(content: object, stream: object) -> None:
-        stream.write(b'half')
-        raise OSError('No space left on device')
-
-    monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(OSError, match='No space'):
-        save_atomically({'a': 2}, file)
-    assert load_file(file) == {'a': 1}
-    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_pickled_code_is_refused(tmp_path):

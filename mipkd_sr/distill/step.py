@@ -89,11 +89,12 @@ class DistillStep(nn.Module):
             rng = torch.Generator().manual_seed(self._seed(name, iteration))
             state = StepState(lq, gt, student, teacher, iteration / self.total_iter, rng, draws[name], logs)
             losses.update(objective(state))
-        if parameters := list(self.objectives.parameters()):
-            # A branch that a step did not take leaves parameters without gradient, which DistributedDataParallel does
-            # not allow. With this term their gradient is zero, on one process as on many.
-            name = next(iter(losses))
-            losses[name] = losses[name] + 0 * sum(parameter.sum() for parameter in parameters)
+        # A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
+        # gradient, which DistributedDataParallel does not allow. With this term their gradient is zero, on one process
+        # as on many.
+        name = next(iter(losses))
+        unused = student['lq'].sr.sum() + sum(parameter.sum() for parameter in self.objectives.parameters())
+        losses[name] = losses[name] + 0 * unused
         return StepOutput(losses, logs, student['lq'].sr)
 
     def _seed(self, name: str, *numbers: int) -> int:

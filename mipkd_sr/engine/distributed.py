@@ -41,8 +41,21 @@ def start(launcher: str, opt: dict[str, Any]) -> None:
         )
     if opt['num_gpu']:
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
-    torch.distributed.init_process_group(opt['dist_params']['backend'] if opt['num_gpu'] else 'gloo')
+    _join(opt['dist_params']['backend'] if opt['num_gpu'] else 'gloo')
     opt['rank'], opt['world_size'] = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _join(backend: str) -> None:
+    """Join the other processes through the store that ``MASTER_ADDR`` and ``MASTER_PORT`` name.
+
+    When torchrun starts processes again after a failure, its store still has the addresses of those before, and gloo
+    would connect to them. So on one node each start has its own part of the store. (On several nodes the counts of
+    restarts can differ; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun open a new store.)
+    """
+    store, rank, size = next(iter(torch.distributed.rendezvous('env://')))
+    if os.environ.get('GROUP_WORLD_SIZE') == '1':
+        store = torch.distributed.PrefixStore(f'start_{os.environ["TORCHELASTIC_RESTART_COUNT"]}', store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _take_slurm_variables(opt: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import adapter
 from mipkd_sr.distill.objective import StepState
+from mipkd_sr.distill.ranks import mean_over_ranks
 
 
 @LOSS_REGISTRY.register()
@@ -40,7 +41,7 @@ class FitNetLoss(FeatureObjective):
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
         losses = [
-            F.mse_loss(regressor(feature_s), feature_t) / feature_t.square().mean()
+            F.mse_loss(regressor(feature_s), feature_t) / mean_over_ranks(feature_t.square().mean())
             for regressor, (feature_s, feature_t) in zip(self.regressors, self.features(state), strict=True)
         ]
         return {'l_fitnet': self.loss_weight * torch.stack(losses).sum()}

@@ -1,0 +1,289 @@
+"""Stopping, killing and going on: nothing is lost, and the result is that of an undisturbed run."""
+
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mipkd_sr.engine.checkpoint import load_file, numbered_states, save_atomically
+from mipkd_sr.train import main
+
+from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, state
+
+TRAIN = str(ROOT / 'mipkd_sr' / 'train.py')
+
+
+def logged_losses(folder: Path) -> dict[int, str]:
+    """What the newest log of the run says of each iteration: learning rate and losses."""
+    newest = max(experiment(folder).glob('train_*.log'), key=lambda file: file.stat().st_mtime_ns)
+    lines = re.findall(r'iter (\d+)/\d+, (lr [^,]+), .*?(l_pix: .*)', newest.read_text())
+    return {int(iteration): f'{lr} {losses}' for iteration, lr, losses in lines}
+
+
+def take_back_to_the_middle(folder: Path) -> tuple[dict, dict[int, str]]:
+    """Remove the last of the states 2 and 4; returns it and the losses logged after the first."""
+    last, losses = state(folder, 4), logged_losses(folder)
+    (experiment(folder) / 'training_states' / '4.state').unlink()
+    for file in experiment(folder).glob('*.log'):
+        file.unlink()
+    return last, {iteration: text for iteration, text in losses.items() if iteration > 2}
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('workers', [0, 4])
+@pytest.mark.filterwarnings('ignore:This DataLoader will create:UserWarning')  # fewer cores than workers
+def test_resuming_is_exact(method, workers, training_options, write_options, tmp_path):
+    opt = training_options(
+        *METHODS[method], train={'ema_decay': 0.9}, datasets={'train': {'num_worker_per_gpu': workers}}
+    )
+    file = write_options(opt)
+    assert main(['-opt', str(file)]) == 0
+    undisturbed, losses = take_back_to_the_middle(tmp_path)
+    assert undisturbed['best_metric_results']['waves-val']['psnr']['iter'] in (2, 4)
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    assert same(state(tmp_path, 4), undisturbed)
+    assert logged_losses(tmp_path) == losses != {}
+    assert len(list((tmp_path / 'experiments').iterdir())) == 1  # resumed in place, nothing renamed
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_resuming_two_processes_is_exact(method, training_options, write_options, tmp_path):
+    opt = training_options(
+        *METHODS[method],
+        train={'ema_decay': 0.9},
+        datasets={'train': {'num_worker_per_gpu': 4 if method == 'mipkd' else 0}},
+    )
+    file = write_options(opt)
+    command = launch(2, '-m', 'mipkd_sr.train', '-opt', file, '--launcher', 'pytorch')
+    for resume in ([], ['--auto_resume']):
+        done = subprocess.run([*command, *resume], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if not resume:
+            undisturbed, losses = take_back_to_the_middle(tmp_path)
+    assert same(state(tmp_path, 4), undisturbed)
+    assert logged_losses(tmp_path) == losses != {}
+
+
+def test_another_number_of_processes_reads_on_where_the_first_stopped(training_options, write_options, tmp_path):
+    """Five images, two a batch: after two iterations the epoch goes on with its fifth."""
+    opt = training_options(train={'total_iter': 2})
+    assert main(['-opt', str(write_options(opt))]) == 0
+    assert state(tmp_path, 2)['samples'] == 4
+    opt['train']['total_iter'] = 4
+    opt['datasets']['train']['batch_size_per_gpu'] = 3
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
+    assert state(tmp_path, 4)['samples'] == 10
+
+
+KILL_RUNS = """
+import multiprocessing, os, random, signal, sys
+import torch
+from mipkd_sr.engine.checkpoint import numbered_states
+from mipkd_sr.train import main
+
+torch.set_num_threads(1)  # sums in another order on another number of threads
+file, root, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+def start(root, total):
+    arguments = ['-opt', file, '--auto_resume', '--root', root, '--force_yml', f'train:total_iter={total}']
+    process = multiprocessing.get_context('fork').Process(target=lambda: sys.exit(main(arguments)))
+    process.start()
+    return process
+
+rng = random.Random(11)
+for number in range(kills):
+    process = start(root + '/killed', 10**6)
+    process.join(rng.uniform(0.1, 0.7))
+    assert process.exitcode is None, 'the run ended by itself'
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+total = int(numbered_states(root + '/killed/experiments/tiny/training_states')[0].stem) + 20
+for name in ('killed', 'undisturbed'):
+    process = start(root + '/' + name, total)
+    process.join()
+    assert process.exitcode == 0
+print(total)
+"""
+
+
+def test_a_run_killed_at_thirty_random_moments_ends_as_an_undisturbed_one(training_options, write_options, tmp_path):
+    """It saves in every second iteration, so that many of the kills fall into a write."""
+    opt = training_options(
+        'kd',
+        'mipkd',
+        train={'ema_decay': 0.9, 'mipkd_opt': {'ae_weight': 0}},  # the one loss that depends on the total
+        val={'val_freq': 100},
+        logger={'save_checkpoint_freq': 2, 'keep_last': 3, 'print_freq': 50},
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', KILL_RUNS, str(write_options(opt)), str(tmp_path), '30'],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    total = int(done.stdout.splitlines()[-1])
+    assert total > 100
+    assert same(state(tmp_path / 'killed', total), state(tmp_path / 'undisturbed', total))
+    assert not list((tmp_path / 'killed').rglob('.*.part'))
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize('damage', [truncate, flip_a_bit, lambda file: file.write_bytes(b'')])
+def test_a_damaged_state_is_passed_over_for_the_one_before(damage, training_options, write_options, tmp_path, capsys):
+    file = write_options(training_options('kd'))
+    assert main(['-opt', str(file)]) == 0
+    undisturbed = state(tmp_path, 4)
+    damage(experiment(tmp_path) / 'training_states' / '4.state')
+    capsys.readouterr()
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    assert '4.state is not a checkpoint' in (said := capsys.readouterr().err)
+    assert 'going back to the training state before it' in said
+    assert same(state(tmp_path, 4), undisturbed)
+
+
+def test_a_named_state_that_is_damaged_is_an_error(training_options, write_options, tmp_path, capsys):
+    (tmp_path / 'mine.state').write_bytes(b'PK')
+    file = write_options(training_options(path={'resume_state': str(tmp_path / 'mine.state')}))
+    assert main(['-opt', str(file)]) == 2
+    assert 'path:resume_state: ' in (error := capsys.readouterr().err)
+    assert 'mine.state' in error
+    assert not experiment(tmp_path).exists()
+
+
+def test_the_last_and_the_best_are_kept(training_options, write_options, tmp_path):
+    opt = training_options(train={'total_iter': 8, 'optim_g': {'lr': 0.05}}, logger={'keep_last': 2})
+    assert main(['-opt', str(write_options(opt))]) == 0
+    folder = experiment(tmp_path)
+    assert [file.stem for file in numbered_states(folder / 'training_states')] == ['8', '6']
+    assert {file.name for file in (folder / 'models').iterdir()} == {
+        'net_g_6.pth',
+        'net_g_8.pth',
+        'net_g_best.pth',
+        'net_g_latest.pth',
+    }
+    validations = json.loads((folder / 'validations.json').read_text())
+    best = max(validations, key=lambda entry: entry['psnr'])['iter']
+    record = state(tmp_path, 8)['best_metric_results']['waves-val']['psnr']
+    assert record['iter'] == best
+    if (checkpoint := folder / 'models' / f'net_g_{best}.pth').exists():
+        assert same(load_file(folder / 'models' / 'net_g_best.pth'), load_file(checkpoint))
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    file = tmp_path / 'net.pth'
+    save_atomically({'a': 1}, file)
+    monkeypatch.setattr('os.fsync', lambda number: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(OSError, match='No space') as caught:
+        save_atomically({'a': 2}, file)
+    assert caught.value.filename == str(file)
+    assert load_file(file) == {'a': 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_ends_the_run_in_one_sentence_and_keeps_the_last_state(training_options, write_options, tmp_path):
+    """The limit on a file's size stands in for the disk's: the write fails half-way in the same place."""
+    file = write_options(training_options('kd'))
+    assert main(['-opt', str(file)]) == 0
+    undisturbed = state(tmp_path, 4)
+    (experiment(tmp_path) / 'training_states' / '4.state').unlink()
+    before = sorted((experiment(tmp_path) / 'training_states').iterdir())
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    done = subprocess.run(
+        [sys.executable, TRAIN, '-opt', str(file), '--auto_resume'],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+    )
+    assert done.returncode == 4
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith('error: '))
+    assert '4.state: File too large; put it right, and go on with --auto_resume.' in error
+    assert sorted((experiment(tmp_path) / 'training_states').iterdir()) == before
+    assert not list(experiment(tmp_path).rglob('.*.part'))
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    assert same(state(tmp_path, 4), undisturbed)
+
+
+def wait_for_iteration(process: subprocess.Popen, number: int) -> None:
+    assert process.stderr
+    for line in process.stderr:
+        if f'iter {number}/' in line:
+            return
+    pytest.fail('the run ended before that iteration')
+
+
+def endless(training_options, *objectives):
+    opt = training_options(
+        *objectives, train={'total_iter': 100_000}, logger={'save_checkpoint_freq': 100_000, 'print_freq': 1}
+    )
+    opt.pop('val')
+    return opt
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options, tmp_path):
+    opt = endless(training_options)
+    command = [sys.executable, TRAIN, '-opt', str(write_options(opt))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for_iteration(process, 5)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    (state_file,) = numbered_states(experiment(tmp_path) / 'training_states')
+    done = int(state_file.stem)
+    assert 5 <= done < 100_000
+    opt['train']['total_iter'] = done + 2
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
+    assert state(tmp_path, done + 2)['iter'] == done + 2
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_processes_under_torchrun_stop_after_the_same_iteration(number, training_options, write_options, tmp_path):
+    opt = endless(training_options, 'kd')
+    command = launch(2, TRAIN, '-opt', write_options(opt), '--launcher', 'pytorch')
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for_iteration(process, 5)
+    process.send_signal(number)  # torchrun passes it on
+    said, _ = process.communicate(timeout=60)
+    (state_file,) = numbered_states(experiment(tmp_path) / 'training_states')
+    name = signal.Signals(number).name
+    stops = re.findall(rf'stopped by {name} after iteration (\d+)', said)
+    assert stops == [state_file.stem] * 2
+
+
+def test_a_failed_process_is_started_again_by_torchrun_and_goes_on(training_options, write_options, tmp_path):
+    opt = training_options('kd', train={'total_iter': 400}, logger={'save_checkpoint_freq': 5, 'print_freq': 5})
+    opt.pop('val')
+    undisturbed = tmp_path / 'undisturbed'
+    command = launch(2, TRAIN, '-opt', write_options(opt), '--launcher', 'pytorch')
+    done = subprocess.run([*command, '--root', str(undisturbed)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    command = [command[0], *command[1:3], '--max-restarts=1', *command[3:]]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for_iteration(process, 30)
+    workers = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True, check=True)
+    subprocess.run(['kill', '-KILL', workers.stdout.split()[-1]], check=True)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert 'Going on from' in said
+    assert same(state(tmp_path, 400), state(undisturbed, 400))
+    assert len(list((tmp_path / 'experiments').iterdir())) == 1
