@@ -1,26 +1,29 @@
 """Several processes: the same gradients, the same table, stops and restarts."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from .conftest import ROOT
-from .gradients import all_gradients
+from mipkd_sr.engine import distributed
+from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.train import main
 
-ENVIRONMENT = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+from .conftest import ENVIRONMENT, ROOT, experiment, launch, state
+from .gradients import all_gradients
 
 
 @pytest.fixture(scope='module')
 def both_gradients(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     """Every case's gradients on one process, and on two with half the batch each."""
     file = tmp_path_factory.mktemp('gradients') / 'two.pth'
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    done = subprocess.run(
-        [*launch, '-m', 'tests.gradients', str(file)], env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT
-    )
+    command = launch(2, '-m', 'tests.gradients', file)
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return all_gradients(), torch.load(file, weights_only=True)
 
@@ -36,3 +39,113 @@ def test_two_processes_have_the_gradient_of_one_with_twice_the_batch(both_gradie
         for name, value in expected.items():
             size = max(value.abs().max().item(), 1e-6 * largest)  # a bias that a loss does not feel has rounding errors
             assert (two[case][name] - value).abs().max().item() < 1e-6 * size, (case, name)
+
+
+def train_on_two(file: Path) -> str:
+    """Train under torchrun on two processes; returns what was said."""
+    command = launch(2, '-m', 'mipkd_sr.train', '-opt', file, '--launcher', 'pytorch')
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(training_options, write_options, tmp_path):
+    opt = training_options('kd', 'mipkd', 'dukd')
+    opt['train']['optim_g'] = {'type': 'SGD', 'lr': 1e-3}  # Adam turns rounding errors of tiny gradients into steps
+    train_on_two(write_options(opt, 'two.yml'))
+    opt['name'] = 'one'
+    opt['datasets']['train']['batch_size_per_gpu'] = 4
+    assert main(['-opt', str(write_options(opt, 'one.yml'))]) == 0
+    one = load_file(tmp_path / 'experiments' / 'one' / 'training_states' / '4.state')
+    two = state(tmp_path, 4)
+    start = state(tmp_path, 2)['networks']['params']
+    for part in ('networks', 'objectives'):
+        values, others = (found['networks']['params'] if part == 'networks' else found[part] for found in (one, two))
+        for name, value in values.items():
+            assert torch.allclose(value, others[name], rtol=0, atol=1e-6), name
+    assert any(not torch.equal(value, start[name]) for name, value in two['networks']['params'].items())
+    assert one['samples'] == two['samples'] == 16
+
+
+def test_validation_shared_between_processes_gives_the_same_table(training_options, write_options, tmp_path):
+    """Five images on two processes; the learning rate is 0, so that the networks are the same to the last bit."""
+    metrics = {'ssim': {'type': 'calculate_ssim', 'crop_border': 2, 'test_y_channel': True}}
+    opt = training_options(
+        'kd', train={'total_iter': 2, 'optim_g': {'lr': 0.0}}, val={'metrics': metrics, 'save_img': True}
+    )
+    train_on_two(write_options(opt, 'two.yml'))
+    opt['name'] = 'one'
+    assert main(['-opt', str(write_options(opt, 'one.yml'))]) == 0
+    one, two = (
+        json.loads((tmp_path / 'experiments' / name / 'validations.json').read_text()) for name in ('one', 'tiny')
+    )
+    assert one == two
+    assert set(one[0]) == {'iter', 'dataset', 'psnr', 'ssim', 'psnr_to_teacher'}
+    assert len(list((experiment(tmp_path) / 'visualization').glob('*/*.png'))) == 5
+
+
+def test_every_objective_at_once_under_two_processes(training_options, write_options, tmp_path):
+    more = {
+        'rkd_opt': {'type': 'RKDLoss'},
+        'at_opt': {'type': 'ATLoss', 'positions': 2},
+        'fitnet_opt': {'type': 'FitNetLoss', 'positions': 2},
+        'fakd_opt': {'type': 'FAKDLoss', 'positions': 2},
+        'crosskd_opt': {'type': 'CrossKDLoss'},
+        'augmentation_opt': {'type': 'AugmentationLoss'},
+        'accumulation_steps': 2,
+        'total_iter': 3,
+    }
+    said = train_on_two(write_options(training_options('kd', 'mipkd', 'dukd', train=more)))
+    assert state(tmp_path, 3)['iter'] == 3
+    assert all(torch.isfinite(value).all() for value in state(tmp_path, 3)['networks']['params'].values())
+    for name in ('l_rkd_d', 'l_at', 'l_fitnet', 'l_fakd', 'l_cross', 'l_zoom_in', 'l_zoom_out', 'l_aug', 'l_feat'):
+        assert f'{name}: ' in said
+
+
+def test_slurms_variables_are_taken(training_options, write_options, tmp_path, monkeypatch):
+    """As srun would start it; a script stands in for Slurm's scontrol."""
+    (tmp_path / 'scontrol').write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostname node[1-2]" ] && echo localhost\n')
+    (tmp_path / 'scontrol').chmod(0o755)
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    opt = training_options('kd', dist_params={'port': port}, train={'total_iter': 2})
+    command = [sys.executable, '-m', 'mipkd_sr.train', '-opt', str(write_options(opt)), '--launcher', 'slurm']
+    processes = []
+    for rank in (0, 1):
+        slurm = {'SLURM_PROCID': str(rank), 'SLURM_LOCALID': '0', 'SLURM_NTASKS': '2', 'SLURM_NODELIST': 'node[1-2]'}
+        path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+        environment = ENVIRONMENT | slurm | path
+        processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert '2 process(es) on cpu' in said[0]
+    assert state(tmp_path, 2)['samples'] == 8
+
+
+def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setattr(torch.cuda, 'set_device', taken.append)
+    monkeypatch.setattr(distributed, '_join', lambda backend: taken.append(backend))
+    monkeypatch.setattr(torch.distributed, 'get_rank', lambda: 6)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 8)
+    for name, value in {'RANK': '6', 'LOCAL_RANK': '2', 'WORLD_SIZE': '8'}.items():
+        monkeypatch.setenv(name, value)
+    opt = {'num_gpu': 'auto', 'dist_params': {'backend': 'nccl'}}
+    distributed.start('pytorch', opt)
+    assert taken == [2, 'nccl']
+    assert (opt['num_gpu'], opt['rank'], opt['world_size'], opt['dist']) == (1, 6, 8, True)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
+def test_two_gpus_train_as_one_with_twice_the_batch(training_options, write_options, tmp_path):
+    opt = training_options('kd', 'mipkd', 'dukd', num_gpu='auto', train={'tf32': False})
+    opt['train']['optim_g'] = {'type': 'SGD', 'lr': 1e-3}
+    train_on_two(write_options(opt, 'two.yml'))
+    opt['name'] = 'one'
+    opt['datasets']['train']['batch_size_per_gpu'] = 4
+    assert main(['-opt', str(write_options(opt, 'one.yml'))]) == 0
+    one = load_file(tmp_path / 'experiments' / 'one' / 'models' / 'net_g_latest.pth')['params']
+    for name, value in state(tmp_path, 4)['networks']['params'].items():
+        assert torch.allclose(value, one[name], rtol=0, atol=1e-5), name

@@ -105,6 +105,24 @@ def is_staged(net: nn.Module | None) -> TypeGuard[Any]:
     return all(hasattr(net, name) for name in ('head', 'body', 'tail', 'depth'))
 
 
+def compile_stages(net: nn.Module) -> None:
+    """Compile head, body and tail of ``net`` with torch.compile, each by itself, as they are called in any combination.
+
+    A network without stages is compiled as a whole. Its parameters keep their names.
+    """
+    # each part of a body between two distillation positions is compiled for itself
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    if not is_staged(net):
+        net.compile()
+        return
+    for name in ('head', 'body', 'tail'):
+        stage = getattr(net, name)
+        if isinstance(stage, nn.Module):
+            stage.compile()
+        else:
+            setattr(net, name, torch.compile(stage))
+
+
 def walk_body(
     net: StagedNetwork, feature: Tensor, context: Context, indices: Iterable[int]
 ) -> Iterator[tuple[int, Tensor]]:

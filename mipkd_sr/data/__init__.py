@@ -23,6 +23,9 @@ def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
         dataset = build_basicsr_dataset(opt['datasets'][phase])
     except (AssertionError, ValueError, OSError) as error:
         raise OptionError(f'datasets:{phase}', sentence(error)) from error
+    paths = getattr(dataset, 'paths', None)
+    if isinstance(paths, list):  # BasicSR takes them as the file system gives them, in another order on each machine
+        paths.sort(key=lambda path: path['gt_path'] if isinstance(path, dict) else path)
     if not len(dataset):
         raise OptionError(f'datasets:{phase}', 'holds no image.')
     return dataset

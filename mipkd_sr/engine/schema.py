@@ -232,7 +232,7 @@ TRAIN = Section(
                     'bool', "Whether GPUs may round factors to TF32 in fp32 arithmetic; ~: as PyTorch's default."
                 ),
                 'channels_last': Key('bool', 'Whether feature maps are stored with their channels last.', False),
-                'compile': Key('bool', 'Whether to compile the step with torch.compile; needs a C++ compiler.', False),
+                'compile': Key('bool', 'Whether torch.compile compiles the networks; needs a C++ compiler.', False),
                 'optim_g': Component(
                     'optimizer', lambda name: _optimizers()[name], lambda: _optimizers(), skip=('params',)
                 ),

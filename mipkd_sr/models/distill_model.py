@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
+from mipkd_sr.archs.staged import compile_stages
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
@@ -132,9 +133,9 @@ class DistillModel(SRModel):
         if self.net_t is not None:
             self.net_t.to(memory_format=self.memory_format)
         if train_opt['compile']:
-            # every part of a body between two positions is compiled apart, and an unrolled loop is a part of its own
-            torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-            step.compile()
+            compile_stages(self.net_g)
+            if self.net_t is not None:
+                compile_stages(self.net_t)
 
     def build_objectives(self) -> dict[str, Objective]:
         """Build and attach every objective that ``train`` names."""
@@ -295,7 +296,8 @@ class DistillModel(SRModel):
         silent = None if val_opt['pbar'] and self.opt['rank'] == 0 else True  # None: silent where there is no terminal
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
         on_image = save if save_img else None
-        rows = evaluate(self.net_for_testing(), bar, metrics, self.device, on_image, self.net_t)
+        with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
+            rows = evaluate(self.net_for_testing(), bar, metrics, self.device, on_image, self.net_t)
         if metrics:
             self._note_validation(dataset_name, current_iter, mean_metrics(rows), tb_logger)
 
