@@ -21,7 +21,7 @@ from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_file, numbered_states, remove_parts
-from mipkd_sr.engine.cli import EXIT_CANNOT_GO_ON, explain_os_error, fail, parse_arguments, set_aside
+from mipkd_sr.engine.cli import EXIT_CANNOT_GO_ON, explain_os_error, fail, last_sentence, parse_arguments, set_aside
 from mipkd_sr.engine.dry_run import count_parameters, describe_training
 from mipkd_sr.engine.errors import OptionError, RunError
 from mipkd_sr.engine.interrupts import Interrupted
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OptionError as error:
         return fail(options.explain(error) if options else str(error))
     except RunError as error:
-        return fail(str(error), EXIT_CANNOT_GO_ON)
+        return fail(last_sentence(error), EXIT_CANNOT_GO_ON)
     except OSError as error:
         return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
     except Interrupted as stop:

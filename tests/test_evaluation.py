@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.imresize import imresize
+from mipkd_sr.engine.errors import RunError
 from mipkd_sr.engine.evaluate import evaluate
 from mipkd_sr.engine.figures import comparison_figure
 from mipkd_sr.engine.report import markdown_table
@@ -116,7 +117,7 @@ def test_output_that_is_not_finite_is_never_turned_into_an_image(pairs):
     net = build_network(STUDENT)
     torch.nn.init.constant_(net.conv_last.bias, float('nan'))
     batch = {'lq': torch.rand(1, 3, 8, 8), 'lq_path': ['a/b.png']}
-    with pytest.raises(ValueError, match=r'a/b\.png is not finite'):
+    with pytest.raises(RunError, match=r'a/b\.png is not finite'):
         evaluate(net, [batch], {}, torch.device('cpu'))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.archs import build_network as build_with_basicsr
-from basicsr.data import build_dataset
 from basicsr.models.sr_model import SRModel
 
+from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import training_batches
 from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.engine.options import load_options
@@ -92,7 +92,7 @@ def test_plain_training_is_basicsrs_to_the_last_bit(kind, training_options, writ
     theirs.net_g.load_state_dict(start)
     theirs.model_ema(0)
     assert ours.net_g.state_dict().keys() == start.keys()
-    for iteration, batch in enumerate(training_batches(build_dataset(opt['datasets']['train']), opt, 1), 1):
+    for iteration, batch in enumerate(training_batches(build_dataset(opt, 'train'), opt, 1), 1):
         theirs.update_learning_rate(iteration, warmup_iter=2)
         theirs.feed_data(batch)
         theirs.optimize_parameters(iteration)

@@ -5,7 +5,11 @@ from typing import Any
 from basicsr.data import build_dataset as build_basicsr_dataset
 from torch.utils.data import Dataset
 
+from mipkd_sr.data.scan import scan
 from mipkd_sr.engine.errors import OptionError, sentence
+
+SCANNED = ('PairedImageDataset', 'PairedPatchDataset', 'SingleImageDataset')
+"""Data sets whose files are looked at before a run."""
 
 
 def lq_patch_size(opt: dict[str, Any]) -> int:
@@ -16,11 +20,17 @@ def lq_patch_size(opt: dict[str, Any]) -> int:
 def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 
+    Its files are looked at first, by the first process, unless its ``scan`` is false; see ``mipkd_sr.data.scan``.
+
     Raises:
         OptionError: If it cannot be used: LR and HR images that do not match, no image at all.
     """
+    dataset_opt = opt['datasets'][phase]
+    on_disk = dataset_opt['type'] in SCANNED and dataset_opt['io_backend'].get('type', 'disk') == 'disk'
+    if dataset_opt['scan'] and on_disk and opt.get('rank', 0) == 0:
+        scan(dataset_opt, f'datasets:{phase}')
     try:
-        dataset = build_basicsr_dataset(opt['datasets'][phase])
+        dataset = build_basicsr_dataset(dataset_opt)
     except (AssertionError, ValueError, OSError) as error:
         raise OptionError(f'datasets:{phase}', sentence(error)) from error
     paths = getattr(dataset, 'paths', None)

@@ -14,7 +14,36 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mipkd_sr.distill.ranks import rank_and_size
+from mipkd_sr.engine.errors import RunError, sentence
 from mipkd_sr.engine.seeding import mix_seed, seed_everything
+
+
+class NamedErrors(Dataset):
+    """A data set whose errors say which files they are about.
+
+    Args:
+        dataset: A BasicSR data set.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.opt = getattr(dataset, 'opt', {})
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample.
+
+        Raises:
+            RunError: If it cannot be read. The message names its files.
+        """
+        try:
+            return self.dataset[index]
+        except Exception as error:  # whatever a decoder, a file system or a user's class raises
+            entry = getattr(self.dataset, 'paths', {index: f'sample {index}'})[index]
+            files = entry.values() if isinstance(entry, dict) else [entry]
+            raise RunError(f'{" or ".join(map(str, files))} cannot be read: {sentence(error)}') from None
 
 
 class SeededDataset(Dataset):
@@ -26,7 +55,7 @@ class SeededDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
-        self.dataset = dataset
+        self.dataset = NamedErrors(dataset)
         self.seed = seed
 
     def __getitem__(self, place: tuple[int, int]) -> Any:
@@ -138,4 +167,5 @@ def training_batches(
 def single_images(dataset: Dataset) -> DataLoader:
     """This rank's share of a validation or test set, an image at a time: every world-size-th, from its own number."""
     rank, size = rank_and_size()
-    return DataLoader(dataset, batch_size=1, sampler=range(rank, len(dataset), size))  # type: ignore[arg-type]
+    named = NamedErrors(dataset)
+    return DataLoader(named, batch_size=1, sampler=range(rank, len(named), size))

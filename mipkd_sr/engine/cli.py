@@ -9,7 +9,7 @@ from pathlib import Path
 
 from basicsr.utils import get_time_str
 
-from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.errors import OptionError, RunError
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
@@ -62,6 +62,11 @@ def explain_os_error(error: OSError) -> str:
         errno.EROFS: 'make it writable',
     }.get(error.errno or 0, 'put it right, and go on with --auto_resume')
     return f'{where}{error.strerror or error}; {advice}.'
+
+
+def last_sentence(error: RunError) -> str:
+    """A RunError's own sentence; one from a process that reads data comes with that process's traceback before it."""
+    return str(error).strip().splitlines()[-1].rpartition('RunError: ')[2]
 
 
 def set_aside(folder: Path) -> None:

@@ -127,6 +127,7 @@ DATASET_KEYS = {
     'dataroot_gt': Key('str', 'Folder (or lmdb) of HR images.'),
     'dataroot_lq': Key('str', 'Folder (or lmdb) of LR images.'),
     'meta_info_file': Key('str', 'Text file with the names of the images to use; every image of the folder if ~.'),
+    'scan': Key('bool', 'Whether to look at every file before a run; see mipkd_sr.data.scan.', True),
     'filename_tmpl': Key('str', "From an HR image's name to its LR image's, such as '{}x4'.", '{}'),
     'io_backend': Section(
         {'type': Key('str', 'Where images are stored.', 'disk', ('disk', 'lmdb', 'memcached'))},

@@ -1,0 +1,224 @@
+"""Data, folders and checkpoints that cannot be used: one sentence that names the file, and nothing written."""
+
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.data.scan import image_info
+from mipkd_sr.train import main
+
+from .conftest import TEACHER, experiment, smooth_image
+
+
+@pytest.fixture
+def own_pairs(tmp_path: Path) -> Path:
+    """Pairs that a test may spoil."""
+    folder = tmp_path / 'data'
+    write_pairs(((f'wave{i}', smooth_image(48, 48, i)) for i in range(3)), folder, [2])
+    return folder
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def spoil(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+def overwrite(file: Path) -> None:
+    file.write_text('hello')
+
+
+def save_as(mode: str):
+    return lambda file: Image.open(file).convert(mode).save(file)
+
+
+def sixteen_bits(file: Path) -> None:
+    cv2.imwrite(str(file), cv2.imread(str(file)).astype(np.uint16) * 257)
+
+
+def crop(rows: int, columns: int):
+    return lambda file: cv2.imwrite(str(file), cv2.imread(str(file))[:rows, :columns])
+
+
+BOTH = ('HR/wave1.png', 'LR_x2/wave1.png')
+BAD: dict[str, tuple[str, object, str]] = {
+    'truncated': ('LR_x2/wave1.png', cut, 'LR_x2/wave1.png cannot be used: it is truncated'),
+    'corrupt': ('HR/wave1.png', spoil, 'HR/wave1.png cannot be used: its contents do not have their checksum'),
+    'no image': (
+        'HR/wave1.png',
+        overwrite,
+        'HR/wave1.png cannot be used: it is not an image',
+    ),
+    'empty file': (
+        'HR/wave1.png',
+        lambda file: file.write_bytes(b''),
+        'HR/wave1.png cannot be used: it is not an image',
+    ),
+    'no LR image': ('LR_x2/wave1.png', Path.unlink, 'there is no .*LR_x2/wave1.png, the LR image of .*HR/wave1.png'),
+    'no HR image': ('HR/wave1.png', Path.unlink, 'there is no HR image of .*LR_x2/wave1.png'),
+    'sizes': ('LR_x2/wave1.png', crop(20, 24), 'HR/wave1.png is 48 x 48 pixels and .*LR_x2/wave1.png 20 x 24, but'),
+    'not divisible': ('HR/wave1.png', crop(47, 48), 'HR/wave1.png is 47 x 48 pixels and .* must be 48 x 48'),
+    'transparent': ('HR/wave1.png', save_as('RGBA'), 'HR/wave1.png has an alpha channel'),
+    'grey and transparent': ('LR_x2/wave1.png', save_as('LA'), 'LR_x2/wave1.png has an alpha channel'),
+    '16 bits': ('HR/wave1.png', sixteen_bits, 'HR/wave1.png has 16 bits a value'),
+}
+
+
+@pytest.mark.parametrize(('name', 'change', 'message'), BAD.values(), ids=BAD)
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_images_that_cannot_be_used_are_found_before_the_run(
+    phase, name, change, message, own_pairs, training_options, write_options, tmp_path, capsys
+):
+    change(own_pairs / name)
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    file = write_options(training_options(datasets={phase: folders}))
+    assert main(['-opt', str(file)]) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert error.endswith('.')
+    assert f'datasets:{phase}' in error
+    assert re.search(message, error), error
+    assert not experiment(tmp_path).exists()
+
+
+@pytest.mark.parametrize('mode', ['L', 'P'])
+def test_grey_and_palette_images_are_read_as_colour_and_said_so(
+    mode, own_pairs, training_options, write_options, caplog
+):
+    for name in BOTH:
+        save_as(mode)(own_pairs / name)
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': folders})))]) == 0
+    form = {'L': 'grey', 'P': 'palette'}[mode]
+    assert f'datasets:train: 2 {form} image(s), read as' in caplog.text
+    assert 'HR/wave1.png' in caplog.text
+
+
+def test_a_patch_larger_than_an_image(own_pairs, training_options, write_options, tmp_path, capsys):
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2'), 'gt_size': 64}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': folders})))]) == 2
+    assert 'datasets:train:gt_size: is 64, but ' in (error := capsys.readouterr().err)
+    assert 'wave0.png is 48 x 48 pixels' in error
+
+
+def test_an_empty_folder(own_pairs, training_options, write_options, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    folders = {'dataroot_gt': str(tmp_path / 'empty'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': folders})))]) == 2
+    assert f'datasets:train:dataroot_gt: {tmp_path}/empty holds no image.' in capsys.readouterr().err
+
+
+def test_a_name_in_the_meta_file_without_an_image(own_pairs, training_options, write_options, tmp_path, capsys):
+    (tmp_path / 'names.txt').write_text('wave0.png (48,48,3)\nwave7.png (48,48,3)\n')
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    opt = training_options(datasets={'train': {**folders, 'meta_info_file': str(tmp_path / 'names.txt')}})
+    assert main(['-opt', str(write_options(opt))]) == 2
+    assert 'datasets:train:meta_info_file: names wave7.png, but there is no ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_without_the_scan_a_bad_image_ends_the_run_with_its_name(
+    workers, own_pairs, training_options, write_options, tmp_path, capsys
+):
+    (own_pairs / 'HR' / 'wave1.png').write_text('hello')
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2'), 'scan': False}
+    opt = training_options(datasets={'train': {**folders, 'num_worker_per_gpu': workers}})
+    assert main(['-opt', str(write_options(opt))]) == 4
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert f'{own_pairs}/HR/wave1.png cannot be read: ' in error.replace(f'{own_pairs}/LR_x2/wave1.png or ', '')
+
+
+def test_what_an_image_is(tmp_path):
+    image = smooth_image(30, 20, 0)
+    for name in ('a.png', 'a.jpg', 'a.bmp', 'a.tif', 'a.webp'):
+        cv2.imwrite(str(tmp_path / name), image)
+        assert image_info(tmp_path / name) == (30, 20, 'colour')
+    cut(tmp_path / 'a.jpg')
+    with pytest.raises(ValueError, match=r'a.jpg cannot be used: it is truncated'):
+        image_info(tmp_path / 'a.jpg')
+    np.save(tmp_path / 'a.npy', image)
+    assert image_info(tmp_path / 'a.npy') == (30, 20, 'colour')
+    cut(tmp_path / 'a.npy')
+    with pytest.raises(ValueError, match=r'a.npy cannot be used: it is not a whole array'):
+        image_info(tmp_path / 'a.npy')
+
+
+def refused(training_options, write_options, capsys, root=None, **changes) -> str:
+    arguments = ['-opt', str(write_options(training_options('kd', **changes)))]
+    assert main(arguments + (['--root', str(root)] if root else [])) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    return error
+
+
+class Code:
+    def __reduce__(self) -> tuple:
+        return (os.system, ('true',))
+
+
+def teacher_files(folder: Path) -> dict[str, Path]:
+    files = {name: folder / f'{name}.pth' for name in ('truncated', 'other', 'code', 'text')}
+    torch.save({'params': build_network(TEACHER).state_dict()}, files['truncated'])
+    cut(files['truncated'])
+    torch.save({'params': build_network(TEACHER | {'num_feat': 20}).state_dict()}, files['other'])
+    torch.save({'params': Code()}, files['code'])
+    files['text'].write_text('no weights')
+    return files
+
+
+@pytest.mark.parametrize('kind', ['truncated', 'other', 'code', 'text'])
+def test_a_teacher_file_that_cannot_be_used(kind, training_options, write_options, tmp_path, capsys):
+    file = teacher_files(tmp_path)[kind]
+    error = refused(training_options, write_options, capsys, path={'pretrain_network_t': str(file)})
+    assert 'path:pretrain_network_t: ' in error
+    assert str(file) in error
+    assert ('holds another network' if kind == 'other' else 'is not a checkpoint that can be loaded safely') in error
+    assert not experiment(tmp_path).exists()
+
+
+def test_an_output_folder_that_is_a_file(training_options, write_options, tmp_path, capsys):
+    (tmp_path / 'root').mkdir()
+    (tmp_path / 'root' / 'experiments').write_text('in the way')
+    error = refused(training_options, write_options, capsys, root=tmp_path / 'root')
+    assert f'{tmp_path}/root/experiments' in error
+    assert (tmp_path / 'root' / 'experiments').read_text() == 'in the way'
+
+
+def test_an_output_folder_that_cannot_be_written_to(training_options, write_options, tmp_path, capsys, monkeypatch):
+    """Root may write anywhere, so the system's answer is given in its place."""
+
+    def refuse(self: Path, *args: object, **options: object) -> None:
+        raise PermissionError(13, 'Permission denied', str(self))
+
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    error = refused(training_options, write_options, capsys)
+    assert (
+        f'name: {experiment(tmp_path)}: Permission denied; make it writable. Or give another folder with --root.'
+        in error
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write to read-only folders')
+def test_a_read_only_output_folder(training_options, write_options, tmp_path, capsys):
+    (tmp_path / 'root').mkdir(mode=0o500)
+    error = refused(training_options, write_options, capsys, root=tmp_path / 'root')
+    assert 'Permission denied' in error
+
+
+def test_a_full_output_folder(training_options, write_options, tmp_path, capsys, monkeypatch):
+    def refuse(self: Path, *args: object, **options: object) -> None:
+        raise OSError(28, 'No space left on device', str(self))
+
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    error = refused(training_options, write_options, capsys)
+    assert 'No space left on device; free some space' in error
