@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py views     # what it saves that LR patch and zoom-in share a call (DUKD)
 python scripts/benchmark.py fakd      # peak memory of FAKD's affinity loss at patches of 48, 96 and 192
+python scripts/benchmark.py loader    # training patches a second from 2K images, as PNG files and as arrays
 """
 
 import argparse
@@ -9,13 +10,23 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import cv2
+import numpy as np
+import skimage
 import torch
 
-import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
+import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+
+from basicsr.data.paired_image_dataset import PairedImageDataset
+
 from mipkd_sr.archs import build_network
+from mipkd_sr.data import PairedPatchDataset
+from mipkd_sr.data.pairs import STORES, read_image, write_pairs
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.engine.report import markdown_table
@@ -88,6 +99,38 @@ def fakd(args: argparse.Namespace) -> None:
     print(markdown_table(['feature map', 'in pieces', 'whole matrices'], rows))
 
 
+def loader(args: argparse.Namespace) -> None:
+    """Time the reading of patches of 48 x 48 LR pixels at x2, in this one process, from images of 2040 x 1356 pixels.
+
+    The images are photographs that scikit-image ships, enlarged to that size and made as rough as a photograph of that
+    size is by a little noise.
+    """
+    rng = np.random.default_rng(0)
+    names = ('astronaut.png', 'coffee.png', 'chelsea.png', 'rocket.jpg')
+    rows, rates = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            image = cv2.resize(read_image(Path(skimage.__file__).parent / 'data' / name), (2040, 1356))
+            image = np.clip(image + rng.normal(0, 2, image.shape), 0, 255).round().astype(np.uint8)
+            for store in STORES:
+                write_pairs([(name[:-4], image)], Path(folder, store), [2], store=store)
+        for kind, store in ((PairedImageDataset, 'png'), (PairedPatchDataset, 'npy')):
+            roots = {'dataroot_gt': f'{folder}/{store}/HR', 'dataroot_lq': f'{folder}/{store}/LR_x2'}
+            opt = {**roots, 'io_backend': {'type': 'disk'}, 'scale': 2, 'phase': 'train', 'gt_size': 96}
+            dataset = kind({**opt, 'use_hflip': True, 'use_rot': True})
+            count = args.patches if store == 'npy' else max(1, args.patches // 20)
+            for index in range(len(dataset)):
+                dataset[index]
+            start = time.process_time()
+            for index in range(count):
+                dataset[index % len(dataset)]
+            rates.append(count / (time.process_time() - start))
+            size = sum(file.stat().st_size for file in Path(folder, store).rglob('*.*')) / 2**20
+            rows.append([f'{kind.__name__}, {store}', f'{rates[-1]:,.0f}', f'{size:,.0f}'])
+    print(markdown_table(['data set', 'patches a second of one core', 'MiB on the disk'], rows))
+    print(f'{rates[1] / rates[0]:.1f} times')
+
+
 def fakd_once(args: argparse.Namespace) -> None:
     """One measurement of ``fakd``; prints MiB."""
     feature_s = torch.randn(1, 64, args.size, args.size, requires_grad=True)
@@ -109,6 +152,9 @@ def main() -> None:
     command.set_defaults(run=views)
     command = commands.add_parser('fakd')
     command.set_defaults(run=fakd)
+    command = commands.add_parser('loader')
+    command.add_argument('--patches', type=int, default=4000, help='patches to read from arrays')
+    command.set_defaults(run=loader)
     command = commands.add_parser('fakd-once')
     command.add_argument('way', choices=['pieces', 'whole'])
     command.add_argument('size', type=int)

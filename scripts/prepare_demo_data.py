@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import skimage
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
-from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.data.pairs import read_image, write_pairs
 
 TRAIN = ('brick.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png', 'motorcycle_left.png', 'rocket.jpg')
 HELD_OUT = ('astronaut.png', 'camera.png', 'chelsea.png')
@@ -25,10 +24,10 @@ def read_photographs(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Photographs from scikit-image's own folder (no download), as H x W x 3, BGR, 8 bits."""
     for name in names:
         file = Path(skimage.__file__).parent / 'data' / name
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
+        try:
+            yield file.stem, read_image(file)
+        except ValueError:
             sys.exit(f'error: this scikit-image does not ship {file}; install 0.22 or later')
-        yield file.stem, image
 
 
 def main(root: Path = ROOT) -> None:

@@ -35,7 +35,7 @@ def test_constant_images_stay_constant():
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-@pytest.mark.parametrize('name', ['Set5', 'Set14'])
+@pytest.mark.parametrize('name', ['Set5', 'Set14', 'B100'])
 def test_equals_the_published_lr_images_in_every_pixel(name, scale):
     folder = SHARED_DATA / 'benchmarks' / name
     if not folder.is_dir():

@@ -5,8 +5,11 @@ from typing import Any
 from basicsr.data import build_dataset as build_basicsr_dataset
 from torch.utils.data import Dataset
 
+from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.data.scan import scan
 from mipkd_sr.engine.errors import OptionError, sentence
+
+__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size']
 
 SCANNED = ('PairedImageDataset', 'PairedPatchDataset', 'SingleImageDataset')
 """Data sets whose files are looked at before a run."""

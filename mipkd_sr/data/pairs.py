@@ -1,8 +1,9 @@
 """Writing HR images and the LR images that MATLAB would make of them."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,16 @@ import numpy as np
 
 from mipkd_sr.data.imresize import imresize_uint8
 
+STORES = ('png', 'npy')
+"""How images are kept: PNG, or NumPy's arrays, of which a patch can be read without reading the rest."""
+
+ImageSink = Callable[[Path, np.ndarray], None]
+
 
 def tiles(image: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Cut an image (H x W x C) into squares of ``size`` pixels that cover it; the last ones overlap their neighbours.
 
-    Small files let a training run read a patch without decoding a whole photograph. An image smaller than ``size`` in
-    one direction gives nothing.
+    An image smaller than ``size`` in one direction gives nothing.
     """
     height, width = image.shape[:2]
     if min(height, width) < size:
@@ -25,40 +30,92 @@ def tiles(image: np.ndarray, size: int) -> Iterator[np.ndarray]:
             yield image[top : top + size, left : left + size]
 
 
+def read_image(file: Path) -> np.ndarray:
+    """Read an image file as H x W x 3, BGR, 8 bits; grey becomes three equal channels, an alpha channel is left out.
+
+    Raises:
+        ValueError: If it cannot be read. The message names it.
+    """
+    image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f'{file} cannot be read as an image; remove it or replace it')
+    return image
+
+
+def write_image(file: Path, image: np.ndarray) -> None:
+    """Write an image (H x W x 3, BGR, 8 bits) as the file's ending says, whole or not at all, and read it again.
+
+    Raises:
+        OSError: If it cannot be written, or comes back as another image.
+    """
+    if file.suffix == '.npy':
+        buffer = BytesIO()
+        np.save(buffer, image, allow_pickle=False)
+        content = buffer.getvalue()
+    else:
+        content = cv2.imencode(file.suffix, image)[1].tobytes()
+    part = file.with_name(f'.{file.name}.part')
+    part.write_bytes(content)
+    part.replace(file)
+    check_image(file, image)
+
+
+def check_image(file: Path, image: np.ndarray) -> None:
+    """Compare an image file with what it should hold.
+
+    Raises:
+        OSError: If it is absent or different. The message names it.
+    """
+    try:
+        found = np.load(file, allow_pickle=False) if file.suffix == '.npy' else cv2.imread(str(file), cv2.IMREAD_COLOR)
+    except (OSError, ValueError, EOFError):
+        found = None
+    if found is None or not np.array_equal(found, image):
+        raise OSError(f'{file} is absent or not the image that it should be')
+
+
 def write_pairs(
-    images: Iterable[tuple[str, np.ndarray]], folder: Path, scales: Sequence[int], tile: int | None = None
+    images: Iterable[tuple[str, np.ndarray]],
+    folder: Path,
+    scales: Sequence[int],
+    tile: int | None = None,
+    store: str = 'png',
+    sink: ImageSink = write_image,
 ) -> int:
     """Write HR images to ``folder``/HR and their LR images to ``folder``/LR_x2 (x3, x4), under the same names.
 
     Args:
         images: Names, and images as H x W x 3, BGR, 8 bits.
         folder: Where to write; files that are there already are written again.
-        scales: Scales of the LR images. HR images are cropped so that each divides their sides.
-        tile: Side of the squares that the images are cut into (see ``tiles``); whole images if None.
+        scales: Scales of the LR images.
+        tile: Side of the squares that the images are cut into (see ``tiles``), which every scale divides. With None
+            HR images stay whole, and an LR image is made of the largest part that its scale divides, as test sets are.
+        store: One of ``STORES``.
+        sink: What is done with each file and image: they are written, or, with ``check_image``, compared.
 
     Returns:
-        Number of HR images written.
+        Number of HR images.
+
+    Raises:
+        ValueError: If a scale does not divide ``tile``.
     """
+    if tile and any(tile % scale for scale in scales):
+        raise ValueError(f'tiles of {tile} pixels cannot be divided by every scale of {", ".join(map(str, scales))}')
     for sub in ('HR', *(f'LR_x{scale}' for scale in scales)):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    unit = math.lcm(*scales)
     count = 0
     for name, image in images:
-        parts = (
-            [(name, image)] if tile is None else [(f'{name}_{i:03}', part) for i, part in enumerate(tiles(image, tile))]
-        )
-        for part_name, part in parts:
-            hr = part[: part.shape[0] // unit * unit, : part.shape[1] // unit * unit]
-            _write(folder / 'HR' / f'{part_name}.png', hr)
+        parts = [(name, image)] if tile is None else [(f'{name}_{i:03}', t) for i, t in enumerate(tiles(image, tile))]
+        for part_name, hr in parts:
+            sink(folder / 'HR' / f'{part_name}.{store}', hr)
             for scale in scales:
-                _write(folder / f'LR_x{scale}' / f'{part_name}.png', imresize_uint8(hr, Fraction(1, scale)))
+                divisible = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
+                lr = imresize_uint8(divisible, Fraction(1, scale))
+                sink(folder / f'LR_x{scale}' / f'{part_name}.{store}', lr)
             count += 1
     return count
 
 
-def _write(file: Path, image: np.ndarray) -> None:
-    """Write an image under a passing name first, so that an interrupted run leaves no half image."""
-    part = file.with_suffix('.part.png')
-    if not cv2.imwrite(str(part), image):
-        raise OSError(f'{file} cannot be written')
-    part.replace(file)
+def file_checksum(file: Path) -> int:
+    """CRC-32 of a file."""
+    return zlib.crc32(file.read_bytes())

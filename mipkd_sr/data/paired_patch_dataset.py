@@ -1,0 +1,70 @@
+"""Training patches of images that lie on the disk as arrays, so that a patch is read without the rest of its image."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.data.data_util import paired_paths_from_folder, paired_paths_from_meta_info_file
+from basicsr.data.transforms import augment, paired_random_crop
+from basicsr.utils import img2tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import normalize
+
+
+@lru_cache(maxsize=8192)
+def _open(file: str) -> np.ndarray:
+    """An image, H x W x 3, BGR, 8 bits, mapped into memory: only what is looked at is read."""
+    return np.load(file, mmap_mode='r', allow_pickle=False)
+
+
+@DATASET_REGISTRY.register()
+class PairedPatchDataset(Dataset):
+    """BasicSR's PairedImageDataset for images that ``scripts/prepare_data.py --store npy`` has prepared.
+
+    The same options, the same random draws and, bit for bit, the same samples, at many times the rate: a PNG file has
+    to be decoded whole for every patch.
+
+    Args:
+        opt: Options of the data set, as for PairedImageDataset; ``color`` and ``io_backend`` must be left alone.
+
+    Raises:
+        ValueError: If a file is not an array, or an option is not supported.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt
+        if opt.get('color') is not None or (opt.get('io_backend') or {}).get('type', 'disk') != 'disk':
+            raise ValueError('PairedPatchDataset takes neither color nor another io_backend than disk')
+        folders, keys = [opt['dataroot_lq'], opt['dataroot_gt']], ['lq', 'gt']
+        template = opt.get('filename_tmpl', '{}')
+        if opt.get('meta_info_file'):
+            self.paths = paired_paths_from_meta_info_file(folders, keys, opt['meta_info_file'], template)
+        else:
+            self.paths = paired_paths_from_folder(folders, keys, template)
+        for path in self.paths:
+            for file in path.values():
+                if not file.endswith('.npy'):
+                    raise ValueError(f'{file} is no array; prepare the images with scripts/prepare_data.py --store npy')
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        """A sample: ``lq`` (3 x h x w) and ``gt`` (3 x sh x sw), RGB, values in [0, 1], and their files."""
+        path, scale, is_training = self.paths[index], self.opt['scale'], self.opt['phase'] == 'train'
+        lq = _open(path['lq_path'])
+        gt = _open(path['gt_path'])[: lq.shape[0] * scale, : lq.shape[1] * scale]
+        if is_training:
+            gt, lq = paired_random_crop(gt, lq, self.opt['gt_size'], scale, path['gt_path'])
+        images = [image.astype(np.float32) / 255.0 for image in (gt, lq)]
+        if is_training:
+            images = augment(images, self.opt['use_hflip'], self.opt['use_rot'])
+        tensors: list[torch.Tensor] = img2tensor(images, bgr2rgb=True, float32=True)
+        if self.opt.get('mean') is not None or self.opt.get('std') is not None:
+            for tensor in tensors:
+                normalize(tensor, self.opt['mean'], self.opt['std'], inplace=True)
+        return {'lq': tensors[1], 'gt': tensors[0], **path}

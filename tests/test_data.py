@@ -1,0 +1,158 @@
+"""Preparing data, and reading patches of it."""
+
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.data.paired_image_dataset import PairedImageDataset
+
+from mipkd_sr.data import PairedPatchDataset
+from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.train import main
+
+from .conftest import ENVIRONMENT, ROOT, experiment, load_script, smooth_image
+
+SCRIPT = str(ROOT / 'scripts' / 'prepare_data.py')
+
+
+def prepare(*arguments: object, code: int = 0) -> str:
+    """Run the script in this process; returns its last words."""
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            load_script('prepare_data').main([*map(str, arguments), '--jobs', '1'])
+    except SystemExit as end:
+        assert code == 1
+        return str(end)
+    assert code == 0
+    return said.getvalue()
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('photographs')
+    for i in range(6):
+        cv2.imwrite(str(folder / f'photo{i}.png'), smooth_image(61 + i, 75, i))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def stores(photographs, tmp_path_factory) -> Path:
+    """The photographs, cut into tiles, as PNG files and as arrays."""
+    folder = tmp_path_factory.mktemp('stores')
+    for store in ('png', 'npy'):
+        images = ((file.stem, cv2.imread(str(file))) for file in sorted(photographs.iterdir()))
+        write_pairs(images, folder / store, [2, 3], 36, store)
+    return folder
+
+
+@pytest.mark.parametrize('phase', ['train', 'val'])
+@pytest.mark.parametrize('scale', [2, 3])
+@pytest.mark.parametrize('more', [{}, {'mean': [0.5, 0.4, 0.3], 'std': [1.0, 2.0, 3.0]}], ids=['', 'normalised'])
+def test_samples_from_arrays_are_basicsrs_from_png_files_bit_for_bit(stores, phase, scale, more):
+    samples = []
+    for kind, store in ((PairedImageDataset, 'png'), (PairedPatchDataset, 'npy')):
+        opt = {
+            'dataroot_gt': str(stores / store / 'HR'),
+            'dataroot_lq': str(stores / store / f'LR_x{scale}'),
+            'io_backend': {'type': 'disk'},
+            'scale': scale,
+            'phase': phase,
+            'gt_size': 6 * scale,
+            'use_hflip': True,
+            'use_rot': True,
+            **more,
+        }
+        dataset = kind(opt)
+        dataset.paths.sort(key=lambda path: path['gt_path'])
+        random.seed(5)
+        samples.append([dataset[i % len(dataset)] for i in range(60)])
+    assert len(dataset) == 6 * 6
+    for ours, theirs in zip(*samples, strict=True):
+        assert torch.equal(ours['lq'], theirs['lq'])
+        assert torch.equal(ours['gt'], theirs['gt'])
+        assert Path(ours['gt_path']).stem == Path(theirs['gt_path']).stem
+
+
+def test_a_run_reads_arrays(stores, training_options, write_options, tmp_path, capsys):
+    data = {
+        'type': 'PairedPatchDataset',
+        'dataroot_gt': str(stores / 'npy/HR'),
+        'dataroot_lq': str(stores / 'npy/LR_x2'),
+    }
+    assert main(['-opt', str(write_options(training_options(datasets={'train': data, 'val': data})))]) == 0
+    wrong = data | {'dataroot_gt': str(stores / 'png/HR'), 'dataroot_lq': str(stores / 'png/LR_x2')}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': wrong})))]) == 2
+    assert 'is no array; prepare the images with scripts/prepare_data.py --store npy.' in capsys.readouterr().err
+    assert experiment(tmp_path).exists()
+
+
+@pytest.mark.parametrize('store', ['png', 'npy'])
+def test_prepared_files_are_verified_and_a_changed_one_is_named(store, photographs, tmp_path):
+    out = tmp_path / 'out'
+    options = (str(photographs), '--out', str(out), '--scale', '2', '3', '--tile', '36', '--store', store)
+    command = [sys.executable, SCRIPT, *options, '--jobs', '2']
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert '36 pairs' in done.stdout, done.stderr
+    assert {folder.name for folder in out.iterdir()} == {'HR', 'LR_x2', 'LR_x3', 'prepared.jsonl'}
+    assert 'every file is what the photographs give' in prepare(*options, '--verify')
+    file = out / 'LR_x3' / f'photo2_001.{store}'
+    image = np.load(file) if store == 'npy' else cv2.imread(str(file))
+    image[0, 0, 0] ^= 1
+    np.save(file, image) if store == 'npy' else cv2.imwrite(str(file), image)
+    before = file.read_bytes()
+    assert f'{file} is absent or not the image that it should be' in prepare(*options, '--verify', code=1)
+    assert file.read_bytes() == before
+
+
+def test_a_killed_preparation_goes_on_where_it_stopped(photographs, tmp_path):
+    out, many = tmp_path / 'out', tmp_path / 'many'
+    many.mkdir()
+    for i in range(200):
+        (many / f'p{i}.png').symlink_to(photographs / f'photo{i % 6}.png')
+    command = [sys.executable, SCRIPT, str(many), '--out', str(out), '--jobs', '1']
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
+    record = out / 'prepared.jsonl'
+    while not record.exists() or len(record.read_text().splitlines()) < 5:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(record.read_text().splitlines()) - 1
+    assert 4 <= done < 200
+    record.write_text(record.read_text() + '{"name": "p1')  # as if it had been killed in the middle of a line
+    written = {file.name: file.stat().st_mtime_ns for file in (out / 'HR').glob('p[0-9].png')}
+    assert '200 pairs' in prepare(many, '--out', out)
+    entries = [json.loads(line) for line in record.read_text().splitlines()[1:]]
+    assert sorted(entry['name'] for entry in entries) == sorted(f'p{i}' for i in range(200))
+    assert (out / 'HR' / 'p0.png').stat().st_mtime_ns == written['p0.png']
+    assert 'every file' in prepare(many, '--out', out, '--verify')
+    assert not [file for file in (out / 'HR').iterdir() if file.name.startswith('.')]
+
+
+def test_what_cannot_be_prepared_is_said_in_one_sentence(photographs, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'notes.txt').write_text('kept')
+    assert 'holds files that this script has not prepared' in prepare(photographs, '--out', tmp_path / 'mine', code=1)
+    assert 'mine holds no image' in prepare(tmp_path / 'mine', '--out', tmp_path / 'out', code=1)
+    prepare(photographs, '--out', tmp_path / 'out', '--scale', 2)
+    assert 'with other settings' in prepare(photographs, '--out', tmp_path / 'out', '--scale', 3, code=1)
+    (tmp_path / 'mine' / 'broken.png').write_text('no image')
+    assert 'broken.png cannot be read as an image' in prepare(tmp_path / 'mine', '--out', tmp_path / 'other', code=1)
+    assert '--tile 25 cannot be divided' in prepare(photographs, '--out', tmp_path / 'o', '--tile', 25, code=1)
+
+
+def test_whole_images_stay_whole_and_each_scale_has_its_own_part(tmp_path):
+    """As the published test sets are made: 61 x 75 is 20 x 25 at x3, of 60 x 75, and 15 x 18 at x4, of 60 x 72."""
+    write_pairs([('a', smooth_image(61, 75, 0))], tmp_path, [3, 4])
+    shapes = {file.parent.name: cv2.imread(str(file)).shape[:2] for file in tmp_path.rglob('*.png')}
+    assert shapes == {'HR': (61, 75), 'LR_x3': (20, 25), 'LR_x4': (15, 18)}
