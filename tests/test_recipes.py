@@ -8,7 +8,7 @@ import torchvision
 import yaml
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.data.pairs import STORES, write_pairs
 from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.engine.options import read_options
 from mipkd_sr.losses import csd_loss
@@ -44,7 +44,9 @@ def shrink(network: dict) -> dict:
 @pytest.fixture(scope='module')
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('recipes')
-    write_pairs(((f'wave{i}', smooth_image(96, 96, i)) for i in range(2)), folder, [2, 3, 4])
+    for store in STORES:
+        images = ((f'wave{i}', smooth_image(96, 96, i)) for i in range(2))
+        write_pairs(images, folder / store, [2, 3, 4], store=store)
     return folder
 
 
@@ -53,7 +55,8 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     opt = read_options(file).data
     scale = opt['scale']
     for phase in opt['datasets'].values():
-        phase.update(dataroot_gt=str(data / 'HR'), dataroot_lq=str(data / f'LR_x{scale}'))
+        folder = data / ('npy' if phase.get('type') == 'PairedPatchDataset' else 'png')
+        phase.update(dataroot_gt=str(folder / 'HR'), dataroot_lq=str(folder / f'LR_x{scale}'))
     opt['datasets']['train'].update(gt_size=24 * scale, batch_size_per_gpu=2, num_worker_per_gpu=0)
     opt['network_g'] = shrink(opt['network_g'])
     if opt.get('network_t'):

@@ -1,5 +1,5 @@
-"""PSNR and SSIM on the Y channel: BasicSR's, registered by importing them."""
+"""PSNR and SSIM. ``measure`` computes any metric of an option file."""
 
-from basicsr.metrics import calculate_psnr, calculate_ssim
+from mipkd_sr.metrics.psnr_ssim import luma, measure, psnr, ssim
 
-__all__ = ['calculate_psnr', 'calculate_ssim']
+__all__ = ['luma', 'measure', 'psnr', 'ssim']
