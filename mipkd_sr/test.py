@@ -1,4 +1,4 @@
-"""Test networks: ``mipkd-test -opt FILE``, or ``python mipkd_sr/test.py -opt FILE``.
+"""Test networks: ``mipkd-test -opt FILE``, or ``python mipkd_sr/test.py -opt FILE``, or under torchrun.
 
 An option file names one network (BasicSR's ``network_g``) or several (``networks``), and test sets. The result is one
 table, printed and written to results/<name>/ with every image's values, and, where ``figure`` asks for it, a picture of
@@ -6,7 +6,7 @@ the same crop from each network.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything i
 import numpy as np
 import torch
 from basicsr.utils import imwrite, tensor2img
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
@@ -26,18 +27,33 @@ from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_weights
-from mipkd_sr.engine.cli import fail, parse_arguments, set_aside
+from mipkd_sr.engine.cli import (
+    EXIT_CANNOT_GO_ON,
+    explain_os_error,
+    fail,
+    last_sentence,
+    parse_arguments,
+    set_aside,
+)
 from mipkd_sr.engine.dry_run import count_parameters, describe_testing
-from mipkd_sr.engine.errors import OptionError, sentence
+from mipkd_sr.engine.errors import OptionError, RunError, sentence
 from mipkd_sr.engine.evaluate import evaluate
 from mipkd_sr.engine.figures import comparison_figure
+from mipkd_sr.engine.inference import Network, prepare_network
 from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
-from mipkd_sr.engine.report import Row, format_metrics, results_table, write_results
+from mipkd_sr.engine.report import Row, format_metrics, protocol, published_rows, results_table, write_results
 from mipkd_sr.engine.reporter import run_log
+
+ENSEMBLE = ', x8'
+"""What is added to a network's name for its self-ensemble."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit code: 0 done, 2 wrong options, 3 dry run with data missing."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0 done, 2 wrong options, 3 dry run with data missing, 4 the run cannot go on.
+    """
     args = parse_arguments('Test super-resolution networks.', argv)
     options = None
     try:
@@ -49,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(options, entries)
     except OptionError as error:
         return fail(options.explain(error) if options else str(error))
+    except RunError as error:
+        return fail(last_sentence(error), EXIT_CANNOT_GO_ON)
+    except OSError as error:
+        return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
     finally:
         distributed.stop()
 
@@ -57,7 +77,7 @@ def network_entries(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The networks to test, by name: ``networks``, and BasicSR's single ``network_g`` under the run's name.
 
     Raises:
-        OptionError: If there is none.
+        OptionError: If there is none, or the teacher is none of them.
     """
     entries = dict(opt.get('networks', {}))
     if 'network_g' in opt:
@@ -69,10 +89,12 @@ def network_entries(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
         }
     if not entries:
         raise OptionError('networks', 'is missing; name the networks to test, or give network_g.')
+    if opt['teacher'] not in (None, *entries):
+        raise OptionError('teacher', f"'{opt['teacher']}' is none of the networks; there are: {', '.join(entries)}.")
     return entries
 
 
-def load_entry(name: str, entry: dict[str, Any], scale: int) -> torch.nn.Module:
+def load_entry(name: str, entry: dict[str, Any], scale: int) -> nn.Module:
     """Build a network of the option file and load its weights.
 
     Raises:
@@ -100,63 +122,71 @@ def run(options: Options, entries: dict[str, dict[str, Any]]) -> int:
     opt = options.data
     if missing := missing_paths(opt):
         raise missing[0]
-    if opt['rank'] != 0:
-        return 0  # the work is not shared yet: the first process does it
-    nets = {name: load_entry(name, entry, opt['scale']) for name, entry in entries.items()}
-    loaders = {dataset['name']: single_images(build_dataset(opt, phase)) for phase, dataset in opt['datasets'].items()}
+    device = torch.device('cuda' if opt['num_gpu'] else 'cpu')
+    nets = {name: load_entry(name, entry, opt['scale']).eval().to(device) for name, entry in entries.items()}
+    datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
+    published = published_rows(opt) if opt.get('published') else []
     folder = Path(opt['path']['results_root'])
-    set_aside(folder)
-    folder.mkdir(parents=True)
-    (folder / options.file.name).write_text(dump_options(opt), encoding='utf-8')
-    with run_log(str(folder), f'test_{opt["name"]}', 0) as logger:
+    if opt['rank'] == 0:
+        set_aside(folder)
+        folder.mkdir(parents=True)
+        (folder / options.file.name).write_text(dump_options(opt), encoding='utf-8')
+    if opt['dist']:
+        torch.distributed.barrier()  # no rank writes before the folder is there
+    with run_log(str(folder), f'test_{opt["name"]}', opt['rank']) as logger:
         logger.info(f'Testing {len(nets)} network(s); results: {folder}')
-        rows = [test_network(name, net, loaders, opt) for name, net in nets.items()]
+        rows = test_networks(nets, datasets, opt, device)
+        if opt['rank'] != 0:
+            return 0
         if opt['val'].get('metrics'):
-            table = results_table(rows, protocol(opt))
+            table = results_table([*rows, *published], protocol(opt))
             write_results(rows, table, folder)
             logger.info(f'Results\n\n{table}\n')
         if opt.get('figure'):
-            draw_figure(nets, rows, loaders, opt, folder / 'figure.png')
-            logger.info(f'Picture: {folder / "figure.png"}')
+            for ending in ('png', 'pdf'):
+                draw_figure(nets, rows, datasets, opt, folder / f'figure.{ending}')
+            logger.info(f'Picture: {folder / "figure.png"}, and .pdf')
     return 0
 
 
-def device_of(opt: dict[str, Any]) -> torch.device:
-    """Where the networks run."""
-    return torch.device('cuda' if opt['num_gpu'] else 'cpu')
+def runs_of(nets: Mapping[str, nn.Module], opt: dict[str, Any]) -> dict[str, tuple[str, Network]]:
+    """What is run, by the name of its row: each network's own name, and how it is run."""
+    val_opt, runs = opt['val'], {}
+    for ensemble in {False: [False], True: [True], 'both': [False, True]}[val_opt['self_ensemble']]:
+        for name, net in nets.items():
+            row_name = f'{name}{ENSEMBLE}' if ensemble and val_opt['self_ensemble'] == 'both' else name
+            runs[row_name] = name, prepare_network(net, ensemble, val_opt['tile'], val_opt['tile_overlap'])
+    return runs
 
 
-def test_network(name: str, net: torch.nn.Module, loaders: dict[str, DataLoader], opt: dict[str, Any]) -> Row:
-    """Measure one network on every test set."""
-    device = device_of(opt)
-    net.to(device)
-    row = Row(name, count_parameters(net))
-    save_img = opt['val']['save_img'] or opt['save_img']
-    for set_name, loader in loaders.items():
+def test_networks(
+    nets: Mapping[str, nn.Module], datasets: Mapping[str, Dataset], opt: dict[str, Any], device: torch.device
+) -> list[Row]:
+    """Measure the networks on every test set. Every rank must call it; each does its share."""
+    runs = runs_of(nets, opt)
+    rows = {row_name: Row(row_name, count_parameters(nets[name])) for row_name, (name, _) in runs.items()}
+    networks = {row_name: network for row_name, (_, network) in runs.items()}
+    teacher = opt['teacher'] if opt['teacher'] in networks else None
+    for set_name, dataset in datasets.items():
         images = Path(opt['path']['visualization'], set_name)
 
-        def save(image_name: str, image: np.ndarray, images: Path = images) -> None:
-            imwrite(image, str(images / f'{image_name}_{opt["val"]["suffix"] or opt["suffix"] or name}.png'))
+        def save(network: str, image_name: str, image: np.ndarray, images: Path = images) -> None:
+            suffix = (opt['val']['suffix'] or opt['suffix']) if len(networks) == 1 else None
+            imwrite(image, str(images / f'{image_name}_{suffix or network}.png'))
 
-        bar = tqdm(loader, desc=f'{name} on {set_name}', unit='image', disable=None)
-        row.images[set_name] = evaluate(net, bar, opt['val'].get('metrics', {}), device, save if save_img else None)
-    return row
-
-
-def protocol(opt: dict[str, Any]) -> str:
-    """How the table's values were measured, in words."""
-    parts = [
-        f'{name}: {"Y channel" if metric.get("test_y_channel") else "RGB"}, '
-        f'border of {metric.get("crop_border", 0)} pixels cut off'
-        for name, metric in opt['val']['metrics'].items()
-    ]
-    return f'x{opt["scale"]}, means over images, output rounded to 8 bits, no self-ensemble; {"; ".join(parts)}.'
+        bar = tqdm(single_images(dataset), desc=set_name, unit='image', disable=True if opt['rank'] else None)
+        on_image = save if opt['val']['save_img'] or opt['save_img'] else None
+        metrics = opt['val'].get('metrics', {})
+        found = evaluate(networks, bar, metrics, device, on_image, teacher, opt['val']['grey'])
+        for row_name, row in rows.items():
+            row.images[set_name] = found[row_name]
+    return list(rows.values())
 
 
 def draw_figure(
-    nets: dict[str, torch.nn.Module],
+    nets: Mapping[str, nn.Module],
     rows: Sequence[Row],
-    loaders: dict[str, DataLoader],
+    datasets: Mapping[str, Dataset],
     opt: dict[str, Any],
     file: Path,
 ) -> None:
@@ -166,20 +196,27 @@ def draw_figure(
         OptionError: If its image is not in the test sets, or its box not in the image.
     """
     figure = opt['figure']
-    for set_name, loader in loaders.items():
-        for batch in loader:
-            if Path(batch['lq_path'][0]).stem != figure['image']:
+    for set_name, dataset in datasets.items():
+        for index in range(len(dataset)):  # type: ignore[arg-type]
+            if Path(dataset.paths[index]['gt_path']).stem != figure['image']:  # type: ignore[attr-defined]
                 continue
-            lq, hr = batch['lq'].to(device_of(opt)), tensor2img(batch['gt'])
+            sample = dataset[index]
             with torch.no_grad():
-                images = {name: tensor2img(net.eval()(lq)) for name, net in nets.items()}
-            captions = {row.name: format_metrics(row.images[set_name][figure['image']]) for row in rows}
+                images = {
+                    row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
+                    for row_name, (name, network) in runs_of(nets, opt).items()
+                }
+            captions = {row.name: format_metrics(row.images[set_name].get(figure['image'], {})) for row in rows}
             try:
-                comparison_figure(hr, images, captions, tuple(figure['box']), file)
+                comparison_figure(tensor2img(sample['gt']), images, captions, tuple(figure['box']), file)
             except ValueError as error:
                 raise OptionError('figure:box', f'{error}.') from None
             return
     raise OptionError('figure:image', f"there is no image '{figure['image']}' in the test sets.")
+
+
+def _device_of(net: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in net.parameters()), torch.device('cpu'))
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ import yaml
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
 from mipkd_sr.engine.options import force_options, read_options
-from mipkd_sr.engine.report import DIGITS, markdown_table
+from mipkd_sr.engine.report import digits_of, markdown_table
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -161,7 +161,7 @@ def summarise(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]
         cells = [variant, str(len(own)), f'{own[0]["validations"][-1]["iter"]:,}']
         for metric in metrics:
             values = [result['validations'][-1][metric] for result in own if metric in result['validations'][-1]]
-            cells.append(spread(values, DIGITS.get(metric.removesuffix('_to_teacher'), 4)))
+            cells.append(spread(values, digits_of(metric)))
         body.append([*cells, f'{statistics.mean(result["seconds_per_step"] for result in own):.3f}'])
     return header, body
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import subprocess
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from mipkd_sr.engine.figures import comparison_figure
 from mipkd_sr.engine.report import markdown_table
 from mipkd_sr.test import main
 
-from .conftest import SHARED_DATA, STUDENT, TEACHER
+from .conftest import ENVIRONMENT, ROOT, SHARED_DATA, STUDENT, TEACHER, launch
 
 METRICS = {
     'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True},
@@ -118,12 +119,12 @@ def test_output_that_is_not_finite_is_never_turned_into_an_image(pairs):
     torch.nn.init.constant_(net.conv_last.bias, float('nan'))
     batch = {'lq': torch.rand(1, 3, 8, 8), 'lq_path': ['a/b.png']}
     with pytest.raises(RunError, match=r'a/b\.png is not finite'):
-        evaluate(net, [batch], {}, torch.device('cpu'))
+        evaluate({'net': net}, [batch], {}, torch.device('cpu'))
 
 
 def test_the_student_is_left_in_the_mode_it_was_in():
     net = build_network(STUDENT).train()
-    evaluate(net, [{'lq': torch.rand(1, 3, 8, 8), 'lq_path': ['x.png']}], {}, torch.device('cpu'))
+    evaluate({'net': net}, [{'lq': torch.rand(1, 3, 8, 8), 'lq_path': ['x.png']}], {}, torch.device('cpu'))
     assert net.training
 
 
@@ -144,26 +145,108 @@ def test_a_box_outside_the_image_is_refused(tmp_path):
         comparison_figure(image, {'a': image}, {}, (5, 5, 16), tmp_path / 'x.png')
 
 
-@pytest.mark.parametrize(('scale', 'psnr'), [(2, 33.66), (3, 30.39), (4, 28.42)])
-def test_bicubic_on_set5_measures_as_published(scale, psnr, write_options, tmp_path):
-    folder = SHARED_DATA / 'benchmarks' / 'Set5'
+def benchmark_options(name: str, scale: int) -> dict:
+    folder = SHARED_DATA / 'benchmarks' / name
     if not folder.is_dir():
         pytest.skip(f'{folder} is not there')
-    opt = {
-        'name': 'set5',
+    roots = {'dataroot_gt': str(folder / 'HR'), 'dataroot_lq': str(folder / 'LR_bicubic' / f'X{scale}')}
+    return {
+        'name': 'bicubic',
         'scale': scale,
         'num_gpu': 0,
-        'datasets': {
-            'test': {
-                'name': 'Set5',
-                'dataroot_gt': str(folder / 'HR'),
-                'dataroot_lq': str(folder / 'LR_bicubic' / f'X{scale}'),
-                'filename_tmpl': f'{{}}x{scale}',
-            }
-        },
+        'datasets': {'test': {'name': name, **roots, 'filename_tmpl': f'{{}}x{scale}'}},
         'networks': {'bicubic': {'network': {'type': 'Bicubic', 'upscale': scale}}},
+        'published': ['bicubic'],
         'val': {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': scale, 'test_y_channel': True}}},
     }
+
+
+PUBLISHED = {
+    ('Set5', 'colour'): (33.66, 30.39, 28.42),
+    ('Set14', 'as_is'): (30.24, 27.55, 26.00),
+    ('Set14', 'colour'): (30.33, 27.63, 26.09),
+    ('B100', 'colour'): (29.56, 27.21, 25.96),
+}
+
+
+@pytest.mark.parametrize(('name', 'grey'), PUBLISHED)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_bicubic_measures_as_published(name, grey, scale, write_options, tmp_path):
+    opt = benchmark_options(name, scale)
+    if grey != 'colour':
+        opt['val']['grey'] = grey  # colour is the default
     assert main(['-opt', str(write_options(opt))]) == 0
-    images = json.loads((tmp_path / 'results' / 'set5' / 'results.json').read_text())['bicubic']['images']['Set5']
-    assert np.mean([row['psnr'] for row in images.values()]) == pytest.approx(psnr, abs=0.02)
+    results = tmp_path / 'results' / 'bicubic'
+    images = json.loads((results / 'results.json').read_text())['bicubic']['images'][name]
+    expected = PUBLISHED[name, grey][scale - 2]
+    assert np.mean([row['psnr'] for row in images.values()]) == pytest.approx(expected, abs=0.02)
+    lines = (results / 'table.md').read_text().splitlines()
+    assert f'{PUBLISHED[name, "as_is" if name == "Set14" else "colour"][scale - 2]:.2f}' in lines[3]
+    assert lines[3].startswith('| bicubic (published)')
+    assert {'colour': 'three equal channels', 'as_is': 'as one channel'}[grey] in lines[-1]
+
+
+def test_both_ways_of_running_have_a_row_each_and_y_and_rgb_a_column(testing_options, write_options, tmp_path):
+    testing_options['val'].update(self_ensemble='both', tile=10, tile_overlap=4, save_img=False)
+    testing_options['val']['metrics'] = {
+        **METRICS,
+        'psnr_rgb': {'type': 'calculate_psnr', 'crop_border': 2},
+    }
+    testing_options |= {'teacher': 'teacher', 'published': ['RCAN+', 'bicubic']}
+    testing_options['datasets']['test_1']['name'] = 'Set5'
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    results = tmp_path / 'results' / 'tables'
+    lines = (results / 'table.md').read_text().splitlines()
+    names = ['bicubic', 'teacher', 'bicubic, x8', 'teacher, x8', 'RCAN+ (published)', 'bicubic (published)']
+    assert [line.split('|')[1].strip() for line in lines[2:8]] == names
+    assert lines[0].split('|')[3].strip() == 'Set5 PSNR / SSIM / PSNR_RGB / PSNR_TO_TEACHER'
+    assert lines[3].split('|')[3].strip().endswith(' / -')
+    assert lines[6].split('|')[3].strip() == '38.33 / 0.9617 / - / -'
+    assert 'x8 self-ensemble where the name says so' in lines[-1]
+    assert 'in tiles of 10 with 4 around' in lines[-1]
+    rows = json.loads((results / 'results.json').read_text())
+    assert rows['bicubic']['images']['Set5']['wave0']['psnr_to_teacher'] > 0
+    assert (results / 'figure.pdf').read_bytes().startswith(b'%PDF')
+
+
+def test_unknown_published_results_and_teachers_are_refused(testing_options, write_options, capsys):
+    assert main(['-opt', str(write_options(testing_options | {'published': ['VDSR']}))]) == 2
+    assert 'published: ' in (error := capsys.readouterr().err)
+    assert "has no 'VDSR'; it has: bicubic, EDSR, RCAN, RCAN+" in error
+    assert main(['-opt', str(write_options(testing_options | {'teacher': 'nobody'}))]) == 2
+    assert "teacher: 'nobody' is none of the networks; there are: bicubic, teacher." in capsys.readouterr().err
+
+
+def test_moving_averages_are_tested_by_default(testing_options, write_options, tmp_path):
+    file = tmp_path / 'both.pth'
+    nets = {key: build_network(TEACHER).state_dict() for key in ('params', 'params_ema')}
+    torch.save(nets, file)
+    torch.save({'params': nets['params_ema']}, tmp_path / 'average.pth')
+    networks = {
+        'default': {'network': TEACHER, 'path': str(file)},
+        'average': {'network': TEACHER, 'path': str(tmp_path / 'average.pth')},
+        'raw': {'network': TEACHER, 'path': str(file), 'param_key': 'params'},
+    }
+    path = {'pretrain_network_g': str(file)}
+    opt = {**testing_options, 'networks': networks, 'network_g': TEACHER, 'path': path}
+    assert main(['-opt', str(write_options(opt))]) == 0
+    rows = json.loads((tmp_path / 'results' / 'tables' / 'results.json').read_text())
+    images = {name: row['images'] for name, row in rows.items()}
+    assert images['default'] == images['average'] == images['tables'] != images['raw']
+
+
+def test_two_processes_give_the_table_of_one(testing_options, write_options, tmp_path):
+    command = ['-m', 'mipkd_sr.test', '-opt', write_options(testing_options), '--root']
+    two = subprocess.run(
+        [*launch(2, *command, tmp_path / 'two'), '--launcher', 'pytorch'],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert two.returncode == 0, two.stderr
+    assert main([*map(str, command[2:]), str(tmp_path / 'one')]) == 0
+    for name in ('table.md', 'table.csv', 'results.json'):
+        one, two = (tmp_path / which / 'results' / 'tables' / name for which in ('one', 'two'))
+        assert one.read_text() == two.read_text()
+    assert len(list((tmp_path / 'two').rglob('*.png'))) == 5 * 2 + 1

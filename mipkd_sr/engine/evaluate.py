@@ -1,80 +1,176 @@
-"""Running a network over a test set and measuring what comes out."""
+"""Running networks over a test set and measuring what comes out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.distributed
-from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
-from torch import nn
+from torch import Tensor, nn
 
+from mipkd_sr.data.scan import image_info
 from mipkd_sr.distill.ranks import rank_and_size
 from mipkd_sr.engine.errors import RunError
+from mipkd_sr.engine.inference import Network
+from mipkd_sr.metrics import measure
 
-ImageCallback = Callable[[str, np.ndarray], None]
+ImageCallback = Callable[[str, str, np.ndarray], None]
+Rows = dict[str, dict[str, float]]
+"""For each image's name, each metric's value."""
+
+GREY = ('colour', 'as_is')
+"""How a grey HR image is measured."""
+PIXELS_AT_A_TIME = 2**18
+"""LR pixels in a batch of images of the same size, on a GPU; one image may have more."""
+IMAGES_WAITING = 8
+"""Images whose metrics may still be computed while networks run on the next."""
 
 
 @torch.no_grad()
 def evaluate(
-    net: nn.Module,
+    networks: Mapping[str, Network],
     batches: Iterable[Mapping[str, Any]],
     metrics: Mapping[str, Mapping[str, Any]],
     device: torch.device,
     on_image: ImageCallback | None = None,
-    teacher: nn.Module | None = None,
-) -> dict[str, dict[str, float]]:
-    """Measure ``net`` on every image of a test set, as the papers do: the output is clipped and rounded to 8 bits.
+    reference: str | None = None,
+    grey: str = 'colour',
+) -> dict[str, Rows]:
+    """Measure networks on every image of a test set, as the papers do: the output is clipped and rounded to 8 bits.
+
+    Metrics are computed beside the networks' runs; on a GPU images of the same size share a run.
 
     Args:
-        net: The network; it is run in evaluation mode and left in the mode it was in.
-        batches: One image each: ``lq`` (1 x 3 x H x W, [0, 1]), ``lq_path``, and, for metrics, ``gt``.
+        networks: The networks by name. Those that are modules are run in evaluation mode and left in the mode they were
+            in.
+        batches: One image each: ``lq`` (1 x 3 x H x W, [0, 1]), ``lq_path``, and, for metrics, ``gt`` and ``gt_path``.
         metrics: Options of registered metrics, by the name of the result.
         device: Where to run.
-        on_image: Called with each image's name and SR image (H x W x 3, BGR, 8 bits).
-        teacher: If given, each PSNR is also measured against this network's output, as ``<name>_to_teacher``.
+        on_image: Called with the network's and the image's name and the SR image (H x W x 3, BGR, 8 bits).
+        reference: One of ``networks``; the first PSNR of the others is also measured against its output, as
+            ``psnr_to_<reference>``.
+        grey: How PSNR and SSIM are measured where the HR file is grey: 'colour', as three equal channels (whose Y has a
+            smaller range, 16 to 235), or 'as_is', one channel against the SR image's grey value.
 
     Returns:
-        For each image's name, each metric's value; in distributed evaluation, where each rank has a share of the images
-        (see ``mipkd_sr.data.stream.single_images``), for all of them, on every rank.
+        For each network its rows; in distributed evaluation, where each rank has a share of the images (see
+        ``mipkd_sr.data.stream.single_images``), those of all images, on every rank.
 
     Raises:
-        RunError: If the network's output for an image is not finite.
+        RunError: If a network's output for an image is not finite.
     """
+    rows: dict[str, Rows] = {name: {} for name in networks}
+    waiting: deque[tuple[str, Future[dict[str, dict[str, float]]]]] = deque()
+
+    def take_oldest() -> None:
+        image, future = waiting.popleft()
+        for name, row in future.result().items():
+            rows[name][image] = row
+
+    order: list[str] = []
+    with ExitStack() as stack:
+        for net in networks.values():
+            if isinstance(net, nn.Module):
+                stack.enter_context(_evaluation_mode(net))
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
+        for batch in same_size_batches(batches, limit, order):
+            outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
+            for place, image in enumerate(batch['names']):
+                images = {name: _to_image(sr[place], batch['lq_path'][place]) for name, sr in outputs.items()}
+                if on_image:
+                    for name, sr in images.items():
+                        on_image(name, image, sr)
+                if 'gt' in batch:
+                    hr = tensor2img(batch['gt'][place])
+                    as_grey = grey == 'as_is' and image_info(batch['gt_path'][place]).form == 'grey'
+                    waiting.append((image, pool.submit(_measure_all, images, hr, metrics, reference, as_grey)))
+                if len(waiting) > IMAGES_WAITING:
+                    take_oldest()
+        while waiting:
+            take_oldest()
+    return {name: share_rows({image: own[image] for image in order if image in own}) for name, own in rows.items()}
+
+
+@contextmanager
+def _evaluation_mode(net: nn.Module) -> Iterator[None]:
     was_training = net.training
     net.eval()
-    rows = {}
+    try:
+        yield
+    finally:
+        net.train(was_training)
+
+
+def _to_image(sr: Tensor, file: str) -> np.ndarray:
+    """H x W x 3, BGR, 8 bits."""
+    if not torch.isfinite(sr).all():
+        raise RunError(f'the output for {file} is not finite: the weights have diverged; no image was written.')
+    return tensor2img(sr)
+
+
+def same_size_batches(batches: Iterable[Mapping[str, Any]], limit: int, order: list[str]) -> Iterator[dict[str, Any]]:
+    """Put images of the same size together.
+
+    Args:
+        batches: One image each.
+        limit: LR pixels that a batch may have, unless it has one image.
+        order: The images' names are added to it, in their order.
+
+    Yields:
+        Batches of ``lq`` and ``gt``, and lists of ``lq_path``, ``gt_path`` and ``names``.
+    """
+    groups: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
     for batch in batches:
-        name = Path(batch['lq_path'][0]).stem
-        sr = net(batch['lq'].to(device))
-        if not torch.isfinite(sr).all():
-            raise RunError(
-                f'the output for {batch["lq_path"][0]} is not finite: the weights have diverged; no image was written.'
-            )
-        image = tensor2img(sr)
-        if on_image:
-            on_image(name, image)
-        if 'gt' in batch:
-            data = {'img': image, 'img2': tensor2img(batch['gt'])}
-            rows[name] = {metric: float(calculate_metric(data, opt)) for metric, opt in metrics.items()}
-            if teacher is not None:
-                data['img2'] = tensor2img(teacher(batch['lq'].to(device)))
-                for metric, opt in metrics.items():
-                    if opt['type'].startswith('calculate_psnr'):
-                        rows[name][f'{metric}_to_teacher'] = float(calculate_metric(data, opt))
-    net.train(was_training)
-    return share_rows(rows)
+        order.append(Path(batch.get('gt_path', batch['lq_path'])[0]).stem)
+        shape = tuple(batch['lq'].shape[-2:])
+        group = groups.setdefault(shape, [])
+        group.append({**batch, 'names': [order[-1]]})
+        if (len(group) + 1) * shape[0] * shape[1] > limit:
+            yield _joined(groups.pop(shape))
+    for group in groups.values():
+        yield _joined(group)
 
 
-def share_rows(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def _joined(group: list[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        key: torch.cat([one[key] for one in group]) if isinstance(value, Tensor) else [one[key][0] for one in group]
+        for key, value in group[0].items()
+    }
+
+
+def _measure_all(
+    images: Mapping[str, np.ndarray],
+    hr: np.ndarray,
+    metrics: Mapping[str, Mapping[str, Any]],
+    reference: str | None,
+    as_grey: bool,
+) -> dict[str, dict[str, float]]:
+    """Every network's metrics on one image."""
+    if as_grey:
+        images = {name: cv2.cvtColor(sr, cv2.COLOR_BGR2GRAY) for name, sr in images.items()}
+        hr = hr[..., 0]
+    rows = {name: {metric: measure(opt, sr, hr) for metric, opt in metrics.items()} for name, sr in images.items()}
+    first = next((name for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'), None)
+    if reference is not None and first is not None:
+        for name in images.keys() - {reference}:
+            rows[name][f'{first}_to_{reference}'] = measure(metrics[first], images[name], images[reference])
+    return rows
+
+
+def share_rows(rows: Rows) -> Rows:
     """All ranks' rows in the test set's order, where rank r has its images r, r + size, r + 2 * size, ..."""
     _, size = rank_and_size()
     if size == 1:
         return rows
-    parts: list[dict[str, dict[str, float]]] = [{} for _ in range(size)]
+    parts: list[Rows] = [{} for _ in range(size)]
     torch.distributed.all_gather_object(parts, rows)
     in_turn = zip_longest(*(part.items() for part in parts))
     return dict(item for items in in_turn for item in items if item is not None)

@@ -218,7 +218,7 @@ def _complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
         opt['path'].update(results_root=str(results), log=str(results), visualization=str(results / 'visualization'))
 
 
-def path_keys(opt: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
     """Every option that names a file or folder that has to be there: its full key, the mapping it is in, its name."""
     found: list[tuple[str, dict[str, Any], str]] = []
     for phase, dataset in opt['datasets'].items():
@@ -231,10 +231,11 @@ def path_keys(opt: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
         if option.endswith('_opt') and loss:
             found += [(f'train:{option}:{name}', loss, name) for name in loss if name.endswith('_file')]
     found += [(f'networks:{name}:path', entry, 'path') for name, entry in opt.get('networks', {}).items()]
+    found.append(('published_file', opt, 'published_file'))
     return [(key, holder, name) for key, holder, name in found if holder.get(name) is not None]
 
 
-def missing_paths(opt: Mapping[str, Any]) -> list[OptionError]:
+def missing_paths(opt: dict[str, Any]) -> list[OptionError]:
     """The files and folders that the options name and that are not there, as an error each."""
     return [
         OptionError(key, f'there is no {holder[name]}; put it there, or give the right path.')

@@ -5,11 +5,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.evaluate import mean_metrics
 
 DIGITS = {'psnr': 2, 'ssim': 4}
 """Decimals with which the papers print a metric; others have four."""
+
+
+PUBLISHED = Path(__file__).resolve().parents[1] / 'metrics' / 'published.yml'
+"""Published results, each with its source."""
 
 
 @dataclass
@@ -18,18 +26,23 @@ class Row:
 
     Attributes:
         name: The network's name.
-        parameters: Its number of parameters.
+        parameters: Its number of parameters; None if it is not known.
         images: For each test set, for each image, each metric's value.
     """
 
     name: str
-    parameters: int
+    parameters: int | None
     images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
-def format_metrics(values: Mapping[str, float]) -> str:
-    """Values of several metrics in a cell: ``30.24 / 0.8688``."""
-    return ' / '.join(f'{value:.{DIGITS.get(name, 4)}f}' for name, value in values.items())
+def format_metrics(values: Mapping[str, float | None]) -> str:
+    """Values of several metrics in a cell: ``30.24 / 0.8688``; a dash for one that there is not."""
+    return ' / '.join('-' if value is None else f'{value:.{digits_of(name)}f}' for name, value in values.items())
+
+
+def digits_of(metric: str) -> int:
+    """Decimals of a metric by the name of its result: the first word says what it is, as in ``psnr_to_teacher``."""
+    return DIGITS.get(metric.split('_')[0], 4)
 
 
 def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -49,15 +62,72 @@ def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def results_table(rows: Sequence[Row], protocol: str) -> str:
-    """The table of several networks over several test sets, with the measuring protocol under it."""
+    """The table of several networks over several test sets, with the measuring protocol under it.
+
+    A cell that a row has no values for is a dash.
+    """
     sets = list(rows[0].images)
-    metrics = list(next(iter(rows[0].images[sets[0]].values()), {}))
-    header = ['network', 'parameters', *(f'{name} {" / ".join(metric.upper() for metric in metrics)}' for name in sets)]
-    body = [
-        [row.name, f'{row.parameters:,}', *(format_metrics(mean_metrics(row.images[name])) for name in sets)]
-        for row in rows
-    ]
+    metrics = {name: list(next(iter(rows[0].images[name].values()), {})) for name in sets}
+    for row in rows:  # one more where a teacher's agreement is measured, which the teacher has not
+        for name in sets:
+            metrics[name] += [m for m in next(iter(row.images.get(name, {}).values()), {}) if m not in metrics[name]]
+    header = ['network', 'parameters']
+    header += [f'{name} {" / ".join(metric.upper() for metric in metrics[name])}' for name in sets]
+    body = []
+    for row in rows:
+        cells = [row.name, f'{row.parameters:,}' if row.parameters is not None else '-']
+        for name in sets:
+            means = mean_metrics(row.images.get(name, {}))
+            cells.append(format_metrics({metric: means.get(metric) for metric in metrics[name]}))
+        body.append(cells)
     return f'{markdown_table(header, body)}\n\n{protocol}'
+
+
+def protocol(opt: Mapping[str, Any]) -> str:
+    """How a table's values were measured, in words.
+
+    Args:
+        opt: Options of a test.
+    """
+    val_opt = opt['val']
+    parts = [
+        f'{name}: {"Y channel" if metric.get("test_y_channel") else "RGB"}, '
+        f'border of {metric.get("crop_border", 0)} pixels cut off'
+        for name, metric in val_opt['metrics'].items()
+    ]
+    ensemble = {
+        False: 'no self-ensemble',
+        True: 'x8 self-ensemble',
+        'both': 'x8 self-ensemble where the name says so',
+    }[val_opt['self_ensemble']]
+    grey = {
+        'colour': 'grey images as three equal channels',
+        'as_is': 'grey images as one channel',
+    }[val_opt['grey']]
+    tiled = f', in tiles of {val_opt["tile"]} with {val_opt["tile_overlap"]} around' if val_opt['tile'] else ''
+    return (
+        f'x{opt["scale"]}, means over images, output rounded to 8 bits, {ensemble}, {grey}{tiled}; {"; ".join(parts)}.'
+    )
+
+
+def published_rows(opt: Mapping[str, Any]) -> list[Row]:
+    """The published results that a test's options name, for its scale and its test sets.
+
+    Raises:
+        OptionError: If there is none of such a name.
+    """
+    file = Path(opt['published_file'] or PUBLISHED)
+    entries = yaml.safe_load(file.read_text(encoding='utf-8'))
+    rows = []
+    for name in opt['published']:
+        if name not in entries:
+            raise OptionError('published', f"{file} has no '{name}'; it has: {', '.join(entries)}.")
+        row = Row(f'{name} (published)', None)
+        for set_name, values in entries[name].get(opt['scale'], {}).items():
+            found = {metric: value for metric, value in zip(('psnr', 'ssim'), values, strict=True) if value is not None}
+            row.images[set_name] = {'mean': found}
+        rows.append(row)
+    return rows
 
 
 def write_results(rows: Sequence[Row], table: str, folder: Path) -> None:

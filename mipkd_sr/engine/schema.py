@@ -167,6 +167,23 @@ VAL_KEYS: dict[str, Any] = {
     'metrics': MapOf(METRIC, optional=True),
 }
 
+TESTING_KEYS = {
+    'self_ensemble': Key(
+        'any',
+        'Whether networks are run on 8 turned copies: true, false, or both for a row each.',
+        False,
+        (False, True, 'both'),
+    ),
+    'tile': Key('int', 'Side of the squares, in LR pixels, that images are cut into to bound memory; 0 for none.', 0),
+    'tile_overlap': Key('int', "Surroundings that each square is given, in LR pixels; a receptive field's reach.", 32),
+    'grey': Key(
+        'str',
+        'How grey HR images are measured: colour (three equal channels, as BasicSR reads them) or as_is (one channel).',
+        'colour',
+        ('colour', 'as_is'),
+    ),
+}
+
 NETWORK_PATHS = {
     'pretrain_network_g': Key('str', "Checkpoint of the student's weights to start from (train) or to test."),
     'param_key_g': Key('str', 'Which weights of that file: params or params_ema.', 'params'),
@@ -284,7 +301,10 @@ TEST = Section(
             optional=True,
         ),
         'path': Section({**NETWORK_PATHS, 'param_key_g': TESTED_WEIGHTS}),
-        'val': Section(VAL_KEYS),
+        'val': Section({**VAL_KEYS, **TESTING_KEYS}),
+        'teacher': Key('str', 'Name of the network whose agreement with the others is measured.'),
+        'published': Key('list', 'Names of published results for the table; see mipkd_sr/metrics/published.yml.'),
+        'published_file': Key('str', 'File of published results, of the same form; the package has one.'),
         'figure': Section(
             {
                 'image': Key('str', 'Name of a test image, without ending.', REQUIRED),

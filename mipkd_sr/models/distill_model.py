@@ -290,16 +290,21 @@ class DistillModel(SRModel):
         metrics = val_opt.get('metrics') or {}
         folder = Path(self.opt['path']['visualization'])
 
-        def save(name: str, image: Any) -> None:
-            imwrite(image, str(folder / name / f'{name}_{current_iter}.png'))
+        def save(network: str, name: str, image: Any) -> None:
+            if network == 'student':
+                imwrite(image, str(folder / name / f'{name}_{current_iter}.png'))
 
         silent = None if val_opt['pbar'] and self.opt['rank'] == 0 else True  # None: silent where there is no terminal
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
         on_image = save if save_img else None
         with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-            rows = evaluate(self.net_for_testing(), bar, metrics, self.device, on_image, self.net_t)
+            networks = {'student': self.net_for_testing()}
+            if self.net_t is not None and metrics:
+                networks['teacher'] = self.net_t
+            reference = 'teacher' if 'teacher' in networks else None
+            rows = evaluate(networks, bar, metrics, self.device, on_image, reference)
         if metrics:
-            self._note_validation(dataset_name, current_iter, mean_metrics(rows), tb_logger)
+            self._note_validation(dataset_name, current_iter, mean_metrics(rows['student']), tb_logger)
 
     def _note_validation(self, dataset_name: str, current_iter: int, means: dict[str, float], tb_logger: Any) -> None:
         """Keep a validation's means in the history and the record of the best, and log them."""

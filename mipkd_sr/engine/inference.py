@@ -1,0 +1,78 @@
+"""Running a network on images of any size: as a whole, in tiles, or as the mean over eight turned copies."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+Network = Callable[[Tensor], Tensor]
+"""LR images (B x 3 x H x W, values in [0, 1]) -> SR images (B x 3 x sH x sW)."""
+
+
+def self_ensemble(net: Network, lq: Tensor) -> Tensor:
+    """The mean of the outputs for the eight turned and mirrored copies of an image, each turned back.
+
+    EDSR, https://arxiv.org/abs/1707.02921, Section 3.3, there called geometric self-ensemble; a plus behind a network's
+    name says that a table has it. It takes eight times the time.
+
+    Args:
+        net: The network.
+        lq: B x 3 x H x W.
+
+    Returns:
+        B x 3 x sH x sW.
+    """
+    total: Tensor | None = None
+    for mirrored in (False, True):
+        for turns in range(4):
+            copy = torch.rot90(lq.flip(-1) if mirrored else lq, turns, (-2, -1))
+            output = torch.rot90(net(copy), -turns, (-2, -1))
+            output = output.flip(-1) if mirrored else output
+            total = output if total is None else total + output
+    assert total is not None
+    return total / 8
+
+
+def run_tiled(net: Network, lq: Tensor, tile: int, overlap: int) -> Tensor:
+    """Run a network on squares of an image and put the outputs together, so that memory does not grow with the image.
+
+    Each square is given with ``overlap`` pixels of its surroundings, whose output is thrown away; no input is larger
+    than ``tile + 2 * overlap`` in either direction. For a convolutional network the result is the whole image's, up to
+    rounding, if ``overlap`` is at least the reach of its receptive field. For networks that look at the whole image
+    (RCAN's pooling) or at windows in fixed places (SwinIR) it is an approximation.
+
+    Args:
+        net: The network.
+        lq: B x 3 x H x W.
+        tile: Side of the squares, in LR pixels.
+        overlap: Width of the surroundings, in LR pixels.
+
+    Returns:
+        B x 3 x sH x sW, in the memory of ``lq``.
+    """
+    height, width = lq.shape[-2:]
+    sr: Tensor | None = None
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            bottom, right = min(top + tile, height), min(left + tile, width)
+            above, before = max(top - overlap, 0), max(left - overlap, 0)
+            output = net(lq[..., above : min(bottom + overlap, height), before : min(right + overlap, width)])
+            if sr is None:
+                scale = output.shape[-2] // (min(bottom + overlap, height) - above)
+                sr = output.new_empty(*output.shape[:-2], height * scale, width * scale)
+            own = output[
+                ...,
+                (top - above) * scale : (bottom - above) * scale,
+                (left - before) * scale : (right - before) * scale,
+            ]
+            sr[..., top * scale : bottom * scale, left * scale : right * scale] = own
+    assert sr is not None
+    return sr
+
+
+def prepare_network(net: Network, ensemble: bool = False, tile: int = 0, overlap: int = 32) -> Network:
+    """A network as it is to be run: in tiles where ``tile`` is not 0, as a self-ensemble where asked for."""
+    if tile:
+        net = partial(run_tiled, net, tile=tile, overlap=overlap)
+    return partial(self_ensemble, net) if ensemble else net
