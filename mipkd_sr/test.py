@@ -35,7 +35,8 @@ from mipkd_sr.engine.cli import (
     parse_arguments,
     set_aside,
 )
-from mipkd_sr.engine.dry_run import count_parameters, describe_testing
+from mipkd_sr.engine.complexity import count_parameters
+from mipkd_sr.engine.dry_run import describe_testing
 from mipkd_sr.engine.errors import OptionError, RunError, sentence
 from mipkd_sr.engine.evaluate import evaluate
 from mipkd_sr.engine.figures import comparison_figure

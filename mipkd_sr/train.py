@@ -22,7 +22,8 @@ from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_file, numbered_states, remove_parts
 from mipkd_sr.engine.cli import EXIT_CANNOT_GO_ON, explain_os_error, fail, last_sentence, parse_arguments, set_aside
-from mipkd_sr.engine.dry_run import count_parameters, describe_training
+from mipkd_sr.engine.complexity import count_parameters
+from mipkd_sr.engine.dry_run import describe_training
 from mipkd_sr.engine.errors import OptionError, RunError
 from mipkd_sr.engine.interrupts import Interrupted
 from mipkd_sr.engine.loop import Progress, train

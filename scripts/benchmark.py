@@ -3,6 +3,8 @@
 python scripts/benchmark.py views     # what it saves that LR patch and zoom-in share a call (DUKD)
 python scripts/benchmark.py fakd      # peak memory of FAKD's affinity loss at patches of 48, 96 and 192
 python scripts/benchmark.py loader    # training patches a second from 2K images, as PNG files and as arrays
+python scripts/benchmark.py metrics   # PSNR and SSIM of a 2K image, here and in BasicSR
+python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # parameters, multiply-adds, speed, memory
 """
 
 import argparse
@@ -23,16 +25,20 @@ import torch
 import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
 
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data import PairedPatchDataset
 from mipkd_sr.data.pairs import STORES, read_image, write_pairs
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
+from mipkd_sr.engine.options import read_options
 from mipkd_sr.engine.report import markdown_table
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.fakd_loss import affinity_distance
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
+from mipkd_sr.metrics import psnr, ssim
 
 REPEATS = 15
 
@@ -131,6 +137,56 @@ def loader(args: argparse.Namespace) -> None:
     print(f'{rates[1] / rates[0]:.1f} times')
 
 
+def metrics(args: argparse.Namespace) -> None:
+    """Time PSNR plus SSIM on an image of 2040 x 1356 pixels."""
+    hr = cv2.resize(read_image(Path(skimage.__file__).parent / 'data' / 'astronaut.png'), (2040, 1356))
+    noise = np.random.default_rng(0).normal(0, 6, hr.shape)
+    sr = np.clip(hr + noise, 0, 255).round().astype(np.uint8)
+    rows = []
+    for y_channel in (True, False):
+
+        def ours(y: bool = y_channel) -> None:
+            psnr(sr, hr, 4, y)
+            ssim(sr, hr, 4, y)
+
+        def theirs(y: bool = y_channel) -> None:
+            calculate_psnr(sr, hr, 4, test_y_channel=y)
+            calculate_ssim(sr, hr, 4, test_y_channel=y)
+
+        seconds = [median_seconds(work, torch.device('cpu'))[0] for work in (ours, theirs)]
+        cells = [f'{1000 * value:.0f}' for value in seconds]
+        rows.append(['Y' if y_channel else 'RGB', *cells, f'{seconds[1] / seconds[0]:.1f}'])
+    print(markdown_table(['PSNR and SSIM of', 'ms here', 'ms in BasicSR', 'times as fast'], rows))
+
+
+def complexity(args: argparse.Namespace) -> None:
+    """A table of the networks of a test's option file; each is run in a process of its own."""
+    networks = read_options(args.opt).data['networks']
+    rows = []
+    for name, entry in networks.items():
+        net = build_network(entry['network'])
+        cells = [name, f'{count_parameters(net) / 1e6:.3f}', f'{count_multiply_adds(net, args.size) / 1e9:.2f}']
+        if args.repeats:
+            arguments = ['complexity-once', '-opt', str(args.opt), '--network', name]
+            command = [sys.executable, '-W', 'ignore', __file__, *arguments]
+            sizes = ['--size', str(args.size), '--repeats', str(args.repeats)]
+            done = subprocess.run([*command, *sizes], capture_output=True, text=True)
+            cells += done.stdout.split() if done.returncode == 0 else ['does not fit', '-']
+        rows.append(cells)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} thread(s)'
+    measured = [f'images a second ({device})', 'peak memory, MiB'] if args.repeats else []
+    print(markdown_table(['network', 'parameters, M', 'multiply-adds, G', *measured], rows))
+    print(f'\nFor one LR image of {args.size} x {args.size} pixels, in single precision.')
+
+
+def complexity_once(args: argparse.Namespace) -> None:
+    """One measurement of ``complexity``; prints images a second and MiB."""
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    net = build_network(read_options(args.opt).data['networks'][args.network]['network'])
+    rate, memory = measure_speed(net, args.size, device, args.repeats)
+    print(f'{rate:.3g} {memory:,.0f}')
+
+
 def fakd_once(args: argparse.Namespace) -> None:
     """One measurement of ``fakd``; prints MiB."""
     feature_s = torch.randn(1, 64, args.size, args.size, requires_grad=True)
@@ -155,6 +211,16 @@ def main() -> None:
     command = commands.add_parser('loader')
     command.add_argument('--patches', type=int, default=4000, help='patches to read from arrays')
     command.set_defaults(run=loader)
+    command = commands.add_parser('metrics')
+    command.set_defaults(run=metrics)
+    for name, run in (('complexity', complexity), ('complexity-once', complexity_once)):
+        command = commands.add_parser(name)
+        command.add_argument('-opt', required=True, help='option file of a test, for its networks')
+        command.add_argument('--size', type=int, default=256, help='side of the LR image')
+        command.add_argument('--repeats', type=int, default=3, help='runs to take the median of; 0 to count alone')
+        if run is complexity_once:
+            command.add_argument('--network', help='its name')
+        command.set_defaults(run=run)
     command = commands.add_parser('fakd-once')
     command.add_argument('way', choices=['pieces', 'whole'])
     command.add_argument('size', type=int)

@@ -12,7 +12,7 @@ from mipkd_sr.engine.inference import prepare_network, run_tiled, self_ensemble
 from .conftest import NETWORKS, STUDENT
 
 REACH = 1 + 2 * 2 + 1 + 1 + 1
-"""Of STUDENT's receptive field, in LR pixels: first convolution, two blocks of two, one after the body, two at the end."""
+"""Of STUDENT's receptive field in LR pixels: the first layer, two blocks of two, one after the body, two at the end."""
 
 
 class Recording:

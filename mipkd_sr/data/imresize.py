@@ -3,6 +3,7 @@
 Every published LR test image was made with it: antialiased when it shrinks, edges mirrored.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, floor
@@ -58,8 +59,15 @@ def imresize(image: Tensor, scale: float | Fraction) -> Tensor:
     exact = Fraction(scale).limit_denominator(1000)
     rows = _weights_on(image.shape[-2], exact, image.device, image.dtype)
     columns = _weights_on(image.shape[-1], exact, image.device, image.dtype)
-    with torch.autocast(image.device.type, enabled=False):  # images are data: their type stays
+    with _own_precision(image.device.type):
         return rows @ image @ columns.T
+
+
+def _own_precision(device_type: str) -> AbstractContextManager[object]:
+    """Images are data: in mixed precision, too, they are resized in their own type."""
+    if not torch.amp.is_autocast_available(device_type):  # the meta device has none
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def imresize_uint8(image: np.ndarray, scale: float | Fraction) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""What a network costs: parameters, multiply-adds, time and memory."""
+
+import math
+import resource
+import statistics
+import time
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _pooling(input_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return 2 * math.prod(input_shape)
+
+
+def _layer_norm(input_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return 2 * 5 * math.prod(input_shape)
+
+
+PAPERS_EXTRAS = {torch.ops.aten.mean: _pooling, torch.ops.aten.native_layer_norm: _layer_norm}
+"""What the papers' counter (fvcore) counts besides convolutions and matrix products, doubled as torch counts those: an
+addition for each element that is pooled, and five operations for each that is normalised."""
+
+
+@torch.no_grad()
+def count_multiply_adds(net: nn.Module, size: int) -> int:
+    """Multiply-adds (each counted once, as the papers do) for one LR image of ``size`` x ``size`` pixels.
+
+    Counted by torch on its meta device; nothing is computed, and the network is left as it was.
+    """
+    probe = deepcopy(net).eval().to('meta')
+    with FlopCounterMode(display=False, custom_mapping=PAPERS_EXTRAS) as counter:
+        probe(torch.zeros(1, 3, size, size, device='meta'))
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def measure_speed(net: nn.Module, size: int, device: torch.device, repeats: int) -> tuple[float, float]:
+    """Run a network on one image at a time.
+
+    Args:
+        net: The network.
+        size: Side of the LR image, in pixels.
+        device: Where to run.
+        repeats: How often, after one run that is not counted.
+
+    Returns:
+        Median of the images a second; and the peak memory in MiB: on a GPU what torch allocated, on a CPU that of the
+        whole process until now.
+    """
+    net = net.eval().to(device)
+    image = torch.rand(1, 3, size, size, device=device)
+    seconds = []
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+    for number in range(repeats + 1):
+        start = time.perf_counter()
+        net(image)
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        if number:
+            seconds.append(time.perf_counter() - start)
+    if device.type == 'cuda':
+        memory = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return 1 / statistics.median(seconds), memory
