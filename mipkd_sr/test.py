@@ -42,11 +42,8 @@ from mipkd_sr.engine.evaluate import evaluate
 from mipkd_sr.engine.figures import comparison_figure
 from mipkd_sr.engine.inference import Network, prepare_network
 from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
-from mipkd_sr.engine.report import Row, format_metrics, protocol, published_rows, results_table, write_results
+from mipkd_sr.engine.report import ENSEMBLE, Row, format_metrics, protocol, published_rows, results_table, write_results
 from mipkd_sr.engine.reporter import run_log
-
-ENSEMBLE = ', x8'
-"""What is added to a network's name for its self-ensemble."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,9 +141,8 @@ def run(options: Options, entries: dict[str, dict[str, Any]]) -> int:
             write_results(rows, table, folder)
             logger.info(f'Results\n\n{table}\n')
         if opt.get('figure'):
-            for ending in ('png', 'pdf'):
-                draw_figure(nets, rows, datasets, opt, folder / f'figure.{ending}')
-            logger.info(f'Picture: {folder / "figure.png"}, and .pdf')
+            files = draw_figure(nets, rows, datasets, opt, folder / 'figure')
+            logger.info(f'Picture: {" ".join(map(str, files))}')
     return 0
 
 
@@ -189,9 +185,9 @@ def draw_figure(
     rows: Sequence[Row],
     datasets: Mapping[str, Dataset],
     opt: dict[str, Any],
-    file: Path,
-) -> None:
-    """Draw the picture that ``figure`` asks for.
+    stem: Path,
+) -> list[Path]:
+    """Draw the picture that ``figure`` asks for, as ``stem``.png and .pdf.
 
     Raises:
         OptionError: If its image is not in the test sets, or its box not in the image.
@@ -206,13 +202,17 @@ def draw_figure(
                 images = {
                     row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
                     for row_name, (name, network) in runs_of(nets, opt).items()
+                    if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
                 }
-            captions = {row.name: format_metrics(row.images[set_name].get(figure['image'], {})) for row in rows}
+            captions = {}
+            for row in rows:
+                values = row.images[set_name].get(figure['image'], {})
+                own = {name: values[name] for name in opt['val'].get('metrics', {}) if name in values}
+                captions[row.name] = format_metrics(own)
             try:
-                comparison_figure(tensor2img(sample['gt']), images, captions, tuple(figure['box']), file)
+                return comparison_figure(tensor2img(sample['gt']), images, captions, tuple(figure['box']), stem)
             except ValueError as error:
                 raise OptionError('figure:box', f'{error}.') from None
-            return
     raise OptionError('figure:image', f"there is no image '{figure['image']}' in the test sets.")
 
 

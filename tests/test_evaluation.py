@@ -142,7 +142,7 @@ def test_markdown_tables_line_up():
 def test_a_box_outside_the_image_is_refused(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     with pytest.raises(ValueError, match='not inside an image of 20 x 30'):
-        comparison_figure(image, {'a': image}, {}, (5, 5, 16), tmp_path / 'x.png')
+        comparison_figure(image, {'a': image}, {}, (5, 5, 16), tmp_path / 'x')
 
 
 def benchmark_options(name: str, scale: int) -> dict:

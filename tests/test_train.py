@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mipkd_sr.engine.options import load_options
 from mipkd_sr.models import build_model
 from mipkd_sr.train import main
 
-from .conftest import METHODS, STUDENT, experiment, same
+from .conftest import METHODS, STUDENT, TEACHER, experiment, same
 
 
 def weights(folder: Path, label: object = 'latest', key: str = 'params') -> dict[str, torch.Tensor]:
@@ -162,3 +163,34 @@ def test_pickled_code_is_refused(tmp_path):
     torch.save({'params': Code()}, tmp_path / 'evil.pth')
     with pytest.raises(ValueError, match=r'evil.pth is not a checkpoint that can be loaded safely'):
         load_file(tmp_path / 'evil.pth')
+
+
+def before_training(training_options, write_options, tmp_path, **changes) -> tuple[str, bool]:
+    """What the run says of the teacher, and whether it warns."""
+    assert main(['-opt', str(write_options(training_options('kd', train={'total_iter': 1}, **changes)))]) == 0
+    (log,) = experiment(tmp_path).glob('train_*.log')
+    (line,) = re.findall(r'Before training, (.*)', log.read_text())
+    return line, 'The teacher is no better than' in log.read_text()
+
+
+def test_a_teacher_that_can_teach_nothing_is_warned_about(training_options, write_options, tmp_path):
+    line, warned = before_training(training_options, write_options, tmp_path)
+    assert re.fullmatch(r'psnr on waves-val: teacher [\d.]+, student [\d.]+, bicubic [\d.]+ dB', line)
+    assert warned  # it has random weights
+
+
+def test_a_good_teacher_is_not_warned_about(training_options, write_options, tmp_path):
+    """Nearest-neighbour interpolation would do against a student that knows nothing; bicubic has to be beaten too."""
+    good = tmp_path / 'good'
+    opt = training_options(
+        network_g=dict(TEACHER),
+        train={'total_iter': 400, 'optim_g': {'lr': 3e-3}, 'scheduler': {'milestones': [300]}},
+        val={'val_freq': 1000},
+        logger={'save_checkpoint_freq': 1000, 'print_freq': 1000},
+    )
+    assert main(['-opt', str(write_options(opt, 'teacher.yml')), '--root', str(good)]) == 0
+    path = {'pretrain_network_t': str(experiment(good) / 'models' / 'net_g_latest.pth')}
+    line, warned = before_training(training_options, write_options, tmp_path, path=path)
+    values = dict(re.findall(r'(\w+) ([\d.]+)(?:,| dB)', line))
+    assert float(values['teacher']) > float(values['bicubic'])
+    assert not warned

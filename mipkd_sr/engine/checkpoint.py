@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from mipkd_sr.archs.official import DERIVED, to_basicsr
+
 
 @contextmanager
 def _whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -100,7 +102,7 @@ def numbered_states(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_weights(file: str | os.PathLike[str], param_key: str = 'params') -> dict[str, Tensor]:
-    """The state dict in a BasicSR checkpoint.
+    """The state dict in a BasicSR checkpoint, or in one of EDSR's, RCAN's or SwinIR's authors (under BasicSR's names).
 
     Args:
         file: A checkpoint: a mapping that has the state dict under ``params`` or ``params_ema``, or a bare state dict.
@@ -118,7 +120,7 @@ def read_weights(file: str | os.PathLike[str], param_key: str = 'params') -> dic
             break
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{file} holds no weights under '{param_key}' (it has: {', '.join(map(str, content))})")
-    return {name.removeprefix('module.'): value for name, value in content.items()}
+    return to_basicsr({name.removeprefix('module.'): value for name, value in content.items()})
 
 
 def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 'params', strict: bool = True) -> None:
@@ -135,6 +137,8 @@ def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 
         ValueError: If the file holds no weights, or, when strict, those of another network.
     """
     weights, own = read_weights(file, param_key), net.state_dict()
+    for name in [name for name in own if name.endswith(DERIVED)]:
+        weights[name] = own[name]
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     if strict and (len(fitting) < len(weights) or len(fitting) < len(own)):
         raise ValueError(f'{file} holds another network than this {type(net).__name__}: {_difference(weights, own)}')

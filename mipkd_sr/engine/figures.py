@@ -1,7 +1,8 @@
-"""Pictures of results."""
+"""Pictures of results, at the width at which a paper prints them: one column, or the whole text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -9,7 +10,27 @@ import numpy as np
 
 matplotlib.use('Agg')  # files only; no display is needed
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+COLUMN, TEXT = 3.4, 7.0
+"""Widths of a column and of the text of a two-column paper, in inches."""
+STYLE: dict[Any, float] = {
+    'font.size': 7,
+    'axes.titlesize': 7,
+    'legend.fontsize': 6,
+    'lines.linewidth': 1.2,
+    'pdf.fonttype': 42,
+}
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a picture as ``stem``.png and ``stem``.pdf; returns the files."""
+    files = [stem.with_name(f'{stem.name}.{ending}') for ending in ('png', 'pdf')]
+    for file in files:
+        figure.savefig(file, dpi=300)
+    plt.close(figure)
+    return files
 
 
 def comparison_figure(
@@ -17,8 +38,8 @@ def comparison_figure(
     crops_of: Mapping[str, np.ndarray],
     captions: Mapping[str, str],
     crop: tuple[int, int, int],
-    file: Path,
-) -> None:
+    stem: Path,
+) -> list[Path]:
     """Draw the HR image with a box, and beside it what is in the box, from the HR image and from each network.
 
     Args:
@@ -26,7 +47,10 @@ def comparison_figure(
         crops_of: Each network's SR image, by name, as ``hr``.
         captions: A line under each name.
         crop: Top, left and side of the box, in HR pixels.
-        file: The picture, PNG or PDF by its ending.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
 
     Raises:
         ValueError: If the box is not inside the image.
@@ -36,20 +60,104 @@ def comparison_figure(
         raise ValueError(f'the box {list(crop)} is not inside an image of {hr.shape[0]} x {hr.shape[1]} pixels')
     panels = {'HR': hr, **crops_of}
     columns = (len(panels) + 1) // 2
-    figure = plt.figure(figsize=(2.4 * (columns + 2), 5.4), layout='constrained')
-    grid = figure.add_gridspec(2, columns + 2)
-    whole = figure.add_subplot(grid[:, :2])
-    whole.imshow(_rgb(hr))
-    whole.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor='red', linewidth=1.5))
-    whole.set_axis_off()
-    for number, (name, image) in enumerate(panels.items()):
-        axes = figure.add_subplot(grid[number // columns, 2 + number % columns])
-        axes.imshow(_rgb(image[top : top + side, left : left + side]), interpolation='nearest')
-        axes.set_title(f'{name}\n{captions.get(name, "")}', fontsize=9)
-        axes.set_axis_off()
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(TEXT, TEXT / (columns + 2) * 2.35), layout='constrained')
+        grid = figure.add_gridspec(2, columns + 2)
+        whole = figure.add_subplot(grid[:, :2])
+        whole.imshow(_rgb(hr))
+        whole.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor='red', linewidth=1.2))
+        whole.set_axis_off()
+        for number, (name, image) in enumerate(panels.items()):
+            axes = figure.add_subplot(grid[number // columns, 2 + number % columns])
+            axes.imshow(_rgb(image[top : top + side, left : left + side]), interpolation='nearest')
+            axes.set_title(f'{name}\n{captions.get(name, "")}', pad=2)
+            axes.set_axis_off()
+        return save(figure, stem)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def parameters_figure(networks: Mapping[str, tuple[int, Mapping[str, float]]], ylabel: str, stem: Path) -> list[Path]:
+    """Plot quality against the number of parameters, a panel a test set.
+
+    Args:
+        networks: For each name, parameters and the mean on each test set.
+        ylabel: What is measured.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    sets = list(next(iter(networks.values()))[1])
+    ticks = sorted({parameters / 1000 for parameters, _ in networks.values() if parameters})
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            len(sets), 1, figsize=(COLUMN, 0.5 + 1.6 * len(sets)), sharex=True, layout='constrained', squeeze=False
+        )
+        for axes, name in zip(grid[:, 0], sets, strict=True):
+            for number, (network, (parameters, means)) in enumerate(networks.items()):
+                if parameters:
+                    axes.scatter(parameters / 1000, means[name], s=18, color=f'C{number % 10}', label=network)
+                else:  # bicubic interpolation
+                    axes.axhline(means[name], linestyle='--', color=f'C{number % 10}', label=network)
+            axes.set(ylabel=ylabel, title=name, xscale='log')
+            axes.set_xticks(ticks, [f'{tick:,.0f}' for tick in ticks])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+        grid[-1, 0].set_xlabel('parameters, thousands')
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
+        return save(figure, stem)
+
+
+def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, stem: Path) -> list[Path]:
+    """Plot how close each network's output is to the teacher's.
+
+    Args:
+        networks: For each name, the mean PSNR against the teacher's output on each test set, in dB.
+        teacher: The teacher's name.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    sets = list(next(iter(networks.values())))
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            1, len(sets), figsize=(COLUMN, 0.7 + 0.18 * len(networks)), sharey=True, layout='constrained', squeeze=False
+        )
+        for axes, name in zip(grid[0], sets, strict=True):
+            for number, means in enumerate(networks.values()):
+                axes.plot(means[name], number, 'o', color=f'C{number % 10}', markersize=4)
+                above = {'xytext': (0, 4), 'textcoords': 'offset points', 'ha': 'center', 'fontsize': 5}
+                axes.annotate(f'{means[name]:.1f}', (means[name], number), **above)
+            axes.set(title=name, ylim=(len(networks) - 0.4, -0.9))
+            axes.set_yticks(range(len(networks)), list(networks))
+            axes.margins(x=0.2)
+            axes.grid(alpha=0.3)
+        figure.supxlabel(f'PSNR to {teacher}, dB', fontsize=7)
+        return save(figure, stem)
+
+
+def curves_figure(runs: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, stem: Path) -> list[Path]:
+    """Plot a validation metric over the steps of several runs.
+
+    Args:
+        runs: For each name, steps and values.
+        ylabel: What is measured.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(COLUMN, 2.4), layout='constrained')
+        for number, (name, points) in enumerate(runs.items()):
+            steps, values = zip(*points, strict=True)
+            style = ('-', '--', ':')[number // 10 % 3]
+            axes.plot(steps, values, style, color=f'C{number % 10}', label=name, marker='.', markersize=3)
+        axes.set(xlabel='steps', ylabel=ylabel)
+        axes.grid(alpha=0.3)
+        figure.legend(loc='outside lower center', ncols=3)
+        return save(figure, stem)

@@ -50,6 +50,8 @@ def train(
     samples = done.samples
     try:
         with StopRequests() as stop:
+            if val_loaders and done.iteration == 0:
+                model.check_teacher(val_loaders[0])
             batches = training_batches(train_set, opt, done.iteration + 1, done.samples)
             for iteration, batch in enumerate(batches, done.iteration + 1):
                 waited += time.monotonic() - fetched

@@ -20,6 +20,10 @@ PUBLISHED = Path(__file__).resolve().parents[1] / 'metrics' / 'published.yml'
 """Published results, each with its source."""
 
 
+ENSEMBLE = ', x8'
+"""What is added to a network's name for its self-ensemble, where both are in a table."""
+
+
 @dataclass
 class Row:
     """One network's results.

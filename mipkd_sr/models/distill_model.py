@@ -306,6 +306,32 @@ class DistillModel(SRModel):
         if metrics:
             self._note_validation(dataset_name, current_iter, mean_metrics(rows['student']), tb_logger)
 
+    def check_teacher(self, dataloader: DataLoader) -> None:
+        """Say in one line how good the teacher is, and warn if there is nothing to learn from it.
+
+        Its PSNR on a validation set is compared with bicubic interpolation's and with the student's as it starts. Every
+        rank must call it.
+        """
+        metrics = (self.opt.get('val') or {}).get('metrics') or {}
+        first = {name: opt for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'}
+        if self.net_t is None or not first:
+            return
+        bicubic = build_network({'type': 'Bicubic', 'upscale': self.opt['scale']})
+        networks = {'teacher': self.net_t, 'student': self.net_for_testing(), 'bicubic': bicubic}
+        name = next(iter(first))
+        with torch.compiler.set_stance('force_eager'):
+            found = evaluate(networks, dataloader, {name: first[name]}, self.device)
+        means = {network: mean_metrics(rows)[name] for network, rows in found.items()}
+        text = ', '.join(f'{network} {value:.2f}' for network, value in means.items())
+        dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]
+        get_root_logger().info(f'Before training, {name} on {dataset_name}: {text} dB')
+        if means['teacher'] <= max(means['student'], means['bicubic']):
+            get_root_logger().warning(
+                'The teacher is no better than bicubic interpolation or the student: is '
+                f'{self.opt["path"]["pretrain_network_t"]} its trained checkpoint, and are its options (img_range, '
+                'res_scale) those it was trained with?'
+            )
+
     def _note_validation(self, dataset_name: str, current_iter: int, means: dict[str, float], tb_logger: Any) -> None:
         """Keep a validation's means in the history and the record of the best, and log them."""
         self.validations.append({'iter': current_iter, 'dataset': dataset_name, **means})

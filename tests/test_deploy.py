@@ -1,0 +1,142 @@
+"""Upscaling one's own images, and exporting a student."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.data.imresize import imresize
+from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.engine.deploy import load_student, upscale
+from mipkd_sr.engine.inference import prepare_network
+
+from .conftest import NETWORKS, load_script, smooth_image
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture
+def student(tmp_path: Path):
+    """A function that writes a student's option file and checkpoint, and returns the command line that names them."""
+
+    def write(kind: str) -> list[str]:
+        opt = {'type': f'Staged{kind}', **NETWORKS[kind], 'upscale': 2}
+        net = build_network(opt)
+        torch.nn.init.zeros_(net.conv_last.weight)  # else random: a picture that is in the range
+        torch.nn.init.normal_(net.conv_last.weight, std=0.01)
+        (tmp_path / 'student.yml').write_text(yaml.safe_dump({'network_g': opt}))
+        torch.save({'params': net.state_dict(), 'params_ema': net.state_dict()}, tmp_path / 'student.pth')
+        return ['-opt', str(tmp_path / 'student.yml'), '--weights', str(tmp_path / 'student.pth')]
+
+    return write
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.filterwarnings('ignore')  # the exporter's own
+def test_onnx_computes_what_torch_does_at_two_sizes(kind, student, tmp_path, capsys):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    arguments = student(kind)
+    net = load_student(arguments[1], arguments[3])
+    for size in (16, 24):
+        file = tmp_path / f'{size}.onnx'
+        load_script('export').main([*arguments, '--out', str(file), '--size', str(size)])
+        fixed = kind == 'SwinIR'
+        assert ('pixels only' if fixed else 'any size') in capsys.readouterr().out
+        session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+        for shape in [(1, 3, size, size)] if fixed else [(1, 3, 16, 24), (2, 3, 31, 9)]:
+            lq = torch.rand(shape)
+            with torch.no_grad():
+                expected = net(lq).numpy()
+            assert np.abs(session.run(None, {'lq': lq.numpy()})[0] - expected).max() < 1e-4
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_safetensors_and_pth_hold_the_weights(student, tmp_path):
+    load_file_of_safetensors = pytest.importorskip('safetensors.torch').load_file
+    arguments = student('EDSR')
+    weights = load_student(arguments[1], arguments[3]).state_dict()
+    for ending in ('safetensors', 'pth'):
+        load_script('export').main([*arguments, '--out', str(tmp_path / 'out' / f's.{ending}')])
+    assert load_file(tmp_path / 'out' / 's.pth').keys() == {'params'}
+    for found in (
+        load_file_of_safetensors(tmp_path / 'out' / 's.safetensors'),
+        load_file(tmp_path / 'out/s.pth')['params'],
+    ):
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_what_cannot_be_exported_is_said_in_one_sentence(student, tmp_path, capsys):
+    arguments, export = student('EDSR'), load_script('export').main
+    (tmp_path / 'there.pth').write_text('mine')
+    for out, message in (
+        ('there.pth', 'is there already'),
+        ('student.pt', 'ends in none of .onnx, .safetensors, .pth'),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            export([*arguments, '--out', str(tmp_path / out)])
+    assert (tmp_path / 'there.pth').read_text() == 'mine'
+    (tmp_path / 'empty.yml').write_text('name: x')
+    with pytest.raises(SystemExit, match=r'network_g: is missing in .*empty\.yml'):
+        export(['-opt', str(tmp_path / 'empty.yml'), *arguments[2:], '--out', str(tmp_path / 'a.pth')])
+
+
+def bicubic(lq: torch.Tensor) -> torch.Tensor:
+    return imresize(lq, 2)
+
+
+def expected_of(image: np.ndarray) -> np.ndarray:
+    top = np.iinfo(image.dtype).max
+    planes = torch.from_numpy(np.atleast_3d(image) / top).permute(2, 0, 1)
+    enlarged = imresize(planes, 2).clamp(0, 1).permute(1, 2, 0).numpy() * top
+    return np.round(enlarged).astype(image.dtype).reshape(*enlarged.shape[:2], *image.shape[2:])
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [0, 3, 4])
+def test_images_keep_their_form(dtype, channels):
+    image = smooth_image(20, 30, 0)
+    image = np.concatenate([image, image[..., :1]], -1)[..., :channels] if channels else image[..., 0]
+    image = image.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    sr = upscale(bicubic, image, CPU)
+    assert sr.dtype == dtype
+    assert sr.shape == (40, 60, *image.shape[2:])
+    off = np.abs(sr.astype(int) - expected_of(image).astype(int)).max()
+    assert off <= (1 if dtype == np.uint8 else 3)  # single against double precision
+
+
+def test_a_folder_is_upscaled_once(student, tmp_path, capsys):
+    arguments, out = student('EDSR'), tmp_path / 'out'
+    (tmp_path / 'photos').mkdir()
+    for i, ending in enumerate(('png', 'jpg', 'bmp')):
+        cv2.imwrite(str(tmp_path / 'photos' / f'p{i}.{ending}'), smooth_image(30 + i, 20, i))
+    (tmp_path / 'photos' / 'notes.txt').write_text('no image')
+    command = [str(tmp_path / 'photos'), '--out', str(out), *arguments, '--tile', '16', '--overlap', '9']
+    load_script('upscale').main(command)
+    assert '3 image(s) written' in capsys.readouterr().out
+    assert {file.name: cv2.imread(str(file)).shape for file in out.iterdir()} == {
+        'p0.png': (60, 40, 3),
+        'p1.png': (62, 40, 3),
+        'p2.png': (64, 40, 3),
+    }
+    net = load_student(arguments[1], arguments[3])
+    whole = upscale(prepare_network(net), cv2.imread(str(tmp_path / 'photos' / 'p0.png')), CPU)
+    assert np.abs(cv2.imread(str(out / 'p0.png')).astype(int) - whole).max() <= 1
+    (out / 'p1.png').write_text('mine')
+    load_script('upscale').main(command)
+    assert '0 image(s) written' in (said := capsys.readouterr().out)
+    assert '3 were there already' in said
+    assert (out / 'p1.png').read_text() == 'mine'
+
+
+def test_what_cannot_be_upscaled_is_said_in_one_sentence(student, tmp_path):
+    arguments, main = student('EDSR'), load_script('upscale').main
+    (tmp_path / 'broken.png').write_text('no image')
+    for place, message in (('broken.png', 'broken.png cannot be read as an image'), ('none.png', 'there is no ')):
+        with pytest.raises(SystemExit, match=message):
+            main([str(tmp_path / place), '--out', str(tmp_path / 'out'), *arguments])
+    assert not list((tmp_path / 'out').iterdir())
