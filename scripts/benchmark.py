@@ -5,22 +5,29 @@ python scripts/benchmark.py fakd      # peak memory of FAKD's affinity loss at p
 python scripts/benchmark.py loader    # training patches a second from 2K images, as PNG files and as arrays
 python scripts/benchmark.py metrics   # PSNR and SSIM of a 2K image, here and in BasicSR
 python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # parameters, multiply-adds, speed, memory
+python scripts/benchmark.py step      # a training step of each method, as ratios to KD's and to its own arithmetic
+python scripts/benchmark.py step -opt options/train/mipkd/edsr_x2.yml     # the same for another pair (wants a GPU)
+python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, width, positions
 """
 
 import argparse
+import json
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import skimage
 import torch
+import torchvision
 
 import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
 
@@ -33,8 +40,11 @@ from mipkd_sr.data.pairs import STORES, read_image, write_pairs
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
-from mipkd_sr.engine.options import read_options
+from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.options import load_options, read_options
 from mipkd_sr.engine.report import markdown_table
+from mipkd_sr.engine.step_cost import METHODS, batch_for, count_floor, count_step, floor_of_kd, model_for, take_step
+from mipkd_sr.losses import csd_loss
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.fakd_loss import affinity_distance
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
@@ -187,6 +197,105 @@ def complexity_once(args: argparse.Namespace) -> None:
     print(f'{rate:.3g} {memory:,.0f}')
 
 
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a training run, with the batch and patch that the command line asks for."""
+    force = list(args.force)
+    if args.batch:
+        force.append(f'datasets:train:batch_size_per_gpu={args.batch}')
+    opt = load_options(args.opt, True, force=force).data
+    if args.patch:
+        opt['datasets']['train']['gt_size'] = args.patch * opt['scale']
+    opt['num_gpu'] = min(1, torch.cuda.device_count())
+    return opt
+
+
+def random_vgg(file: str | None) -> torch.nn.Sequential:
+    """VGG19 with random weights, for CSD: they cost as much as the trained ones, and need no download."""
+    return torchvision.models.vgg19(weights=None).features[: max(csd_loss.LAYERS) + 1]
+
+
+def step(args: argparse.Namespace) -> None:
+    """Time a step of each method, in turn, so that whatever else the machine does falls on all alike.
+
+    The floor of KD is the teacher's forward and the student's forward and backward alone, timed in the same turn. A
+    method's own floor is that time multiplied with how much more arithmetic the method does in that step.
+    """
+    opt, device = run_options(args), torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
+    models, batch, notes = {}, batch_for(opt, device), []
+    for method in {'KD': None, **dict.fromkeys(args.methods or METHODS)}:
+        try:
+            models[method] = model_for(opt, method)
+        except OptionError as error:
+            notes.append(f'{method} is left out: {error.message}')
+    names = {'floor of KD': models['KD'], **models}
+    work = {name: partial(take_step, model, batch) for name, model in models.items()}
+    floor = floor_of_kd(models['KD'], batch)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    arithmetic: dict[str, list[float]] = {name: [] for name in names}
+    memory: dict[str, float] = {}
+    first = round(0.5 * opt['train']['total_iter'])  # where l_ae has ended
+    floor_adds = count_floor(models['KD'], batch)
+    for number in range(-2, args.repeats):
+        for name in names:
+            if device.type == 'cuda':
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            floor() if name == 'floor of KD' else work[name](first + number)
+            if device.type == 'cuda':
+                torch.cuda.synchronize()
+                memory[name] = max(memory.get(name, 0.0), torch.cuda.max_memory_allocated() / 2**20)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    for name, model in models.items():
+        steps = range(args.repeats if name.startswith('MiPKD') else 1)  # whose paths are drawn
+        adds = [count_step(model, batch, first + number).multiply_adds / floor_adds for number in steps]
+        arithmetic[name] = adds * (args.repeats // len(adds))
+    arithmetic['floor of KD'] = [1.0] * args.repeats
+    rows, figures = [], {}
+    for name in names:
+        kd = statistics.median(a / b for a, b in zip(seconds[name], seconds['KD'], strict=True))
+        ratios = (a / b / c for a, b, c in zip(seconds[name], seconds['floor of KD'], arithmetic[name], strict=True))
+        quartiles = statistics.quantiles(seconds[name], n=4)
+        figures[name] = {
+            'seconds': quartiles[1],
+            'interquartile_range': quartiles[2] - quartiles[0],
+            'mean_seconds': statistics.mean(seconds[name]),
+            'times_kd': kd,
+            'mean_times_kd': statistics.mean(seconds[name]) / statistics.mean(seconds['KD']),
+            'arithmetic_times_floor': statistics.mean(arithmetic[name]),
+            'times_own_floor': statistics.median(ratios),
+            'peak_memory_mib': memory.get(name),
+        }
+        values = figures[name]
+        cells = [name, f'{1000 * quartiles[1]:.1f} ± {1000 * (quartiles[2] - quartiles[0]):.1f}']
+        cells += [f'{values[key]:.2f}' for key in ('mean_times_kd', 'arithmetic_times_floor', 'times_own_floor')]
+        rows.append(cells + [f'{memory[name]:,.0f}'] * bool(memory))
+    header = ['', 'ms a step (median ± IQR)', 'times KD (means)', 'arithmetic, times the floor', 'times own floor']
+    where = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} thread(s)'
+    print(markdown_table([*header, *['peak memory, MiB'] * bool(memory)], rows))
+    batch_size, side = batch['lq'].shape[0], batch['lq'].shape[-1]
+    print(f'\n{args.opt}, {batch_size} patches of {side} x {side}, {args.repeats} steps of each in turn, {where}.')
+    print('\n'.join(notes))
+    if args.json:
+        found = {'device': where, 'batch': batch_size, 'patch': side, 'steps': figures}
+        args.json.write_text(json.dumps(found, indent=1) + '\n')
+    if args.profile:
+        profile(work, first, device)
+
+
+def profile(work: Mapping[str, Callable[[int], None]], iteration: int, device: torch.device) -> None:
+    """Print where a step's time goes, for each method."""
+    for name, take in work.items():
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if device.type == 'cuda':
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as found:
+            take(iteration)
+        key = 'self_cuda_time_total' if device.type == 'cuda' else 'self_cpu_time_total'
+        print(f'\n== {name}\n{found.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=45)}')
+
+
 def fakd_once(args: argparse.Namespace) -> None:
     """One measurement of ``fakd``; prints MiB."""
     feature_s = torch.randn(1, 64, args.size, args.size, requires_grad=True)
@@ -221,6 +330,16 @@ def main() -> None:
         if run is complexity_once:
             command.add_argument('--network', help='its name')
         command.set_defaults(run=run)
+    command = commands.add_parser('step')
+    command.add_argument('-opt', default='options/train/demo/mipkd.yml', help='training options, for pair and patches')
+    command.add_argument('--force', nargs='+', default=[], metavar='KEY=VALUE', help="as train.py's --force_yml")
+    command.add_argument('--methods', nargs='+', choices=list(METHODS), help='default: all; KD is always needed')
+    command.add_argument('--batch', type=int, help='patches a step')
+    command.add_argument('--patch', type=int, help='side of the LR patches')
+    command.add_argument('--repeats', type=int, default=30, help='steps of each method')
+    command.add_argument('--profile', action='store_true', help="also where a step's time goes")
+    command.add_argument('--json', type=Path, help='also write the figures to this file')
+    command.set_defaults(run=step)
     command = commands.add_parser('fakd-once')
     command.add_argument('way', choices=['pieces', 'whole'])
     command.add_argument('size', type=int)

@@ -1,0 +1,137 @@
+"""What a training step of each method costs: counts, which do not depend on the machine, and seconds, which do."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mipkd_sr.data import lq_patch_size
+from mipkd_sr.models import build_model
+from mipkd_sr.models.distill_model import DistillModel
+
+KD = {'kd_opt': {'type': 'LogitsKDLoss'}}
+METHODS: dict[str, dict[str, Any]] = {
+    'scratch': {},
+    'KD': KD,
+    'FAKD': {**KD, 'fakd_opt': {'type': 'FAKDLoss'}},
+    'CSD': {'csd_opt': {'type': 'CSDLoss'}},
+    'DUKD': {**KD, 'dukd_opt': {'type': 'DUKDLoss'}},
+    'MiPKD': {**KD, 'mipkd_opt': {'type': 'MiPKDLoss'}},
+    'MiPKD + DUKD': {**KD, 'mipkd_opt': {'type': 'MiPKDLoss'}, 'dukd_opt': {'type': 'DUKDLoss'}},
+}
+"""The methods that are compared, by the losses that they add to the pixel loss; all with their defaults."""
+
+
+def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillModel:
+    """The model of a method, for the networks, scale, patches and optimizer of a training run, with random weights.
+
+    Args:
+        opt: Options of a training run under a teacher, as ``load_options`` completes them.
+        method: One of ``METHODS``.
+        changes: Further entries of ``train``.
+
+    Raises:
+        OptionError: If the method is not defined for these networks.
+    """
+    own = deepcopy(dict(opt))
+    own.update(model_type='DistillModel', rank=0, world_size=1, dist=False)
+    own['path']['pretrain_network_t'] = own['path']['pretrain_network_g'] = None
+    losses = {key for key in own['train'] if key.endswith('_opt')} - {'pixel_opt'}
+    for key in losses:
+        del own['train'][key]
+    own['train'] |= deepcopy(METHODS[method]) | changes
+    if method == 'scratch':
+        del own['network_t']
+    torch.manual_seed(0)
+    return build_model(own)
+
+
+def batch_for(opt: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """A batch of noise of the run's size."""
+    side, batch = lq_patch_size(dict(opt)), opt['datasets']['train']['batch_size_per_gpu']
+    generator = torch.Generator().manual_seed(0)
+    lq = torch.rand(batch, 3, side, side, generator=generator)
+    gt = torch.rand(batch, 3, side * opt['scale'], side * opt['scale'], generator=generator)
+    return {'lq': lq.to(device), 'gt': gt.to(device)}
+
+
+def floor_of_kd(model: DistillModel, batch: Mapping[str, Tensor]) -> Callable[[], None]:
+    """The arithmetic that no distillation can do without: the teacher's forward, the student's forward and backward."""
+
+    def work() -> None:
+        if model.net_t is not None:
+            with torch.no_grad():
+                model.net_t(batch['lq'])
+        model.net_g.zero_grad()
+        F.l1_loss(model.net_g(batch['lq']), batch['gt']).backward()
+
+    return work
+
+
+def take_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> None:
+    """One step of the training loop, without the reading of data and the logging."""
+    model.feed_data(batch)
+    model.optimize_parameters(iteration)
+
+
+class StepCounts(NamedTuple):
+    """What a step does: calls of each network from its start, multiply-adds, operators that PyTorch runs."""
+
+    teacher_forwards: int
+    student_forwards: int
+    multiply_adds: int
+    operators: int
+
+
+class _CountOperators(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _count_forwards(nets: Mapping[str, nn.Module | None]) -> Any:
+    """Count how often each network's head runs, which every forward goes through once."""
+    calls: Counter[str] = Counter()
+    heads: dict[str, Any] = {name: net.head for name, net in nets.items() if net is not None}
+
+    def counted(name: str) -> Callable[[Tensor], Any]:
+        def head(lq: Tensor) -> Any:
+            calls[name] += 1
+            return heads[name](lq)
+
+        return head
+
+    for name in heads:
+        nets[name].head = counted(name)  # type: ignore[union-attr]
+    try:
+        yield calls
+    finally:
+        for name in heads:
+            del nets[name].head  # type: ignore[union-attr]
+
+
+def count_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepCounts:
+    """Count what a step does; the step is taken."""
+    nets = {'teacher': model.net_t, 'student': model.net_g}
+    with _count_forwards(nets) as calls, _CountOperators() as operators, FlopCounterMode(display=False) as flops:
+        take_step(model, batch, iteration)
+    return StepCounts(calls['teacher'], calls['student'], flops.get_total_flops() // 2, operators.total)
+
+
+def count_floor(model: DistillModel, batch: Mapping[str, Tensor]) -> int:
+    """Multiply-adds of ``floor_of_kd``."""
+    with FlopCounterMode(display=False) as flops:
+        floor_of_kd(model, batch)()
+    return flops.get_total_flops() // 2
