@@ -270,7 +270,7 @@ def step(args: argparse.Namespace) -> None:
         values = figures[name]
         cells = [name, f'{1000 * quartiles[1]:.1f} ± {1000 * (quartiles[2] - quartiles[0]):.1f}']
         cells += [f'{values[key]:.2f}' for key in ('mean_times_kd', 'arithmetic_times_floor', 'times_own_floor')]
-        rows.append(cells + [f'{memory[name]:,.0f}'] * bool(memory))
+        rows.append([*cells, *(f'{memory[name]:,.0f}' for _ in memory.keys() & {name})])
     header = ['', 'ms a step (median ± IQR)', 'times KD (means)', 'arithmetic, times the floor', 'times own floor']
     where = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} thread(s)'
     print(markdown_table([*header, *['peak memory, MiB'] * bool(memory)], rows))
