@@ -7,7 +7,8 @@ python scripts/benchmark.py metrics   # PSNR and SSIM of a 2K image, here and in
 python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # parameters, multiply-adds, speed, memory
 python scripts/benchmark.py step      # a training step of each method, as ratios to KD's and to its own arithmetic
 python scripts/benchmark.py step -opt options/train/mipkd/edsr_x2.yml     # the same for another pair (wants a GPU)
-python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, width, positions
+python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, teacher's width and positions
+python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x2.yml --gpu V100 --gpus 4    # hours and memory to expect
 """
 
 import argparse
@@ -35,15 +36,25 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.data import PairedPatchDataset
+from mipkd_sr.data import PairedPatchDataset, lq_patch_size
 from mipkd_sr.data.pairs import STORES, read_image, write_pairs
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
 from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.engine.figures import sizes_figure
 from mipkd_sr.engine.options import load_options, read_options
 from mipkd_sr.engine.report import markdown_table
-from mipkd_sr.engine.step_cost import METHODS, batch_for, count_floor, count_step, floor_of_kd, model_for, take_step
+from mipkd_sr.engine.step_cost import (
+    METHODS,
+    batch_for,
+    count_floor,
+    count_step,
+    floor_of_kd,
+    model_for,
+    plan_step,
+    take_step,
+)
 from mipkd_sr.losses import csd_loss
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.fakd_loss import affinity_distance
@@ -296,6 +307,115 @@ def profile(work: Mapping[str, Callable[[int], None]], iteration: int, device: t
         print(f'\n== {name}\n{found.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=45)}')
 
 
+SIZES = {
+    'batch': {value: [f'datasets:train:batch_size_per_gpu={value}'] for value in (2, 4, 8, 16)},
+    'patch': {value: [f'datasets:train:gt_size={2 * value}'] for value in (16, 24, 32, 48)},
+    "teacher's width": {value: [f'network_t:num_feat={value}'] for value in (16, 32, 64, 128)},
+    'positions K': {value: [f'train:mipkd_opt:positions={value}'] for value in (1, 2, 3, 5)},
+}
+"""What is varied about the demo's pair, one thing at a time; the rest is as in its option file."""
+
+
+def sizes(args: argparse.Namespace) -> None:
+    """Measure a step of KD and of MiPKD at several sizes, each in a process of its own, and what a plan expects."""
+    flops, bandwidth = device_speed(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
+    rows, found = [], []
+    for what, values in SIZES.items():
+        for value, force in values.items():
+            for method in ('KD', 'MiPKD'):
+                arguments = ['sizes-once', '--method', method, '-opt', args.opt, '--force', *force]
+                command = [sys.executable, '-W', 'ignore', __file__, *arguments]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                seconds, memory = map(float, done.stdout.split())
+                opt = load_options(args.opt, True, force=force).data
+                changes = {'mipkd_opt': opt['train']['mipkd_opt']} if method == 'MiPKD' else {}
+                expected = plan_step(opt, method, flops, bandwidth, **changes)
+                entry = {'varied': what, 'value': value, 'method': method, 'ms': 1000 * seconds, 'mib': memory}
+                entry |= {'expected_ms': 1000 * expected.seconds, 'expected_mib': expected.memory / 2**20}
+                found.append(entry)
+                cells = [what, str(value), method, f'{entry["ms"]:.1f}', f'{entry["expected_ms"]:.1f}']
+                rows.append([*cells, f'{memory:.0f}', f'{entry["expected_mib"]:.0f}'])
+    header = ['varied', 'value', 'method', 'ms a step', 'ms, roofline', 'MiB above the start', 'MiB, planned']
+    table = markdown_table(header, rows)
+    ratio = statistics.median(entry['expected_ms'] / entry['ms'] for entry in found)
+    text = f'{flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.1f} GB/s here; the roofline is {ratio:.2f} of the time.'
+    print(f'{table}\n\n{text}')
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / 'sizes.json').write_text(json.dumps(found, indent=1) + '\n')
+        (args.out / 'sizes.md').write_text(f'{table}\n\n{text}\n')
+        sizes_figure(found, args.out / 'sizes')
+
+
+def sizes_once(args: argparse.Namespace) -> None:
+    """One measurement of ``sizes``; prints seconds and the peak memory in MiB above what the program itself needs."""
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    opt = load_options(args.opt, True, force=args.force).data
+    opt['num_gpu'] = int(device.type == 'cuda')
+    changes = {'mipkd_opt': opt['train']['mipkd_opt']} if args.method == 'MiPKD' else {}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    model, batch = model_for(opt, args.method, **changes), batch_for(opt, device)
+    seconds = []
+    for number in range(args.repeats + 2):
+        start = time.perf_counter()
+        take_step(model, batch, round(0.5 * opt['train']['total_iter']) + number)
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    if device.type == 'cuda':
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    print(statistics.mean(seconds[2:]), memory)
+
+
+def device_speed(device: torch.device) -> tuple[float, float]:
+    """The operations a second of a large matrix product, and the bytes a second of copying a large tensor."""
+    size = 8192 if device.type == 'cuda' else 2048
+    matrix = torch.rand(size, size, device=device)
+    large = torch.rand(2**26, device=device)
+    multiply, _ = median_seconds(lambda: _discard(matrix @ matrix), device)
+    copy, _ = median_seconds(lambda: _discard(large.clone()), device)
+    return 2 * size**3 / multiply, 2 * large.nbytes / copy
+
+
+def _discard(tensor: torch.Tensor) -> None:
+    """Nothing: the tensor was computed to be timed."""
+
+
+def plan(args: argparse.Namespace) -> None:
+    """Say what hours and memory a recipe is expected to take on a kind of GPU, for KD, DUKD and MiPKD."""
+    opt = run_options(args)
+    flops, bandwidth, memory = GPUS[args.gpu] if args.gpu else (1e12 * args.tflops, 1e9 * args.bandwidth, 0)
+    total, rows = opt['train']['total_iter'], []
+    for method in ('scratch', 'KD', 'DUKD', 'MiPKD', 'MiPKD + DUKD'):
+        try:
+            expected = plan_step(opt, method, flops, bandwidth, utilisation=args.utilisation)
+        except OptionError as error:
+            print(f'{method} is left out: {error.message}')
+            continue
+        cells = [method, f'{expected.seconds:.3f}', f'{total * expected.seconds / 3600:,.1f}']
+        rows.append([*cells, f'{expected.memory / 2**30:.1f}'])
+    print(markdown_table(['method', 's a step', 'hours', 'GiB a GPU'], rows))
+    batch, patch = opt['datasets']['train']['batch_size_per_gpu'], lq_patch_size(opt)
+    where = args.gpu or f'{args.tflops} TFLOP/s, {args.bandwidth} GB/s'
+    print(
+        f'\n{total:,} steps of {batch} patches of {patch} x {patch} on each of {args.gpus} x {where}'
+        f'{f" ({memory} GB)" if memory else ""}, {args.utilisation:.0%} of its roofline in fp32; '
+        f'{args.gpus * batch} patches a step in all. The gradients of the student, {args.gpus} x, are sent meanwhile.'
+    )
+
+
+GPUS = {
+    'V100': (15.7e12, 900e9, 32),
+    'A100': (19.5e12, 1555e9, 40),
+    'A100-TF32': (156e12, 1555e9, 40),
+    'H100': (67e12, 3350e9, 80),
+    'H200': (67e12, 4800e9, 141),
+    'RTX4090': (82.6e12, 1008e9, 24),
+}
+"""Operations a second in single precision, bytes a second of the memory, and GB of it, from the makers' data sheets."""
+
+
 def fakd_once(args: argparse.Namespace) -> None:
     """One measurement of ``fakd``; prints MiB."""
     feature_s = torch.randn(1, 64, args.size, args.size, requires_grad=True)
@@ -340,6 +460,27 @@ def main() -> None:
     command.add_argument('--profile', action='store_true', help="also where a step's time goes")
     command.add_argument('--json', type=Path, help='also write the figures to this file')
     command.set_defaults(run=step)
+    command = commands.add_parser('sizes')
+    command.add_argument('-opt', default='options/train/demo/mipkd.yml', help='training options')
+    command.add_argument('--out', type=Path, help='folder for the table, the figures and the raw numbers')
+    command.set_defaults(run=sizes)
+    command = commands.add_parser('sizes-once')
+    command.add_argument('-opt')
+    command.add_argument('--method')
+    command.add_argument('--force', nargs='+', default=[])
+    command.add_argument('--repeats', type=int, default=16)
+    command.set_defaults(run=sizes_once)
+    command = commands.add_parser('plan')
+    command.add_argument('-opt', required=True, help='training options: the recipe')
+    command.add_argument('--force', nargs='+', default=[], metavar='KEY=VALUE', help="as train.py's --force_yml")
+    command.add_argument('--batch', type=int, help='patches a step and GPU')
+    command.add_argument('--patch', type=int, help='side of the LR patches')
+    command.add_argument('--gpu', choices=list(GPUS), help='a kind of GPU; or give --tflops and --bandwidth')
+    command.add_argument('--tflops', type=float, default=10.0, help='10^12 operations a second')
+    command.add_argument('--bandwidth', type=float, default=500.0, help='GB a second')
+    command.add_argument('--gpus', type=int, default=1, help='how many')
+    command.add_argument('--utilisation', type=float, default=0.5, help='part of the roofline that is reached')
+    command.set_defaults(run=plan)
     command = commands.add_parser('fakd-once')
     command.add_argument('way', choices=['pieces', 'whole'])
     command.add_argument('size', type=int)

@@ -140,6 +140,36 @@ def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, 
         return save(figure, stem)
 
 
+def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
+    """Plot a step's time and memory against what was varied, a column each.
+
+    Args:
+        entries: ``varied``, ``value``, ``method``, ``ms`` and ``mib`` of each measurement.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    varied = list(dict.fromkeys(entry['varied'] for entry in entries))
+    methods = list(dict.fromkeys(entry['method'] for entry in entries))
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            2, len(varied), figsize=(TEXT, 3.2), layout='constrained', sharex='col', sharey='row'
+        )
+        for column, what in enumerate(varied):
+            for row, (key, label) in enumerate((('ms', 'ms a step'), ('mib', 'MiB'))):
+                axes = grid[row, column]
+                for method in methods:
+                    own = [entry for entry in entries if (entry['varied'], entry['method']) == (what, method)]
+                    axes.plot([e['value'] for e in own], [e[key] for e in own], '.-', label=method)
+                axes.grid(alpha=0.3)
+                if column == 0:
+                    axes.set_ylabel(label)
+            grid[1, column].set_xlabel(what)
+        grid[0, 0].legend()
+        return save(figure, stem)
+
+
 def curves_figure(runs: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, stem: Path) -> list[Path]:
     """Plot a validation metric over the steps of several runs.
 

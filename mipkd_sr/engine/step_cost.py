@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.models import build_model
@@ -135,3 +136,79 @@ def count_floor(model: DistillModel, batch: Mapping[str, Tensor]) -> int:
     with FlopCounterMode(display=False) as flops:
         floor_of_kd(model, batch)()
     return flops.get_total_flops() // 2
+
+
+class Plan(NamedTuple):
+    """What a step is expected to take: seconds, and bytes of the device's memory."""
+
+    seconds: float
+    memory: float
+
+
+class _Roofline(TorchDispatchMode):
+    """Adds up, operator by operator, the longer of computing and of moving the operands to and from memory."""
+
+    def __init__(self, flops: float, bandwidth: float) -> None:
+        super().__init__()
+        self.flops, self.bandwidth = flops, bandwidth
+        self.seconds = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return out
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        count = flop_registry.get(func.overloadpacket)
+        computed = count(*args, **(kwargs or {}), out_val=out) if count else 0
+        self.seconds += max(computed / self.flops, moved / self.bandwidth)
+        return out
+
+
+def plan_step(
+    opt: Mapping[str, Any],
+    method: str,
+    flops: float,
+    bandwidth: float,
+    steps: int = 8,
+    utilisation: float = 1.0,
+    **changes: Any,
+) -> Plan:
+    """Expect what a step takes on a device, from one sample that is computed here.
+
+    Time: the roofline, divided by ``utilisation``. Memory: the weights, gradients and Adam's two moments, the teacher's
+    weights, what autograd keeps of a step, and as much as the largest of it again for what comes and goes.
+
+    Args:
+        opt: Options of a training run under a teacher.
+        method: One of ``METHODS``.
+        flops: The device's operations a second (a multiply-add being two), in the precision that is used.
+        bandwidth: Its memory's bytes a second.
+        steps: Steps to average over; MiPKD's differ.
+        utilisation: Part of the roofline that is reached, in (0, 1].
+        changes: See ``model_for``.
+    """
+    one = deepcopy(dict(opt))
+    one['num_gpu'] = 0
+    batch_size = one['datasets']['train']['batch_size_per_gpu']
+    one['datasets']['train']['batch_size_per_gpu'] = 1
+    model, batch = model_for(one, method, **changes), batch_for(one, torch.device('cpu'))
+    take_step(model, batch, 1)  # creates the optimizer's state
+    first = round(0.5 * one['train']['total_iter'])
+    roofline = _Roofline(flops, bandwidth)
+    kept: list[dict[int, int]] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[-1][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    for number in range(steps):
+        kept.append({})
+        with roofline, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            take_step(model, batch, first + number)
+    student = sum(parameter.nbytes for parameter in model.step.parameters())
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.step.parameters()}
+    activations = [{place: size for place, size in step.items() if place not in own} for step in kept]
+    most = max(sum(step.values()) + 2 * max(step.values()) for step in activations)
+    teacher = sum(parameter.nbytes for parameter in model.net_t.parameters()) if model.net_t is not None else 0
+    return Plan(batch_size * roofline.seconds / steps / utilisation, batch_size * most + 4 * student + teacher)

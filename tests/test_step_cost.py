@@ -1,0 +1,114 @@
+"""What a step of each method does, in counts that do not depend on the machine."""
+
+import pytest
+import torch
+
+from mipkd_sr.engine.options import load_options
+from mipkd_sr.engine.step_cost import METHODS, batch_for, count_floor, count_step, model_for, take_step
+
+from .conftest import ROOT
+from .gradients import tiny_vgg
+
+PIXELS = 8 * 24 * 24
+STUDENT = 9 * (3 * 16 + 9 * 16 * 16 + 16 * 64 + 4 * 16 * 3) * PIXELS
+TEACHER = 9 * (3 * 32 + 21 * 32 * 32 + 32 * 128 + 4 * 32 * 3) * PIXELS
+"""Multiply-adds of one forward of the demo's networks by hand: all convolutions are 3 x 3, the last is at HR."""
+FIRST = 9 * 3 * 16 * PIXELS
+"""The student's first convolution, whose input needs no gradient."""
+FLOOR = TEACHER + 3 * STUDENT - FIRST
+
+EXPECTED = {
+    # teacher forwards, student forwards, and the most operators that a step may take after the first
+    'scratch': (0, 1, 360),
+    'KD': (1, 1, 435),
+    'FAKD': (1, 1, 700),
+    'CSD': (1, 1, 1500),
+    'DUKD': (2, 2, 735),
+    'MiPKD': (1, 1, 1100),
+    'MiPKD + DUKD': (2, 2, 1410),
+}
+"""LR patch and zoom-in share a forward; zoom-out, of another size, has its own."""
+
+
+@pytest.fixture
+def opt(monkeypatch):
+    monkeypatch.setattr('mipkd_sr.losses.csd_loss.vgg19_features', tiny_vgg)
+    options = load_options(ROOT / 'options/train/demo/mipkd.yml', is_train=True).data
+    options['num_gpu'] = 0
+    return options
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_forwards_and_operators_of_a_step(method, opt):
+    if method == 'CSD':  # defined for a student of the teacher's depth
+        opt['network_g']['num_block'] = opt['network_t']['num_block']
+    model, batch = model_for(opt, method), batch_for(opt, torch.device('cpu'))
+    teacher, student, operators = EXPECTED[method]
+    take_step(model, batch, 1)  # creates the optimizer's state
+    for iteration in (500, 501, 502):
+        counts = count_step(model, batch, iteration)
+        assert (counts.teacher_forwards, counts.student_forwards) == (teacher, student)
+        assert counts.operators <= operators, counts
+
+
+ZOOM_OUT = 8 * 3 * (12 * 24 * 24 + 12 * 24 * 12)
+"""The downsampling of the LR batch by 2, as two matrix products."""
+
+
+@pytest.mark.parametrize(('method', 'times', 'more'), [('KD', 1, 0), ('DUKD', 2.25, ZOOM_OUT)])
+def test_a_step_does_the_arithmetic_that_it_cannot_do_without(method, times, more, opt):
+    """DUKD at x2: zoom-in is as large as the LR batch, zoom-out a quarter of it."""
+    model, batch = model_for(opt, method), batch_for(opt, torch.device('cpu'))
+    assert count_floor(model, batch) == FLOOR
+    assert count_step(model, batch, 1).multiply_adds == times * FLOOR + more
+
+
+def test_mipkd_does_its_mixers_and_the_paths_that_it_takes(opt):
+    """Counted by hand at three positions; a path through the teacher needs its input's gradient, and no weights'."""
+    for probability in (0.0, 1.0):
+        opt['train']['mipkd_opt'] = None
+        changes = {'type': 'MiPKDLoss', 'drop_probability': 0.0, 'student_probability': probability}
+        model = model_for(opt, 'MiPKD', mipkd_opt=changes)
+        batch = batch_for(opt, torch.device('cpu'))
+        mixer = 9 * (16 * 8 + 32 * 8 + 8 * 32) * PIXELS
+        to_student = 32 * 16 * PIXELS
+        backward = 3 * mixer - 9 * 32 * 8 * PIXELS  # the teacher's feature map needs no gradient
+        paths = 0
+        for place_s, place_t in zip((1, 3, 4), (3, 7, 10), strict=True):
+            if probability:
+                rest = 9 * ((2 * (4 - place_s) + 1) * 256 + 16 * 64 + 4 * 16 * 3) * PIXELS
+                paths += 3 * (rest + to_student)
+            else:
+                rest = 9 * ((2 * (10 - place_t) + 1) * 1024 + 32 * 128 + 4 * 32 * 3) * PIXELS
+                paths += 2 * rest
+        assert model.objectives['mipkd'].places == [(1, 3), (3, 7), (4, 10)]
+        assert count_step(model, batch, 500).multiply_adds == FLOOR + 3 * backward + paths
+
+
+def test_no_autograd_state_is_kept_of_the_teachers_own_forward(opt):
+    model, batch = model_for(opt, 'KD'), batch_for(opt, torch.device('cpu'))
+    kept = []
+
+    def note(tensor):
+        kept.append(tensor.data_ptr())
+        return tensor
+
+    addresses = {parameter.data_ptr() for parameter in model.net_t.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        take_step(model, batch, 1)
+    assert kept
+    assert not addresses & set(kept)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU, of which a step must not wait')
+@pytest.mark.parametrize('method', ['KD', 'DUKD', 'MiPKD', 'MiPKD + DUKD'])
+def test_a_step_does_not_wait_for_the_gpu(method, opt):
+    opt['num_gpu'] = 1
+    model, batch = model_for(opt, method), batch_for(opt, torch.device('cuda'))
+    for iteration in (1, 2):
+        take_step(model, batch, iteration)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        take_step(model, batch, 3)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
