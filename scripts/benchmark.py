@@ -8,7 +8,7 @@ python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # para
 python scripts/benchmark.py step      # a training step of each method, as ratios to KD's and to its own arithmetic
 python scripts/benchmark.py step -opt options/train/mipkd/edsr_x2.yml     # the same for another pair (wants a GPU)
 python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, teacher's width and positions
-python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x2.yml --gpu V100 --gpus 4    # hours and memory to expect
+python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x2.yml --gpu V100 --gpus 4    # hours, memory
 """
 
 import argparse
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -319,7 +319,8 @@ SIZES = {
 def sizes(args: argparse.Namespace) -> None:
     """Measure a step of KD and of MiPKD at several sizes, each in a process of its own, and what a plan expects."""
     flops, bandwidth = device_speed(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
-    rows, found = [], []
+    rows: list[list[str]] = []
+    found: list[dict[str, Any]] = []
     for what, values in SIZES.items():
         for value, force in values.items():
             for method in ('KD', 'MiPKD'):
@@ -427,7 +428,7 @@ def fakd_once(args: argparse.Namespace) -> None:
     print(f'{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:,.0f}')
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -485,7 +486,7 @@ def main() -> None:
     command.add_argument('way', choices=['pieces', 'whole'])
     command.add_argument('size', type=int)
     command.set_defaults(run=fakd_once)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.run(args)
 
 

@@ -1,12 +1,14 @@
 """What a step of each method does, in counts that do not depend on the machine."""
 
+import json
+
 import pytest
 import torch
 
 from mipkd_sr.engine.options import load_options
-from mipkd_sr.engine.step_cost import METHODS, batch_for, count_floor, count_step, model_for, take_step
+from mipkd_sr.engine.step_cost import METHODS, batch_for, count_floor, count_step, model_for, plan_step, take_step
 
-from .conftest import ROOT
+from .conftest import ROOT, load_script
 from .gradients import tiny_vgg
 
 PIXELS = 8 * 24 * 24
@@ -112,3 +114,45 @@ def test_a_step_does_not_wait_for_the_gpu(method, opt):
         take_step(model, batch, 3)
     finally:
         torch.cuda.set_sync_debug_mode('default')
+
+
+def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys):
+    file = tmp_path / 'step.json'
+    arguments = ['-opt', str(ROOT / 'options/train/demo/mipkd.yml'), '--batch', '1', '--patch', '8', '--repeats', '2']
+    load_script('benchmark').main(['step', *arguments, '--methods', 'DUKD', 'MiPKD', '--profile', '--json', str(file)])
+    steps = json.loads(file.read_text())['steps']
+    assert list(steps) == ['floor of KD', 'KD', 'DUKD', 'MiPKD']
+    assert steps['KD']['mean_times_kd'] == 1
+    assert steps['KD']['arithmetic_times_floor'] == 1
+    assert steps['DUKD']['arithmetic_times_floor'] == pytest.approx(2.25, abs=0.01)
+    assert all(step['seconds'] > 0 for step in steps.values())
+    said = capsys.readouterr().out
+    assert '1 patches of 8 x 8, 2 steps of each in turn' in said
+    assert 'aten::' in said
+
+
+def test_a_plan_grows_with_the_batch_and_shrinks_with_the_device(opt):
+    plans = {}
+    for batch in (2, 4):
+        opt['datasets']['train']['batch_size_per_gpu'] = batch
+        for speed in (1, 2):
+            plans[batch, speed] = plan_step(opt, 'KD', speed * 1e12, speed * 1e11, steps=1)
+    assert plans[4, 1].seconds == pytest.approx(2 * plans[2, 1].seconds)
+    assert plans[4, 2].seconds == pytest.approx(plans[4, 1].seconds / 2)
+    assert plans[4, 2].memory == plans[4, 1].memory > plans[2, 1].memory
+    arithmetic = 2 * FLOOR * 4 / 8 / 1e12
+    assert arithmetic < plans[4, 1].seconds < 10 * arithmetic
+
+
+def test_the_planner_says_hours_and_memory(capsys):
+    recipe = str(ROOT / 'options/train/demo/mipkd.yml')
+    load_script('benchmark').main(['plan', '-opt', recipe, '--gpu', 'V100', '--gpus', '4', '--utilisation', '0.5'])
+    said = capsys.readouterr().out
+    assert [line.split('|')[1].strip() for line in said.splitlines()[2:7]] == [
+        'scratch',
+        'KD',
+        'DUKD',
+        'MiPKD',
+        'MiPKD + DUKD',
+    ]
+    assert '1,000 steps of 8 patches of 24 x 24 on each of 4 x V100 (32 GB), 50% of its roofline' in said
