@@ -151,6 +151,17 @@ def test_what_cannot_be_prepared_is_said_in_one_sentence(photographs, tmp_path):
     assert '--tile 25 cannot be divided' in prepare(photographs, '--out', tmp_path / 'o', '--tile', 25, code=1)
 
 
+def test_a_run_reads_whole_images_that_the_scale_does_not_divide(
+    photographs, training_options, write_options, tmp_path
+):
+    images = ((file.stem, cv2.imread(str(file))) for file in sorted(photographs.iterdir()))
+    write_pairs(images, tmp_path / 'whole', [2], store='npy')
+    assert np.load(tmp_path / 'whole/HR/photo0.npy').shape == (61, 75, 3)
+    folders = {'dataroot_gt': str(tmp_path / 'whole/HR'), 'dataroot_lq': str(tmp_path / 'whole/LR_x2')}
+    data = {'type': 'PairedPatchDataset', **folders}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': data, 'val': data})))]) == 0
+
+
 def test_whole_images_stay_whole_and_each_scale_has_its_own_part(tmp_path):
     """As the published test sets are made: 61 x 75 is 20 x 25 at x3, of 60 x 75, and 15 x 18 at x4, of 60 x 72."""
     write_pairs([('a', smooth_image(61, 75, 0))], tmp_path, [3, 4])

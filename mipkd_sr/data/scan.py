@@ -172,7 +172,8 @@ def _check_sizes(gt: Path, lq: Path, infos: Mapping[Path, ImageInfo], opt: Mappi
     size_hr, size_lr = (f'{info.height} x {info.width}' for info in (hr, lr))
     wanted = (lr.height * scale, lr.width * scale)
     fits = (hr.height, hr.width) == wanted
-    if opt['phase'] != 'train':  # there BasicSR cuts off the rows and columns of HR that the scale does not divide
+    if opt['phase'] != 'train' or opt.get('type') == 'PairedPatchDataset':
+        # these cut off the rows and columns of HR that the scale does not divide
         fits = (hr.height // scale, hr.width // scale) == (lr.height, lr.width)
     if not fits:
         raise OptionError(
