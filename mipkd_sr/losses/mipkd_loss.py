@@ -52,8 +52,8 @@ class MiPKDLoss(FeatureObjective):
         distance: D: 'l1' or 'l2'.
         path: 'whole' or 'resampled'; see ``mipkd_sr.distill.block_prior_mixer``. They were alike in our study; 'whole'
             is the cheaper and Eq. 7 as written.
-        student_probability: P(R = 1); unsaid. 0.75: as good as 0.5 in our study of cost (experiments/studies/mipkd_cost),
-            and the student's path costs a fraction of the teacher's.
+        student_probability: P(R = 1); unsaid. 0.75: as good as 0.5 in our study of cost
+            (experiments/studies/mipkd_cost), and the student's path costs a fraction of the teacher's.
         drop_probability: Probability that a position's l_block is left out of a step; unsaid. 0.75: nothing that can be
             told from noise is lost against 0.5 in that study, nor at 0.5 against 0, and steps are faster.
         normalize: Whether l_feat and l_ae are divided by the mean of |F_T| (of its square for 'l2'). Features scale
