@@ -34,7 +34,7 @@ class BlockPriorMixer(nn.Module):
         places: Sequence[tuple[int, int]],
         widths: Sequence[tuple[int, int]],
         path: str = 'whole',
-        student_probability: float = 0.5,
+        student_probability: float = 0.75,
     ) -> None:
         super().__init__()
         self.places = list(places)
