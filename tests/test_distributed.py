@@ -14,7 +14,7 @@ from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.train import main
 
-from .conftest import ENVIRONMENT, ROOT, experiment, launch, state
+from .conftest import ENVIRONMENT, ROOT, experiment, launch, same, state
 from .gradients import all_gradients
 
 
@@ -67,6 +67,27 @@ def test_two_processes_train_as_one_with_twice_the_batch(training_options, write
     assert one['samples'] == two['samples'] == 16
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        return free.getsockname()[1]
+
+
+def test_two_nodes_train_as_two_processes_of_one(training_options, write_options, tmp_path):
+    """A torchrun for each node, as on two machines."""
+    file, port = write_options(training_options('kd', 'mipkd')), free_port()
+    nodes = []
+    for node in (0, 1):
+        where = ['--nnodes=2', '--nproc_per_node=1', f'--node_rank={node}', '--master_addr=127.0.0.1']
+        run = [sys.executable, '-m', 'torch.distributed.run', *where, f'--master_port={port}', '-m', 'mipkd_sr.train']
+        command = [*run, '-opt', str(file), '--launcher', 'pytorch', '--root', str(tmp_path / 'nodes')]
+        nodes.append(subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    said = [node.communicate(timeout=120)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    train_on_two(file)
+    assert same(state(tmp_path / 'nodes', 4), state(tmp_path, 4))
+
+
 def test_validation_shared_between_processes_gives_the_same_table(training_options, write_options, tmp_path):
     """Five images on two processes; the learning rate is 0, so that the networks are the same to the last bit."""
     metrics = {'ssim': {'type': 'calculate_ssim', 'crop_border': 2, 'test_y_channel': True}}
@@ -106,10 +127,7 @@ def test_slurms_variables_are_taken(training_options, write_options, tmp_path, m
     """As srun would start it; a script stands in for Slurm's scontrol."""
     (tmp_path / 'scontrol').write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostname node[1-2]" ] && echo localhost\n')
     (tmp_path / 'scontrol').chmod(0o755)
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    opt = training_options('kd', dist_params={'port': port}, train={'total_iter': 2})
+    opt = training_options('kd', dist_params={'port': free_port()}, train={'total_iter': 2})
     command = [sys.executable, '-m', 'mipkd_sr.train', '-opt', str(write_options(opt)), '--launcher', 'slurm']
     processes = []
     for rank in (0, 1):
