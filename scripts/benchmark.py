@@ -319,7 +319,6 @@ SIZES = {
 def sizes(args: argparse.Namespace) -> None:
     """Measure a step of KD and of MiPKD at several sizes, each in a process of its own, and what a plan expects."""
     flops, bandwidth = device_speed(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
-    rows: list[list[str]] = []
     found: list[dict[str, Any]] = []
     for what, values in SIZES.items():
         for value, force in values.items():
@@ -327,34 +326,48 @@ def sizes(args: argparse.Namespace) -> None:
                 arguments = ['sizes-once', '--method', method, '-opt', args.opt, '--force', *force]
                 command = [sys.executable, '-W', 'ignore', __file__, *arguments]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
-                seconds, memory = map(float, done.stdout.split())
+                seconds, memory = json.loads(done.stdout)
                 opt = load_options(args.opt, True, force=force).data
                 changes = {'mipkd_opt': opt['train']['mipkd_opt']} if method == 'MiPKD' else {}
                 expected = plan_step(opt, method, flops, bandwidth, **changes)
                 entry = {'varied': what, 'value': value, 'method': method, 'ms': 1000 * seconds, 'mib': memory}
                 entry |= {'expected_ms': 1000 * expected.seconds, 'expected_mib': expected.memory / 2**20}
                 found.append(entry)
-                cells = [what, str(value), method, f'{entry["ms"]:.1f}', f'{entry["expected_ms"]:.1f}']
-                rows.append([*cells, f'{memory:.0f}', f'{entry["expected_mib"]:.0f}'])
-    header = ['varied', 'value', 'method', 'ms a step', 'ms, roofline', 'MiB above the start', 'MiB, planned']
-    table = markdown_table(header, rows)
-    ratio = statistics.median(entry['expected_ms'] / entry['ms'] for entry in found)
-    text = f'{flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.1f} GB/s here; the roofline is {ratio:.2f} of the time.'
-    print(f'{table}\n\n{text}')
+    text = report_sizes(found, flops, bandwidth)
+    print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / 'sizes.json').write_text(json.dumps(found, indent=1) + '\n')
-        (args.out / 'sizes.md').write_text(f'{table}\n\n{text}\n')
+        (args.out / 'sizes.md').write_text(f'{text}\n')
         sizes_figure(found, args.out / 'sizes')
 
 
+def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: float) -> str:
+    """The table of ``sizes``; memory is measured on a GPU alone."""
+    rows = []
+    for entry in found:
+        cells = [
+            entry['varied'],
+            str(entry['value']),
+            entry['method'],
+            f'{entry["ms"]:.1f}',
+            f'{entry["expected_ms"]:.1f}',
+        ]
+        measured = '-' if entry['mib'] is None else f'{entry["mib"]:.0f}'
+        rows.append([*cells, measured, f'{entry["expected_mib"]:.0f}'])
+    header = ['varied', 'value', 'method', 'ms a step', 'ms, roofline', 'MiB', 'MiB, planned']
+    ratios = [entry['expected_ms'] / entry['ms'] for entry in found]
+    device = f'{flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.1f} GB/s here'
+    part = f'{statistics.median(ratios):.2f} of the time (median; {min(ratios):.2f} to {max(ratios):.2f})'
+    return f'{markdown_table(header, rows)}\n\n{device}; the roofline is {part}.'
+
+
 def sizes_once(args: argparse.Namespace) -> None:
-    """One measurement of ``sizes``; prints seconds and the peak memory in MiB above what the program itself needs."""
+    """One measurement of ``sizes``; prints seconds and, on a GPU, the peak memory in MiB."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     opt = load_options(args.opt, True, force=args.force).data
     opt['num_gpu'] = int(device.type == 'cuda')
     changes = {'mipkd_opt': opt['train']['mipkd_opt']} if args.method == 'MiPKD' else {}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     model, batch = model_for(opt, args.method, **changes), batch_for(opt, device)
     seconds = []
     for number in range(args.repeats + 2):
@@ -363,10 +376,8 @@ def sizes_once(args: argparse.Namespace) -> None:
         if device.type == 'cuda':
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
-    if device.type == 'cuda':
-        memory = torch.cuda.max_memory_allocated() / 2**20
-    print(statistics.mean(seconds[2:]), memory)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else None
+    print(json.dumps([statistics.mean(seconds[2:]), memory]))
 
 
 def device_speed(device: torch.device) -> tuple[float, float]:

@@ -141,7 +141,7 @@ def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, 
 
 
 def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
-    """Plot a step's time and memory against what was varied, a column each.
+    """Plot a step's time, and memory where it is known, against what was varied, a column each.
 
     Args:
         entries: ``varied``, ``value``, ``method``, ``ms`` and ``mib`` of each measurement.
@@ -152,12 +152,19 @@ def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]
     """
     varied = list(dict.fromkeys(entry['varied'] for entry in entries))
     methods = list(dict.fromkeys(entry['method'] for entry in entries))
+    rows = [('ms', 'ms a step'), ('mib', 'MiB')][: 1 if entries[0]['mib'] is None else 2]
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            2, len(varied), figsize=(TEXT, 3.2), layout='constrained', sharex='col', sharey='row'
+            len(rows),
+            len(varied),
+            figsize=(TEXT, 0.4 + 1.4 * len(rows)),
+            layout='constrained',
+            sharex='col',
+            sharey='row',
+            squeeze=False,
         )
         for column, what in enumerate(varied):
-            for row, (key, label) in enumerate((('ms', 'ms a step'), ('mib', 'MiB'))):
+            for row, (key, label) in enumerate(rows):
                 axes = grid[row, column]
                 for method in methods:
                     own = [entry for entry in entries if (entry['varied'], entry['method']) == (what, method)]
@@ -165,7 +172,7 @@ def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]
                 axes.grid(alpha=0.3)
                 if column == 0:
                     axes.set_ylabel(label)
-            grid[1, column].set_xlabel(what)
+            grid[-1, column].set_xlabel(what)
         grid[0, 0].legend()
         return save(figure, stem)
 
