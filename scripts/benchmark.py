@@ -64,7 +64,17 @@ from mipkd_sr.metrics import psnr, ssim
 REPEATS = 15
 
 
-def median_seconds(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
+def this_device() -> torch.device:
+    """A GPU where there is one, else the CPU."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called in a table."""
+    return torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} thread(s)'
+
+
+def median_seconds(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Median and interquartile range of the seconds that ``work`` takes, after three times for warming up."""
     seconds = []
     for number in range(REPEATS + 3):
@@ -80,7 +90,7 @@ def median_seconds(work: Callable[[], None], device: torch.device) -> tuple[floa
 
 def views(args: argparse.Namespace) -> None:
     """Time a step of KD + DUKD with one call for LR patch and zoom-in, and with two."""
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = this_device()
     lq, gt = (
         torch.rand(args.batch, 3, args.patch, args.patch),
         torch.rand(args.batch, 3, 2 * args.patch, 2 * args.patch),
@@ -194,15 +204,14 @@ def complexity(args: argparse.Namespace) -> None:
             done = subprocess.run([*command, *sizes], capture_output=True, text=True)
             cells += done.stdout.split() if done.returncode == 0 else ['does not fit', '-']
         rows.append(cells)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} thread(s)'
-    measured = [f'images a second ({device})', 'peak memory, MiB'] if args.repeats else []
+    measured = [f'images a second ({device_name(this_device())})', 'peak memory, MiB'] if args.repeats else []
     print(markdown_table(['network', 'parameters, M', 'multiply-adds, G', *measured], rows))
     print(f'\nFor one LR image of {args.size} x {args.size} pixels, in single precision.')
 
 
 def complexity_once(args: argparse.Namespace) -> None:
     """One measurement of ``complexity``; prints images a second and MiB."""
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = this_device()
     net = build_network(read_options(args.opt).data['networks'][args.network]['network'])
     rate, memory = measure_speed(net, args.size, device, args.repeats)
     print(f'{rate:.3g} {memory:,.0f}')
@@ -231,10 +240,10 @@ def step(args: argparse.Namespace) -> None:
     The floor of KD is the teacher's forward and the student's forward and backward alone, timed in the same turn. A
     method's own floor is that time multiplied with how much more arithmetic the method does in that step.
     """
-    opt, device = run_options(args), torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    opt, device = run_options(args), this_device()
     csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
     models, batch, notes = {}, batch_for(opt, device), []
-    for method in {'KD': None, **dict.fromkeys(args.methods or METHODS)}:
+    for method in dict.fromkeys(['KD', *(args.methods or METHODS)]):
         try:
             models[method] = model_for(opt, method)
         except OptionError as error:
@@ -281,9 +290,11 @@ def step(args: argparse.Namespace) -> None:
         values = figures[name]
         cells = [name, f'{1000 * quartiles[1]:.1f} ± {1000 * (quartiles[2] - quartiles[0]):.1f}']
         cells += [f'{values[key]:.2f}' for key in ('mean_times_kd', 'arithmetic_times_floor', 'times_own_floor')]
-        rows.append([*cells, *(f'{memory[name]:,.0f}' for _ in memory.keys() & {name})])
+        if memory:
+            cells.append(f'{memory[name]:,.0f}')
+        rows.append(cells)
     header = ['', 'ms a step (median ± IQR)', 'times KD (means)', 'arithmetic, times the floor', 'times own floor']
-    where = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} thread(s)'
+    where = device_name(device)
     print(markdown_table([*header, *['peak memory, MiB'] * bool(memory)], rows))
     batch_size, side = batch['lq'].shape[0], batch['lq'].shape[-1]
     print(f'\n{args.opt}, {batch_size} patches of {side} x {side}, {args.repeats} steps of each in turn, {where}.')
@@ -318,7 +329,7 @@ SIZES = {
 
 def sizes(args: argparse.Namespace) -> None:
     """Measure a step of KD and of MiPKD at several sizes, each in a process of its own, and what a plan expects."""
-    flops, bandwidth = device_speed(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
+    flops, bandwidth = device_speed(this_device())
     found: list[dict[str, Any]] = []
     for what, values in SIZES.items():
         for value, force in values.items():
@@ -328,8 +339,7 @@ def sizes(args: argparse.Namespace) -> None:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 seconds, memory = json.loads(done.stdout)
                 opt = load_options(args.opt, True, force=force).data
-                changes = {'mipkd_opt': opt['train']['mipkd_opt']} if method == 'MiPKD' else {}
-                expected = plan_step(opt, method, flops, bandwidth, **changes)
+                expected = plan_step(opt, method, flops, bandwidth, **own_losses(opt, method))
                 entry = {'varied': what, 'value': value, 'method': method, 'ms': 1000 * seconds, 'mib': memory}
                 entry |= {'expected_ms': 1000 * expected.seconds, 'expected_mib': expected.memory / 2**20}
                 found.append(entry)
@@ -340,6 +350,11 @@ def sizes(args: argparse.Namespace) -> None:
         (args.out / 'sizes.json').write_text(json.dumps(found, indent=1) + '\n')
         (args.out / 'sizes.md').write_text(f'{text}\n')
         sizes_figure(found, args.out / 'sizes')
+
+
+def own_losses(opt: dict[str, Any], method: str) -> dict[str, Any]:
+    """MiPKD's options as the option file has them, in place of its defaults."""
+    return {'mipkd_opt': opt['train']['mipkd_opt']} if method == 'MiPKD' else {}
 
 
 def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: float) -> str:
@@ -364,11 +379,10 @@ def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: fl
 
 def sizes_once(args: argparse.Namespace) -> None:
     """One measurement of ``sizes``; prints seconds and, on a GPU, the peak memory in MiB."""
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = this_device()
     opt = load_options(args.opt, True, force=args.force).data
     opt['num_gpu'] = int(device.type == 'cuda')
-    changes = {'mipkd_opt': opt['train']['mipkd_opt']} if args.method == 'MiPKD' else {}
-    model, batch = model_for(opt, args.method, **changes), batch_for(opt, device)
+    model, batch = model_for(opt, args.method, **own_losses(opt, args.method)), batch_for(opt, device)
     seconds = []
     for number in range(args.repeats + 2):
         start = time.perf_counter()
@@ -385,13 +399,9 @@ def device_speed(device: torch.device) -> tuple[float, float]:
     size = 8192 if device.type == 'cuda' else 2048
     matrix = torch.rand(size, size, device=device)
     large = torch.rand(2**26, device=device)
-    multiply, _ = median_seconds(lambda: _discard(matrix @ matrix), device)
-    copy, _ = median_seconds(lambda: _discard(large.clone()), device)
+    multiply, _ = median_seconds(lambda: matrix @ matrix, device)
+    copy, _ = median_seconds(large.clone, device)
     return 2 * size**3 / multiply, 2 * large.nbytes / copy
-
-
-def _discard(tensor: torch.Tensor) -> None:
-    """Nothing: the tensor was computed to be timed."""
 
 
 def plan(args: argparse.Namespace) -> None:

@@ -24,9 +24,8 @@ import torch
 from tqdm import tqdm
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
-from mipkd_sr.data.pairs import STORES, check_image, file_checksum, read_image, write_image, write_pairs
+from mipkd_sr.data.pairs import IMAGE_SUFFIXES, STORES, check_image, file_checksum, read_image, write_image, write_pairs
 
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
 
@@ -42,7 +41,7 @@ def find_photographs(folders: Sequence[Path]) -> dict[str, Path]:
         if not folder.is_dir():
             sys.exit(f'error: {folder} is not a folder')
         label = folder.parent.name if folder.name == 'HR' else folder.name
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             sys.exit(f'error: {folder} holds no image')
         for file in files:

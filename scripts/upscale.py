@@ -16,11 +16,10 @@ import torch
 from tqdm import tqdm
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
+from mipkd_sr.data.pairs import IMAGE_SUFFIXES
 from mipkd_sr.engine.deploy import load_student, read_any, upscale
 from mipkd_sr.engine.errors import OptionError, RunError
 from mipkd_sr.engine.inference import prepare_network
-
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 
 
 def find_images(places: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -33,7 +32,7 @@ def find_images(places: Sequence[Path], out: Path) -> dict[Path, Path]:
     for place in places:
         files = [place]
         if place.is_dir():
-            files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES)
+            files = sorted(file for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         elif not place.is_file():
             sys.exit(f'error: there is no {place}')
         for file in files:

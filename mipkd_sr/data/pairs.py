@@ -14,6 +14,9 @@ from mipkd_sr.data.imresize import imresize_uint8
 STORES = ('png', 'npy')
 """How images are kept: PNG, or NumPy's arrays, of which a patch can be read without reading the rest."""
 
+IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
+"""Endings by which image files are found in a folder of photographs."""
+
 ImageSink = Callable[[Path, np.ndarray], None]
 
 
