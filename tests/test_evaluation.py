@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from skimage.metrics import peak_signal_noise_ratio
 
 from mipkd_sr.archs import build_network
@@ -16,6 +17,7 @@ from mipkd_sr.data.imresize import imresize
 from mipkd_sr.engine.errors import RunError
 from mipkd_sr.engine.evaluate import evaluate
 from mipkd_sr.engine.figures import comparison_figure
+from mipkd_sr.engine.report import PUBLISHED as PUBLISHED_FILE
 from mipkd_sr.engine.report import markdown_table
 from mipkd_sr.test import main
 
@@ -207,6 +209,22 @@ def test_both_ways_of_running_have_a_row_each_and_y_and_rgb_a_column(testing_opt
     rows = json.loads((results / 'results.json').read_text())
     assert rows['bicubic']['images']['Set5']['wave0']['psnr_to_teacher'] > 0
     assert (results / 'figure.pdf').read_bytes().startswith(b'%PDF')
+
+
+def test_published_rows_have_a_source_and_agree_with_each_other():
+    """A slip of the pen in a row would show: a student is between its own training without help and its teacher."""
+    entries = yaml.safe_load(PUBLISHED_FILE.read_text())
+    assert all('https://' in entry['source'] for entry in entries.values())
+    for net in ('RCAN', 'SwinIR'):
+        for scale in (2, 3, 4):
+            names = ('bicubic', f'{net} student, scratch', f'{net} student, MiPKD', f'{net} teacher')
+            sets = [entries[name][scale] for name in names]
+            for test_set in ('Set5', 'Set14', 'B100', 'Urban100'):
+                for metric, at_most in ((0, 2), (1, 0.03)):
+                    bicubic, worse, better, best = (rows[test_set][metric] for rows in sets)
+                    assert bicubic < worse < better < best < worse + at_most
+    for scale in (2, 3, 4):
+        assert entries['RCAN'][scale]['Set5'] == entries['RCAN teacher'][scale]['Set5']
 
 
 def test_unknown_published_results_and_teachers_are_refused(testing_options, write_options, capsys):
