@@ -4,49 +4,79 @@ Paper: FAKD: Feature-Affinity Based Knowledge Distillation for Efficient Image S
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import StepState
 
-ELEMENTS_A_PIECE = 2**23
-"""Elements of the affinity matrices that are held at a time (32 MiB in single precision, a few times over)."""
+ELEMENTS_A_PIECE = {'cpu': 2**19, 'cuda': 2**23}
+"""Elements of the affinity matrices that are held at a time: what stays in a CPU's cache, or keeps a GPU busy."""
+
+ROWS_A_PIECE = 256
+"""Rows of one image's matrix that a piece has, about; below that, products are slow, and images are taken together."""
 
 
-def _piece(rows_s: Tensor, flat_s: Tensor, rows_t: Tensor, flat_t: Tensor) -> Tensor:
-    """The sum of |A_S - A_T| over some rows of the affinity matrices."""
-    return (rows_s.mT @ flat_s - rows_t.mT @ flat_t).abs().sum()
+class _AffinityDistance(torch.autograd.Function):
+    """``sum |S'S - T'T|`` of maps with columns of norm 1, B x C x N, with its gradient by S.
+
+    The matrices are symmetric: each piece is some rows, from the diagonal on. The gradient by the columns S_i is
+    ``2 sum_j sign(S_i S_j - T_i T_j) S_j``, which is as well computed while a piece is there: so nothing is computed
+    twice, and of the matrices nothing is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, flat_s: Tensor, flat_t: Tensor, elements: int) -> Tensor:
+        pixels = flat_s.shape[-1]
+        images = max(1, elements // (ROWS_A_PIECE * pixels))
+        total, gradient = flat_s.new_zeros(()), torch.zeros_like(flat_s)
+        for s, t, grad in zip(flat_s.split(images), flat_t.split(images), gradient.split(images), strict=True):
+            rows = max(1, elements // (len(s) * pixels))
+            for start in range(0, pixels, rows):
+                own, after, later = slice(start, start + rows), slice(start, None), slice(start + rows, None)
+                piece = t[..., own].mT @ t[..., after]
+                torch.baddbmm(piece, s[..., own].mT, s[..., after], beta=-1, out=piece)
+                on_diagonal = torch.linalg.vector_norm(piece[..., :rows], 1)
+                total += 2 * torch.linalg.vector_norm(piece, 1) - on_diagonal  # the rest is there twice
+                piece.sign_()
+                grad[..., own].baddbmm_(s[..., after], piece.mT, alpha=2)
+                grad[..., later].baddbmm_(s[..., own], piece[..., rows:], alpha=2)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad * ctx.saved_tensors[0], None, None
 
 
-def affinity_distance(feature_s: Tensor, feature_t: Tensor, elements: int = ELEMENTS_A_PIECE) -> Tensor:
+def affinity_distance(feature_s: Tensor, feature_t: Tensor, elements: int | None = None) -> Tensor:
     """``mean |A_S - A_T|``, the affinity matrix A = F'F being HW x HW, F's columns (a pixel's channels) of norm 1.
 
-    A is computed a few rows at a time, and again in the backward pass, so that the peak memory grows with the number of
-    pixels and not with its square. Value and gradient are those of the whole matrix.
+    A is computed a few rows at a time, so that the peak memory grows with the number of pixels and not with its square.
+    Value and gradient are those of the whole matrix; mixed precision is left aside.
 
     Args:
         feature_s: The student's feature map, B x C_S x H x W.
-        feature_t: The teacher's, B x C_T x H x W.
-        elements: Elements of A that are held at a time.
+        feature_t: The teacher's, B x C_T x H x W; it gets no gradient.
+        elements: Elements of A that are held at a time; ``ELEMENTS_A_PIECE`` if None.
 
     Returns:
         A scalar.
     """
-    flat_s, flat_t = F.normalize(feature_s.flatten(2), dim=1), F.normalize(feature_t.flatten(2), dim=1)
-    batch, _, pixels = flat_s.shape
-    rows = max(1, elements // (batch * pixels))
-    total = flat_s.new_zeros(())
-    for start in range(0, pixels, rows):
-        part = slice(start, start + rows)
-        total = total + checkpoint(
-            _piece, flat_s[..., part], flat_s, flat_t[..., part], flat_t, use_reentrant=False, preserve_rng_state=False
-        )
-    return total / (batch * pixels * pixels)
+    with torch.autocast(feature_s.device.type, enabled=False):
+        # half precision would round the differences away
+        dtype = torch.promote_types(feature_s.dtype, torch.float32)
+        flat_s, flat_t = (F.normalize(map_.to(dtype).flatten(2), dim=1) for map_ in (feature_s, feature_t.detach()))
+        elements = elements or ELEMENTS_A_PIECE.get(flat_s.device.type, ELEMENTS_A_PIECE['cuda'])
+        batch, _, pixels = flat_s.shape
+        total: Tensor = _AffinityDistance.apply(flat_s, flat_t, elements)
+        return total / (batch * pixels * pixels)
 
 
 @LOSS_REGISTRY.register()
