@@ -51,6 +51,7 @@ from mipkd_sr.engine.step_cost import (
     count_floor,
     count_step,
     floor_of_kd,
+    measure_memory,
     model_for,
     plan_step,
     take_step,
@@ -59,6 +60,7 @@ from mipkd_sr.losses import csd_loss
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.fakd_loss import affinity_distance
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
+from mipkd_sr.losses.mipkd_loss import MiPKDLoss
 from mipkd_sr.metrics import psnr, ssim
 
 REPEATS = 15
@@ -238,7 +240,8 @@ def step(args: argparse.Namespace) -> None:
     """Time a step of each method, in turn, so that whatever else the machine does falls on all alike.
 
     The floor of KD is the teacher's forward and the student's forward and backward alone, timed in the same turn. A
-    method's own floor is that time multiplied with how much more arithmetic the method does in that step.
+    method's own floor is that time multiplied with how much more arithmetic the method needs in that step; what MiPKD
+    computes again to save memory is not counted. Memory is that of the tensors alive at a time.
     """
     opt, device = run_options(args), this_device()
     csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
@@ -268,8 +271,13 @@ def step(args: argparse.Namespace) -> None:
             if number >= 0:
                 seconds[name].append(time.perf_counter() - start)
     for name, model in models.items():
-        steps = range(args.repeats if name.startswith('MiPKD') else 1)  # whose paths are drawn
-        adds = [count_step(model, batch, first + number).multiply_adds / floor_adds for number in steps]
+        steps = range(first, first + (args.repeats if name.startswith('MiPKD') else 1))  # whose paths are drawn
+        if device.type == 'cpu':
+            memory[name] = max(measure_memory(model, batch, number).peak for number in steps) / 2**20
+        for objective in model.objectives.values():
+            if isinstance(objective, MiPKDLoss):
+                objective.block_mixer.teacher_parts = 0
+        adds = [count_step(model, batch, number).multiply_adds / floor_adds for number in steps]
         arithmetic[name] = adds * (args.repeats // len(adds))
     arithmetic['floor of KD'] = [1.0] * args.repeats
     rows, figures = [], {}
@@ -290,12 +298,11 @@ def step(args: argparse.Namespace) -> None:
         values = figures[name]
         cells = [name, f'{1000 * quartiles[1]:.1f} ± {1000 * (quartiles[2] - quartiles[0]):.1f}']
         cells += [f'{values[key]:.2f}' for key in ('mean_times_kd', 'arithmetic_times_floor', 'times_own_floor')]
-        if memory:
-            cells.append(f'{memory[name]:,.0f}')
+        cells.append(f'{memory[name]:,.0f}' if name in memory else '-')
         rows.append(cells)
     header = ['', 'ms a step (median ± IQR)', 'times KD (means)', 'arithmetic, times the floor', 'times own floor']
     where = device_name(device)
-    print(markdown_table([*header, *['peak memory, MiB'] * bool(memory)], rows))
+    print(markdown_table([*header, 'peak memory, MiB'], rows))
     batch_size, side = batch['lq'].shape[0], batch['lq'].shape[-1]
     print(f'\n{args.opt}, {batch_size} patches of {side} x {side}, {args.repeats} steps of each in turn, {where}.')
     print('\n'.join(notes))
@@ -358,7 +365,7 @@ def own_losses(opt: dict[str, Any], method: str) -> dict[str, Any]:
 
 
 def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: float) -> str:
-    """The table of ``sizes``; memory is measured on a GPU alone."""
+    """The table of ``sizes``."""
     rows = []
     for entry in found:
         cells = [
@@ -368,8 +375,7 @@ def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: fl
             f'{entry["ms"]:.1f}',
             f'{entry["expected_ms"]:.1f}',
         ]
-        measured = '-' if entry['mib'] is None else f'{entry["mib"]:.0f}'
-        rows.append([*cells, measured, f'{entry["expected_mib"]:.0f}'])
+        rows.append([*cells, f'{entry["mib"]:.0f}', f'{entry["expected_mib"]:.0f}'])
     header = ['varied', 'value', 'method', 'ms a step', 'ms, roofline', 'MiB', 'MiB, planned']
     ratios = [entry['expected_ms'] / entry['ms'] for entry in found]
     device = f'{flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.1f} GB/s here'
@@ -378,20 +384,23 @@ def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: fl
 
 
 def sizes_once(args: argparse.Namespace) -> None:
-    """One measurement of ``sizes``; prints seconds and, on a GPU, the peak memory in MiB."""
+    """One measurement of ``sizes``; prints seconds and the peak memory in MiB."""
     device = this_device()
     opt = load_options(args.opt, True, force=args.force).data
     opt['num_gpu'] = int(device.type == 'cuda')
     model, batch = model_for(opt, args.method, **own_losses(opt, args.method)), batch_for(opt, device)
-    seconds = []
+    seconds, first = [], round(0.5 * opt['train']['total_iter'])
     for number in range(args.repeats + 2):
         start = time.perf_counter()
-        take_step(model, batch, round(0.5 * opt['train']['total_iter']) + number)
+        take_step(model, batch, first + number)
         if device.type == 'cuda':
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else None
-    print(json.dumps([statistics.mean(seconds[2:]), memory]))
+    if device.type == 'cuda':
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = max(measure_memory(model, batch, first + number).peak for number in range(args.repeats))
+    print(json.dumps([statistics.mean(seconds[2:]), memory / 2**20]))
 
 
 def device_speed(device: torch.device) -> tuple[float, float]:

@@ -1,8 +1,10 @@
 """The distillation step and its objectives, against compositions written out by hand."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network, run_with_features
-from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer
+from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer, run_body
 from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import ImageObjective, StepState
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher, run_network
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
-from mipkd_sr.losses.mipkd_loss import MiPKDLoss
+from mipkd_sr.losses.mipkd_loss import MiPKDLoss, kept_positions
 
 from .conftest import NETWORKS, STUDENT, TEACHER, draws
 
@@ -332,6 +334,44 @@ def test_resampled_path_equals_one_written_out_by_hand(draws, lq, monkeypatch):
                 feature = unit(feature)
     net, passed = (student, pass_s) if draws[-1] else (net_t, pass_t)
     assert torch.equal(image, net.tail(feature, passed.context))
+
+
+@pytest.mark.parametrize('kind', list(NETWORKS))
+def test_what_is_computed_again_of_the_teacher_gives_the_same_gradient(kind, lq):
+    """And keeps less: the maps between the parts."""
+    deeper: dict[str, Any] = {'EDSR': {'num_block': 9}, 'RCAN': {'num_group': 5}, 'SwinIR': {}}
+    net_t = build_network({'type': kind, **NETWORKS[kind], 'upscale': 2, **deeper[kind]})
+    teacher = FrozenTeacher(net_t)(lq, [1])
+    gradients, sizes = [], []
+    for parts in (6, 0):
+        mixed = teacher.features[1].clone().requires_grad_()
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor, to: dict[int, int] = kept) -> Tensor:
+            to[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            feature = run_body(teacher, mixed, 1, net_t.depth, parts)
+        sizes.append(sum(kept.values()))
+        feature.square().sum().backward()
+        gradients.append(mixed.grad)
+    assert torch.equal(*gradients)
+    assert sizes[0] < sizes[1] / 2
+
+
+@given(st.integers(1, 8), st.floats(0, 1), st.integers(0, 2**31))
+def test_positions_are_kept_as_evenly_as_can_be(count, probability, seed):
+    kept = kept_positions(count, probability, torch.Generator().manual_seed(seed))
+    assert len(kept) == count
+    assert math.floor(count * probability - 1e-9) <= sum(kept) <= math.ceil(count * probability + 1e-9)
+
+
+def test_each_position_is_kept_with_its_probability():
+    rng = torch.Generator().manual_seed(0)
+    for probability in (0.0, 0.25, 0.6, 1.0):
+        kept = np.array([kept_positions(3, probability, rng) for _ in range(3000)])
+        assert kept.mean(axis=0) == pytest.approx([probability] * 3, abs=0.03)
 
 
 def test_similarity_masks_take_the_teacher_where_the_two_are_least_alike():

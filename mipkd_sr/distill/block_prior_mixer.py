@@ -1,14 +1,39 @@
 """The block prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.3)."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mipkd_sr.distill.feature_prior_mixer import adapter
 from mipkd_sr.distill.objective import NetworkPass
 
 PATHS = ('whole', 'resampled')
+
+TEACHER_PARTS = 6
+"""Parts in which a path through the teacher is computed again for the gradient.
+
+Kept are the maps between parts and, one part at a time, what autograd needs of it; for the 21 units of EDSR's last two
+thirds, each of which needs 2 maps, 6 parts make the sum smallest."""
+
+
+def run_body(run: NetworkPass, feature: Tensor, start: int, stop: int, parts: int = 0) -> Tensor:
+    """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` of a network.
+
+    With ``parts`` these units keep no activations for the backward pass, but are computed again there in as many parts:
+    less memory for a third more time.
+    """
+    if not parts or start == stop:
+        return run.net.body(feature, run.context, start, stop)
+    parts = min(parts, stop - start)
+    places = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    for first, last in itertools.pairwise(places):
+        feature = checkpoint(
+            run.net.body, feature, run.context, first, last, use_reentrant=False, preserve_rng_state=False
+        )
+    return feature
 
 
 class BlockPriorMixer(nn.Module):
@@ -27,6 +52,9 @@ class BlockPriorMixer(nn.Module):
         widths: For each position, the student's and the teacher's width.
         path: 'whole' or 'resampled'.
         student_probability: P(R = 1).
+
+    Attributes:
+        teacher_parts: See ``TEACHER_PARTS``; 0 to keep the teacher's activations instead.
     """
 
     def __init__(
@@ -40,6 +68,7 @@ class BlockPriorMixer(nn.Module):
         self.places = list(places)
         self.student_probability = student_probability
         self.is_resampled = path == 'resampled'
+        self.teacher_parts = TEACHER_PARTS
         self.to_student = nn.ModuleList(adapter(width_t, width_s) for width_s, width_t in widths)
         # a map goes back to the teacher at a later position than the first, and only where it is drawn anew
         self.to_teacher = nn.ModuleList(
@@ -73,7 +102,8 @@ class BlockPriorMixer(nn.Module):
                 mixed = self.to_teacher[position](mixed)
             in_student = goes_to_student
             taken.append(in_student)
-            run, side = (student, 0) if in_student else (teacher, 1)
-            if position < last:
-                mixed = run.net.body(mixed, run.context, self.places[position][side], self.places[position + 1][side])
-        return run.go_on(mixed, self.places[last][side]), taken
+            run, side, parts = (student, 0, 0) if in_student else (teacher, 1, self.teacher_parts)
+            start = self.places[position][side]
+            stop = run.net.depth if position == last else self.places[position + 1][side]
+            mixed = run_body(run, mixed, start, stop, parts)
+        return run.net.tail(mixed, run.context), taken

@@ -1,7 +1,9 @@
 """What a training step of each method costs: counts, which do not depend on the machine, and seconds, which do."""
 
+import itertools
+import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
 
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.models import build_model
@@ -138,6 +141,56 @@ def count_floor(model: DistillModel, batch: Mapping[str, Tensor]) -> int:
     return flops.get_total_flops() // 2
 
 
+class PeakMemory(TorchDispatchMode):
+    """Follows which storages are alive; ``peak`` is the most bytes that they had at a time, those ``held`` included."""
+
+    def __init__(self, held: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._known = WeakIdKeyDictionary()
+        self.live = self.peak = 0
+        for tensor in held:
+            self._note(tensor)
+        self.held = self.live
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        self._known[storage] = True
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, storage.nbytes()).atexit = False
+
+    def _forget(self, size: int) -> None:
+        self.live -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf)
+        return out
+
+
+class StepMemory(NamedTuple):
+    """Bytes of tensors: what stays from step to step (weights, gradients, optimizer's state), and a step's peak."""
+
+    held: int
+    peak: int
+
+
+def measure_memory(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepMemory:
+    """Measure the memory of a step, on a CPU; the step is taken. The optimizer's state must be there already."""
+    nets = [model.step, *(net for net in (model.net_t, getattr(model, 'net_g_ema', None)) if net is not None)]
+    held = [tensor for net in nets for tensor in itertools.chain(net.parameters(), net.buffers())]
+    held += [parameter.grad for parameter in model.step.parameters() if parameter.grad is not None]
+    states = model.optimizer_g.state.values()
+    held += [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    with PeakMemory(held) as memory:
+        take_step(model, batch, iteration)
+    return StepMemory(memory.held, memory.peak)
+
+
 class Plan(NamedTuple):
     """What a step is expected to take: seconds, and bytes of the device's memory."""
 
@@ -176,8 +229,8 @@ def plan_step(
 ) -> Plan:
     """Expect what a step takes on a device, from one sample that is computed here.
 
-    Time: the roofline, divided by ``utilisation``. Memory: the weights, gradients and Adam's two moments, the teacher's
-    weights, what autograd keeps of a step, and as much as the largest of it again for what comes and goes.
+    Time: the roofline, divided by ``utilisation``. Memory: what stays from step to step, and the rest of a step's peak
+    times the batch size.
 
     Args:
         opt: Options of a training run under a teacher.
@@ -196,19 +249,9 @@ def plan_step(
     take_step(model, batch, 1)  # creates the optimizer's state
     first = round(0.5 * one['train']['total_iter'])
     roofline = _Roofline(flops, bandwidth)
-    kept: list[dict[int, int]] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        kept[-1][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
+    held, peak = 0, 0
     for number in range(steps):
-        kept.append({})
-        with roofline, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            take_step(model, batch, first + number)
-    student = sum(parameter.nbytes for parameter in model.step.parameters())
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.step.parameters()}
-    activations = [{place: size for place, size in step.items() if place not in own} for step in kept]
-    most = max(sum(step.values()) + 2 * max(step.values()) for step in activations)
-    teacher = sum(parameter.nbytes for parameter in model.net_t.parameters()) if model.net_t is not None else 0
-    return Plan(batch_size * roofline.seconds / steps / utilisation, batch_size * most + 4 * student + teacher)
+        with roofline:
+            memory = measure_memory(model, batch, first + number)
+        held, peak = memory.held, max(peak, memory.peak)
+    return Plan(batch_size * roofline.seconds / steps / utilisation, held + batch_size * (peak - held))

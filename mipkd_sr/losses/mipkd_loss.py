@@ -4,6 +4,8 @@ Paper: https://arxiv.org/abs/2404.02573 (ICLR 2025). There is no public code; wh
 argument here, with a default and its reason.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -55,7 +57,8 @@ class MiPKDLoss(FeatureObjective):
         student_probability: P(R = 1); unsaid. 0.75: as good as 0.5 in our study of cost
             (experiments/studies/mipkd_cost), and the student's path costs a fraction of the teacher's.
         drop_probability: Probability that a position's l_block is left out of a step; unsaid. 0.75: nothing that can be
-            told from noise is lost against 0.5 in that study, nor at 0.5 against 0, and steps are faster.
+            told from noise is lost against 0.5 in that study, nor at 0.5 against 0, and steps are faster. Steps differ
+            by one position at most, so that of three positions 0.75 keeps one or none, which bounds the memory.
         normalize: Whether l_feat and l_ae are divided by the mean of |F_T| (of its square for 'l2'). Features scale
             with a network's inner image range, so without it the same weight means 255 times as much for EDSR as for
             SwinIR.
@@ -131,6 +134,7 @@ class MiPKDLoss(FeatureObjective):
         student, teacher = state.student['lq'], state.teacher['lq']
         with_ae = self.ae_weight > 0 and state.progress <= self.ae_until
         names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
+        is_kept = kept_positions(len(self.places), 1 - self.drop_probability, state.branch_rng)
         losses = {name: student.sr.new_zeros(()) for name in names}
         for k, (feature_s, feature_t) in enumerate(self.features(state)):
             mixed, restored = self.feature_mixers[k](feature_s, feature_t, state.draws, with_ae)
@@ -138,9 +142,8 @@ class MiPKDLoss(FeatureObjective):
             terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / unit}
             if with_ae:
                 terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t) / unit
-            if torch.rand((), generator=state.branch_rng).item() < self.drop_probability:
-                state.logs[f'mipkd/path_{k + 1}'] = -1.0
-            else:
+            state.logs[f'mipkd/path_{k + 1}'] = -1.0
+            if is_kept[k]:
                 image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng)
                 terms['l_block'] = self.block_weight * self.distance(image, teacher.sr)
                 state.logs[f'mipkd/path_{k + 1}'] = sum(taken) / len(taken)
@@ -154,6 +157,17 @@ class MiPKDLoss(FeatureObjective):
         if not self.normalize:
             return 1.0
         return mean_over_ranks(self.distance(feature_t, torch.zeros_like(feature_t)))
+
+
+def kept_positions(count: int, probability: float, rng: torch.Generator) -> list[bool]:
+    """Draw which of ``count`` positions a step keeps: each with ``probability``, and as even a number as there can be.
+
+    Systematic sampling: the positions lie on a line, each as long as ``probability``; those are kept that hold a mark,
+    of marks that are 1 apart and begin at random. So steps keep ``count * probability``, rounded down or up.
+    """
+    start = torch.rand((), generator=rng, dtype=torch.float64).item()
+    marks = [math.floor(k * probability + start) for k in range(count + 1)]
+    return [after > before for before, after in itertools.pairwise(marks)]
 
 
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
