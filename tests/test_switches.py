@@ -60,6 +60,32 @@ def test_mixed_precision_computes_in_16_bits_and_keeps_weights_and_losses_in_32(
         assert losses[precision][name].item() != value.item()
 
 
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_the_teacher_alone_in_16_bits_labels_almost_as_before(precision, training_options, write_options):
+    """The student's arithmetic, and the paths that gradients take through the teacher, stay in single precision."""
+    losses, types = {}, {}
+    for name in (None, precision):
+        mipkd = {'drop_probability': 0, 'student_probability': 0}
+        train = {'teacher_precision': name, 'mipkd_opt': mipkd}
+        model = model_of(training_options('kd', 'mipkd', 'dukd', train=train), write_options)
+        types[name] = seen = {'student': set(), 'teacher': [], 'outputs': set()}
+        model.net_g.conv_last.register_forward_hook(lambda _, __, output, to=seen: to['student'].add(output.dtype))
+        model.net_t.conv_last.register_forward_hook(
+            lambda _, inputs, output, to=seen: to['teacher'].append((inputs[0].requires_grad, output.dtype))
+        )
+        passed = model.step.teacher(torch.rand(1, 3, 8, 8), [1])
+        seen['outputs'] = {passed.sr.dtype, passed.features[1].dtype, passed.context.dtype}
+        take_steps(model)
+        losses[name] = model.losses
+    half = {'bf16': torch.bfloat16, 'fp16': torch.float16}[precision]
+    assert types[precision]['student'] == types[None]['student'] == {torch.float32}
+    assert types[precision]['outputs'] == {torch.float32}
+    assert set(types[None]['teacher']) == {(False, torch.float32), (True, torch.float32)}
+    assert set(types[precision]['teacher']) == {(False, half), (True, torch.float32)}
+    for name, value in losses[None].items():
+        assert losses[precision][name].item() == pytest.approx(value.item(), rel=0.05), name
+
+
 def test_fp16s_loss_scale_is_in_the_state_and_resuming_is_exact(training_options, write_options, tmp_path):
     file = write_options(training_options('kd', 'mipkd', train={'precision': 'fp16', 'ema_decay': 0.9}))
     assert main(['-opt', str(file)]) == 0

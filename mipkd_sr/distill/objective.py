@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from mipkd_sr.archs.staged import Context, StagedNetwork
 from mipkd_sr.distill.ranks import BatchDraws
@@ -45,6 +46,15 @@ class NetworkPass:
             return NetworkPass(self.net, self.sr[start:stop])
         features = {index: feature[start:stop] for index, feature in self.features.items()}
         return NetworkPass(self.net, self.sr[start:stop], features, part_of_context(self.context, start, stop))
+
+    def to(self, dtype: torch.dtype) -> 'NetworkPass':
+        """This pass with every map of floating point in another type."""
+
+        def cast(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        features = {index: feature.to(dtype) for index, feature in self.features.items()}
+        return NetworkPass(self.net, self.sr.to(dtype), features, tree_map(cast, self.context))
 
     def go_on(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.

@@ -17,15 +17,21 @@ class FrozenTeacher:
 
     Args:
         net: The network. It is put into evaluation mode and its parameters need no gradient from here on.
+        precision: Type of its arithmetic when it runs on images; the surrounding autocast's if None. What it gives has
+            the images' type. A path from the middle of it, through which gradients flow, is not concerned.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, precision: torch.dtype | None = None) -> None:
         self.net = net.eval().requires_grad_(False)
+        self.precision = precision
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, indices: Iterable[int] = ()) -> NetworkPass:
         """Run the teacher on LR images (B x 3 x H x W, [0, 1]) and keep its features after the units ``indices``."""
-        return run_network(self.net, lq, indices)
+        if self.precision is None:
+            return run_network(self.net, lq, indices)
+        with torch.autocast(lq.device.type, self.precision, enabled=self.precision is not torch.float32):
+            return run_network(self.net, lq, indices).to(lq.dtype)
 
 
 def run_network(net: nn.Module, lq: Tensor, indices: Iterable[int] = ()) -> NetworkPass:

@@ -246,6 +246,11 @@ TRAIN = Section(
                     'fp32',
                     ('fp32', 'bf16', 'fp16'),
                 ),
+                'teacher_precision': Key(
+                    'str',
+                    "Arithmetic of the teacher's own forward, which needs no gradient; ~: as precision.",
+                    choices=('fp32', 'bf16', 'fp16'),
+                ),
                 'tf32': Key(
                     'bool', "Whether GPUs may round factors to TF32 in fp32 arithmetic; ~: as PyTorch's default."
                 ),

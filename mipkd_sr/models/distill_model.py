@@ -112,7 +112,9 @@ class DistillModel(SRModel):
         if self.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
         self.objectives = self.build_objectives()
-        teacher = FrozenTeacher(self.net_t) if self.net_t is not None else None
+        teacher = None
+        if self.net_t is not None:
+            teacher = FrozenTeacher(self.net_t, PRECISIONS.get(train_opt['teacher_precision']))
         step = DistillStep(self.net_g, teacher, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
         self._use_speed_switches(step)
         self.step = self.model_to_device(step)
