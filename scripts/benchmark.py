@@ -7,12 +7,13 @@ python scripts/benchmark.py metrics   # PSNR and SSIM of a 2K image, here and in
 python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # parameters, multiply-adds, speed, memory
 python scripts/benchmark.py step      # a training step of each method, as ratios to KD's and to its own arithmetic
 python scripts/benchmark.py step -opt options/train/mipkd/edsr_x2.yml     # the same for another pair (wants a GPU)
-python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, teacher's width and positions
+python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, teacher's width, K, world size
 python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x2.yml --gpu V100 --gpus 4    # hours, memory
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -40,6 +41,7 @@ from mipkd_sr.data import PairedPatchDataset, lq_patch_size
 from mipkd_sr.data.pairs import STORES, read_image, write_pairs
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.engine import distributed
 from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.figures import sizes_figure
@@ -325,32 +327,35 @@ def profile(work: Mapping[str, Callable[[int], None]], iteration: int, device: t
         print(f'\n== {name}\n{found.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=45)}')
 
 
-SIZES = {
+SIZES: dict[str, dict[int, list[str]]] = {
     'batch': {value: [f'datasets:train:batch_size_per_gpu={value}'] for value in (2, 4, 8, 16)},
     'patch': {value: [f'datasets:train:gt_size={2 * value}'] for value in (16, 24, 32, 48)},
     "teacher's width": {value: [f'network_t:num_feat={value}'] for value in (16, 32, 64, 128)},
     'positions K': {value: [f'train:mipkd_opt:positions={value}'] for value in (1, 2, 3, 4)},
+    'world size': {1: [], 2: []},
 }
-"""What is varied about the demo's pair, one thing at a time; the rest is as in its option file."""
+"""What is varied about the demo's pair, one thing at a time; the rest is as in its option file.
+
+The world size is that of processes with the same batch each: with a GPU each, or one thread of a CPU each."""
 
 
 def sizes(args: argparse.Namespace) -> None:
     """Measure a step of KD and of MiPKD at several sizes, each in a process of its own, and what a plan expects."""
-    flops, bandwidth = device_speed(this_device())
     found: list[dict[str, Any]] = []
     for what, values in SIZES.items():
         for value, force in values.items():
+            environment, launcher = dict(os.environ), []
+            if what == 'world size':
+                if value > max(2, torch.cuda.device_count()):
+                    continue
+                launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={value}']
+                environment['OMP_NUM_THREADS'] = '1'
             for method in ('KD', 'MiPKD'):
                 arguments = ['sizes-once', '--method', method, '-opt', args.opt, '--force', *force]
-                command = [sys.executable, '-W', 'ignore', __file__, *arguments]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                seconds, memory = json.loads(done.stdout)
-                opt = load_options(args.opt, True, force=force).data
-                expected = plan_step(opt, method, flops, bandwidth, **own_losses(opt, method))
-                entry = {'varied': what, 'value': value, 'method': method, 'ms': 1000 * seconds, 'mib': memory}
-                entry |= {'expected_ms': 1000 * expected.seconds, 'expected_mib': expected.memory / 2**20}
-                found.append(entry)
-    text = report_sizes(found, flops, bandwidth)
+                command = [sys.executable, '-W', 'ignore', *launcher, __file__, *arguments]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+                found.append({'varied': what, 'value': value, 'method': method, **json.loads(done.stdout)})
+    text = report_sizes(found)
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -364,31 +369,31 @@ def own_losses(opt: dict[str, Any], method: str) -> dict[str, Any]:
     return {'mipkd_opt': opt['train']['mipkd_opt']} if method == 'MiPKD' else {}
 
 
-def report_sizes(found: Sequence[Mapping[str, Any]], flops: float, bandwidth: float) -> str:
+def report_sizes(found: Sequence[Mapping[str, Any]]) -> str:
     """The table of ``sizes``."""
     rows = []
     for entry in found:
-        cells = [
-            entry['varied'],
-            str(entry['value']),
-            entry['method'],
-            f'{entry["ms"]:.1f}',
-            f'{entry["expected_ms"]:.1f}',
-        ]
-        rows.append([*cells, f'{entry["mib"]:.0f}', f'{entry["expected_mib"]:.0f}'])
-    header = ['varied', 'value', 'method', 'ms a step', 'ms, roofline', 'MiB', 'MiB, planned']
-    ratios = [entry['expected_ms'] / entry['ms'] for entry in found]
-    device = f'{flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.1f} GB/s here'
-    part = f'{statistics.median(ratios):.2f} of the time (median; {min(ratios):.2f} to {max(ratios):.2f})'
-    return f'{markdown_table(header, rows)}\n\n{device}; the roofline is {part}.'
+        cells = [entry['varied'], str(entry['value']), entry['method']]
+        rows.append([*cells, *(f'{entry[key]:.1f}' for key in ('ms', 'expected_ms', 'mib', 'expected_mib'))])
+    table = markdown_table(['varied', 'value', 'method', 'ms a step', 'ms, planned', 'MiB', 'MiB, planned'], rows)
+    lines = [f'{found[0]["gflops"]:,.0f} GFLOP/s and {found[0]["gb_s"]:,.1f} GB/s in the first process.']
+    for key, what in (('ms', 'time'), ('mib', 'memory')):
+        ratios = [entry[f'expected_{key}'] / entry[key] for entry in found]
+        spread = f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
+        lines.append(f'Planned {what} by measured: {spread}, the median and the range.')
+    return f'{table}\n\n{" ".join(lines)}'
 
 
 def sizes_once(args: argparse.Namespace) -> None:
-    """One measurement of ``sizes``; prints seconds and the peak memory in MiB."""
+    """One measurement of ``sizes``, and the plan for it at the speed of this process, as JSON."""
     device = this_device()
     opt = load_options(args.opt, True, force=args.force).data
     opt['num_gpu'] = int(device.type == 'cuda')
-    model, batch = model_for(opt, args.method, **own_losses(opt, args.method)), batch_for(opt, device)
+    speed, own = device_speed(device), own_losses(opt, args.method)
+    expected = plan_step(opt, args.method, *speed, steps=args.repeats, **own)
+    if 'RANK' in os.environ:
+        distributed.start('pytorch', opt)
+    model, batch = model_for(opt, args.method, **own), batch_for(opt, device)
     seconds, first = [], round(0.5 * opt['train']['total_iter'])
     for number in range(args.repeats + 2):
         start = time.perf_counter()
@@ -400,7 +405,12 @@ def sizes_once(args: argparse.Namespace) -> None:
         memory = torch.cuda.max_memory_allocated()
     else:
         memory = max(measure_memory(model, batch, first + number).peak for number in range(args.repeats))
-    print(json.dumps([statistics.mean(seconds[2:]), memory / 2**20]))
+    found = {'ms': 1000 * statistics.mean(seconds[2:]), 'mib': memory / 2**20}
+    found |= {'expected_ms': 1000 * expected.seconds, 'expected_mib': expected.memory / 2**20}
+    found |= {'gflops': speed[0] / 1e9, 'gb_s': speed[1] / 1e9}
+    if opt.get('rank', 0) == 0:
+        print(json.dumps(found))
+    distributed.stop()
 
 
 def device_speed(device: torch.device) -> tuple[float, float]:

@@ -190,6 +190,16 @@ def test_a_plan_grows_with_the_batch_and_shrinks_with_the_device(opt):
     assert arithmetic < plans[4, 1].seconds < 10 * arithmetic
 
 
+@pytest.mark.parametrize('method', ['KD', 'MiPKD'])
+def test_the_memory_that_a_plan_expects_from_one_sample_is_that_of_a_batch(method, capsys):
+    recipe = str(ROOT / 'options/train/demo/mipkd.yml')
+    load_script('benchmark').main(['sizes-once', '-opt', recipe, '--method', method, '--repeats', '2'])
+    found = json.loads(capsys.readouterr().out)
+    assert found['mib'] == pytest.approx(found['expected_mib'], rel=0.03)
+    assert found['ms'] > 0
+    assert found['expected_ms'] > 0
+
+
 def test_the_planner_says_hours_and_memory(capsys):
     recipe = str(ROOT / 'options/train/demo/mipkd.yml')
     load_script('benchmark').main(['plan', '-opt', recipe, '--gpu', 'V100', '--gpus', '4', '--utilisation', '0.5'])

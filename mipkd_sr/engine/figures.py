@@ -141,7 +141,7 @@ def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, 
 
 
 def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
-    """Plot a step's time, and memory where it is known, against what was varied, a column each.
+    """Plot a step's time and memory against what was varied, a column each.
 
     Args:
         entries: ``varied``, ``value``, ``method``, ``ms`` and ``mib`` of each measurement.
@@ -152,7 +152,7 @@ def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]
     """
     varied = list(dict.fromkeys(entry['varied'] for entry in entries))
     methods = list(dict.fromkeys(entry['method'] for entry in entries))
-    rows = [('ms', 'ms a step'), ('mib', 'MiB')][: 1 if entries[0]['mib'] is None else 2]
+    rows = [('ms', 'ms a step'), ('mib', 'MiB')]
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
             len(rows),

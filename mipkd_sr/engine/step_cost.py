@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mipkd_sr.data import lq_patch_size
+from mipkd_sr.distill.ranks import rank_and_size
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 
@@ -36,6 +37,8 @@ METHODS: dict[str, dict[str, Any]] = {
 def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillModel:
     """The model of a method, for the networks, scale, patches and optimizer of a training run, with random weights.
 
+    Where torch.distributed is initialized it is wrapped for it.
+
     Args:
         opt: Options of a training run under a teacher, as ``load_options`` completes them.
         method: One of ``METHODS``.
@@ -45,7 +48,8 @@ def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillMod
         OptionError: If the method is not defined for these networks.
     """
     own = deepcopy(dict(opt))
-    own.update(model_type='DistillModel', rank=0, world_size=1, dist=False)
+    rank, world_size = rank_and_size()
+    own.update(model_type='DistillModel', rank=rank, world_size=world_size, dist=torch.distributed.is_initialized())
     own['path']['pretrain_network_t'] = own['path']['pretrain_network_g'] = None
     losses = {key for key in own['train'] if key.endswith('_opt')} - {'pixel_opt'}
     for key in losses:
