@@ -27,14 +27,7 @@ from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_weights
-from mipkd_sr.engine.cli import (
-    EXIT_CANNOT_GO_ON,
-    explain_os_error,
-    fail,
-    last_sentence,
-    parse_arguments,
-    set_aside,
-)
+from mipkd_sr.engine.cli import parse_arguments, report, set_aside
 from mipkd_sr.engine.complexity import count_parameters
 from mipkd_sr.engine.dry_run import describe_testing
 from mipkd_sr.engine.errors import OptionError, RunError, sentence
@@ -61,12 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return describe_testing(options, entries)
         return run(options, entries)
-    except OptionError as error:
-        return fail(options.explain(error) if options else str(error))
-    except RunError as error:
-        return fail(last_sentence(error), EXIT_CANNOT_GO_ON)
-    except OSError as error:
-        return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
+    except (OptionError, RunError, OSError) as error:
+        return report(error, options)
     finally:
         distributed.stop()
 

@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.engine import distributed
-from mipkd_sr.engine.checkpoint import load_file, numbered_states, remove_parts
-from mipkd_sr.engine.cli import EXIT_CANNOT_GO_ON, explain_os_error, fail, last_sentence, parse_arguments, set_aside
+from mipkd_sr.engine.checkpoint import load_file, numbered_states
+from mipkd_sr.engine.cli import explain_os_error, parse_arguments, report, set_aside
 from mipkd_sr.engine.complexity import count_parameters
 from mipkd_sr.engine.dry_run import describe_training
 from mipkd_sr.engine.errors import OptionError, RunError
+from mipkd_sr.engine.files import remove_parts
 from mipkd_sr.engine.interrupts import Interrupted
 from mipkd_sr.engine.loop import Progress, train
 from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
@@ -48,12 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return describe_training(options)
         restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # by torchrun, after a process failed
         return run(options, args.auto_resume or restarted)
-    except OptionError as error:
-        return fail(options.explain(error) if options else str(error))
-    except RunError as error:
-        return fail(last_sentence(error), EXIT_CANNOT_GO_ON)
-    except OSError as error:
-        return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
+    except (OptionError, RunError, OSError) as error:
+        return report(error, options)
     except Interrupted as stop:
         print(f'{stop}; go on with --auto_resume', flush=True)
         return stop.exit_code

@@ -19,6 +19,7 @@ import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
 from mipkd_sr.data.pairs import IMAGE_SUFFIXES
 from mipkd_sr.engine.deploy import load_student, read_any, upscale
 from mipkd_sr.engine.errors import OptionError, RunError
+from mipkd_sr.engine.files import written_whole
 from mipkd_sr.engine.inference import prepare_network
 
 
@@ -64,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         waiting = {file: target for file, target in images.items() if not target.exists()}
         for file, target in tqdm(waiting.items(), unit='image'):
-            part = target.with_name(f'.{target.stem}.part.png')
-            cv2.imwrite(str(part), upscale(net, read_any(file), device))
-            part.replace(target)
+            content = cv2.imencode('.png', upscale(net, read_any(file), device))[1]
+            with written_whole(target) as part:
+                part.write_bytes(content.tobytes())
     except (OptionError, RunError, OSError) as error:
         sys.exit(f'error: {error}')
     print(f'{len(waiting)} image(s) written to {args.out}; {len(images) - len(waiting)} were there already')

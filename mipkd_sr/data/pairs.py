@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mipkd_sr.data.imresize import imresize_uint8
+from mipkd_sr.engine.files import written_whole
 
 STORES = ('png', 'npy')
 """How images are kept: PNG, or NumPy's arrays, of which a patch can be read without reading the rest."""
@@ -57,9 +58,8 @@ def write_image(file: Path, image: np.ndarray) -> None:
         content = buffer.getvalue()
     else:
         content = cv2.imencode(file.suffix, image)[1].tobytes()
-    part = file.with_name(f'.{file.name}.part')
-    part.write_bytes(content)
-    part.replace(file)
+    with written_whole(file) as part:
+        part.write_bytes(content)
     check_image(file, image)
 
 

@@ -1,53 +1,18 @@
-"""Reading weights, and writing files that are either whole or not there."""
+"""Reading and writing weights and training states."""
 
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mipkd_sr.archs.official import DERIVED, to_basicsr
-
-
-@contextmanager
-def _whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A stream to a file beside ``file`` that is flushed to the disk and renamed at the end: never half a ``file``."""
-    file = Path(file)
-    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
-    try:
-        with part.open('wb') as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-        _sync_folder(file.parent)
-    except OSError as error:  # a failed write does not say which file it was
-        raise OSError(error.errno, error.strerror or str(error), str(file)) from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a file's new name survives a power cut."""
-    if os.name != 'posix':  # elsewhere a folder cannot be opened
-        return
-    entries = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(entries)
-    finally:
-        os.close(entries)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what writes that were killed half-way have left in ``folder``. No other process may be writing there."""
-    for part in folder.glob('.*.part'):
-        part.unlink(missing_ok=True)
+from mipkd_sr.engine.files import written_whole
 
 
 def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
@@ -58,8 +23,8 @@ def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
     """
     buffer = BytesIO()  # torch.save into a file reports a full disk as an error of its own zip writer
     torch.save(content, buffer)
-    with _whole_file(file) as stream:
-        stream.write(buffer.getbuffer())
+    with written_whole(file, durable=True) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def write_json(content: Any, file: str | os.PathLike[str]) -> None:
@@ -68,8 +33,8 @@ def write_json(content: Any, file: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If it cannot be written; what was there before is still there.
     """
-    with _whole_file(file) as stream:
-        stream.write(json.dumps(content, indent=1).encode())
+    with written_whole(file, durable=True) as part:
+        part.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
 
 def load_file(file: str | os.PathLike[str], verify: bool = False) -> Any:

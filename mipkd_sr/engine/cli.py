@@ -10,6 +10,7 @@ from pathlib import Path
 from basicsr.utils import get_time_str
 
 from mipkd_sr.engine.errors import OptionError, RunError
+from mipkd_sr.engine.options import Options
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
@@ -51,6 +52,20 @@ def fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     if exit_code != EXIT_BAD_OPTIONS or os.environ.get('RANK', '0') == '0':
         print(f'error: {message}', file=sys.stderr, flush=True)
     return exit_code
+
+
+def report(error: OptionError | RunError | OSError, options: Options | None) -> int:
+    """Print what ended a command, in one sentence, and return the exit code.
+
+    Args:
+        error: What was raised.
+        options: The options, which tell in which file a wrong one stands; None if they could not be read.
+    """
+    if isinstance(error, OptionError):
+        return fail(options.explain(error) if options else str(error))
+    if isinstance(error, RunError):
+        return fail(last_sentence(error), EXIT_CANNOT_GO_ON)
+    return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
 
 
 def explain_os_error(error: OSError) -> str:

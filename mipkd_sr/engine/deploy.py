@@ -13,6 +13,7 @@ from mipkd_sr.archs import build_network
 from mipkd_sr.data.imresize import imresize
 from mipkd_sr.engine.checkpoint import load_weights, save_atomically
 from mipkd_sr.engine.errors import OptionError, RunError, sentence
+from mipkd_sr.engine.files import written_whole
 from mipkd_sr.engine.inference import Network
 from mipkd_sr.engine.options import read_options
 
@@ -119,7 +120,8 @@ def export(net: nn.Module, file: Path, size: int) -> str:
     else:
         from safetensors.torch import save_file  # an optional dependency: pip install mipkd_sr[export]
 
-        save_file(weights, file)
+        with written_whole(file) as part:
+            save_file(weights, part)
     return f'{file}: {len(weights)} tensors'
 
 
@@ -130,28 +132,24 @@ def _export_onnx(net: nn.Module, file: Path, size: int) -> str:
     is_fixed = hasattr(net, 'window_size')
     free = torch.export.Dim
     dimensions: Any = None if is_fixed else ({0: free('n'), 2: free('h', min=8), 3: free('w', min=8)},)
-    part = file.with_name(f'.{file.name}.part')
-    torch.onnx.export(
-        net,
-        (torch.rand(1, 3, size, size if is_fixed else size + 4),),
-        str(part),
-        input_names=['lq'],
-        output_names=['sr'],
-        dynamic_shapes=dimensions,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    try:
+    sizes = [(size, size)] if is_fixed else [(size, size), (size + 9, size + 5)]
+    with written_whole(file) as part:
+        torch.onnx.export(
+            net,
+            (torch.rand(1, 3, size, size if is_fixed else size + 4),),
+            str(part),
+            input_names=['lq'],
+            output_names=['sr'],
+            dynamic_shapes=dimensions,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
         session = onnxruntime.InferenceSession(str(part), providers=['CPUExecutionProvider'])
-        sizes = [(size, size)] if is_fixed else [(size, size), (size + 9, size + 5)]
         for height, width in sizes:
             lq = torch.rand(1, 3, height, width)
             error = float(np.abs(session.run(None, {'lq': lq.numpy()})[0] - net(lq).numpy()).max())
             if not error <= ONNX_TOLERANCE:
                 raise RunError(f'onnxruntime differs from torch by {error:.1e} at {height} x {width}; nothing written.')
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
     sides = f'{size} x {size} pixels only' if is_fixed else 'any size'
     return f'{file}: for images of {sides}, as torch to {ONNX_TOLERANCE:.0e} at {len(sizes)} size(s)'

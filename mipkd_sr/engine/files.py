@@ -1,0 +1,47 @@
+"""Writing files that are either whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(file: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
+    """Give the name of a file to write beside ``file``, of the same ending, and rename it to ``file`` at the end.
+
+    Args:
+        file: What is to be there, whole, or as it was before.
+        durable: Whether it must survive a power cut, too: flushed to the disk before it is renamed, which takes time.
+
+    Raises:
+        OSError: If it cannot be written; it names ``file``.
+    """
+    file = Path(file)
+    part = file.with_name(f'.{file.stem}.{os.getpid()}.part{file.suffix}')
+    try:
+        yield part
+        if durable:
+            _sync(part)
+        part.replace(file)
+        if durable and os.name == 'posix':  # elsewhere a folder cannot be opened
+            _sync(file.parent)
+    except OSError as error:  # a failed write does not say which file it was
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to the disk."""
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writes that were killed half-way have left in ``folder``. No other process may be writing there."""
+    for part in folder.glob('.*.part*'):
+        part.unlink(missing_ok=True)
