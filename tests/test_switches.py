@@ -106,6 +106,7 @@ def test_switches_that_change_no_result(switch, training_options, write_options)
     for value in (False, True):
         opt = training_options('kd', 'mipkd')
         opt['train'].update({switch: value, 'optim_g': sgd})
+        opt['train']['mipkd_opt'] |= {'drop_probability': 0, 'student_probability': 0}  # computed again, too
         model = take_steps(model_of(opt, write_options), 2)
         results.append({**{name: loss.detach() for name, loss in model.losses.items()}, **model.net_g.state_dict()})
     for name, value in results[0].items():
