@@ -53,6 +53,7 @@ from mipkd_sr.engine.step_cost import (
     count_floor,
     count_step,
     floor_of_kd,
+    held_memory,
     measure_memory,
     model_for,
     plan_step,
@@ -241,9 +242,10 @@ def random_vgg(file: str | None) -> torch.nn.Sequential:
 def step(args: argparse.Namespace) -> None:
     """Time a step of each method, in turn, so that whatever else the machine does falls on all alike.
 
-    The floor of KD is the teacher's forward and the student's forward and backward alone, timed in the same turn. A
-    method's own floor is that time multiplied with how much more arithmetic the method needs in that step; what MiPKD
-    computes again to save memory is not counted. Memory is that of the tensors alive at a time.
+    The floor of KD is the teacher's forward and the student's forward and backward alone, timed in the same turn, and
+    that of scratch the latter. Another method's own floor is KD's multiplied with how much more arithmetic the method
+    needs in that step; what MiPKD computes again to save memory is not counted. Memory is that of the tensors alive at
+    a time.
     """
     opt, device = run_options(args), this_device()
     csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
@@ -253,39 +255,42 @@ def step(args: argparse.Namespace) -> None:
             models[method] = model_for(opt, method)
         except OptionError as error:
             notes.append(f'{method} is left out: {error.message}')
-    names = {'floor of KD': models['KD'], **models}
-    work = {name: partial(take_step, model, batch) for name, model in models.items()}
-    floor = floor_of_kd(models['KD'], batch)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    arithmetic: dict[str, list[float]] = {name: [] for name in names}
-    memory: dict[str, float] = {}
     first = round(0.5 * opt['train']['total_iter'])  # where l_ae has ended
-    floor_adds = count_floor(models['KD'], batch)
+    floors = {f'floor of {method}': models[method] for method in ('KD', 'scratch') if method in models}
+    names = [*floors, *models]
+    work: dict[str, Callable[[int], None]] = {name: floor_of_kd(model, batch) for name, model in floors.items()}
+    work |= {name: partial(take_step, model, batch) for name, model in models.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    memory: dict[str, float] = dict.fromkeys(models, 0.0)
     for number in range(-2, args.repeats):
         for name in names:
             if device.type == 'cuda':
                 torch.cuda.reset_peak_memory_stats()
+                others = torch.cuda.memory_allocated() - held_memory(models.get(name, models['KD']))
             start = time.perf_counter()
-            floor() if name == 'floor of KD' else work[name](first + number)
+            work[name](first + number)
             if device.type == 'cuda':
                 torch.cuda.synchronize()
-                memory[name] = max(memory.get(name, 0.0), torch.cuda.max_memory_allocated() / 2**20)
             if number >= 0:
                 seconds[name].append(time.perf_counter() - start)
+            if device.type == 'cuda' and name in memory:
+                memory[name] = max(memory[name], torch.cuda.max_memory_allocated() - others)
+    arithmetic = {name: [count_floor(model, batch)] * args.repeats for name, model in floors.items()}
     for name, model in models.items():
         steps = range(first, first + (args.repeats if name.startswith('MiPKD') else 1))  # whose paths are drawn
         if device.type == 'cpu':
-            memory[name] = max(measure_memory(model, batch, number).peak for number in steps) / 2**20
+            memory[name] = max(measure_memory(model, batch, number).peak for number in steps)
         for objective in model.objectives.values():
             if isinstance(objective, MiPKDLoss):
                 objective.block_mixer.teacher_parts = 0
-        adds = [count_step(model, batch, number).multiply_adds / floor_adds for number in steps]
+        adds = [count_step(model, batch, number).multiply_adds for number in steps]
         arithmetic[name] = adds * (args.repeats // len(adds))
-    arithmetic['floor of KD'] = [1.0] * args.repeats
     rows, figures = [], {}
     for name in names:
+        floor = 'floor of scratch' if name.endswith('scratch') else 'floor of KD'
+        more = [adds / arithmetic[floor][0] for adds in arithmetic[name]]
         kd = statistics.median(a / b for a, b in zip(seconds[name], seconds['KD'], strict=True))
-        ratios = (a / b / c for a, b, c in zip(seconds[name], seconds['floor of KD'], arithmetic[name], strict=True))
+        ratios = (a / b / c for a, b, c in zip(seconds[name], seconds[floor], more, strict=True))
         quartiles = statistics.quantiles(seconds[name], n=4)
         figures[name] = {
             'seconds': quartiles[1],
@@ -293,16 +298,16 @@ def step(args: argparse.Namespace) -> None:
             'mean_seconds': statistics.mean(seconds[name]),
             'times_kd': kd,
             'mean_times_kd': statistics.mean(seconds[name]) / statistics.mean(seconds['KD']),
-            'arithmetic_times_floor': statistics.mean(arithmetic[name]),
+            'arithmetic_times_floor': statistics.mean(arithmetic[name]) / arithmetic['floor of KD'][0],
             'times_own_floor': statistics.median(ratios),
-            'peak_memory_mib': memory.get(name),
+            'peak_memory_mib': memory[name] / 2**20 if name in memory else None,
         }
         values = figures[name]
         cells = [name, f'{1000 * quartiles[1]:.1f} ± {1000 * (quartiles[2] - quartiles[0]):.1f}']
         cells += [f'{values[key]:.2f}' for key in ('mean_times_kd', 'arithmetic_times_floor', 'times_own_floor')]
-        cells.append(f'{memory[name]:,.0f}' if name in memory else '-')
+        cells.append(f'{memory[name] / 2**20:,.0f}' if name in memory else '-')
         rows.append(cells)
-    header = ['', 'ms a step (median ± IQR)', 'times KD (means)', 'arithmetic, times the floor', 'times own floor']
+    header = ['', 'ms a step (median ± IQR)', 'times KD (means)', "arithmetic, times KD's floor", 'times own floor']
     where = device_name(device)
     print(markdown_table([*header, 'peak memory, MiB'], rows))
     batch_size, side = batch['lq'].shape[0], batch['lq'].shape[-1]

@@ -168,6 +168,7 @@ def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys
     load_script('benchmark').main(['step', *arguments, '--methods', 'DUKD', 'MiPKD', '--profile', '--json', str(file)])
     steps = json.loads(file.read_text())['steps']
     assert list(steps) == ['floor of KD', 'KD', 'DUKD', 'MiPKD']
+    assert 1 < steps['DUKD']['peak_memory_mib'] < 100
     assert steps['KD']['mean_times_kd'] == 1
     assert steps['KD']['arithmetic_times_floor'] == 1
     assert steps['DUKD']['arithmetic_times_floor'] == pytest.approx(2.25, abs=0.01)

@@ -70,10 +70,10 @@ def batch_for(opt: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]
     return {'lq': lq.to(device), 'gt': gt.to(device)}
 
 
-def floor_of_kd(model: DistillModel, batch: Mapping[str, Tensor]) -> Callable[[], None]:
+def floor_of_kd(model: DistillModel, batch: Mapping[str, Tensor]) -> Callable[[int], None]:
     """The arithmetic that no distillation can do without: the teacher's forward, the student's forward and backward."""
 
-    def work() -> None:
+    def work(iteration: int) -> None:
         if model.net_t is not None:
             with torch.no_grad():
                 model.net_t(batch['lq'])
@@ -141,7 +141,7 @@ def count_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int)
 def count_floor(model: DistillModel, batch: Mapping[str, Tensor]) -> int:
     """Multiply-adds of ``floor_of_kd``."""
     with FlopCounterMode(display=False) as flops:
-        floor_of_kd(model, batch)()
+        floor_of_kd(model, batch)(1)
     return flops.get_total_flops() // 2
 
 
@@ -177,22 +177,34 @@ class PeakMemory(TorchDispatchMode):
 
 
 class StepMemory(NamedTuple):
-    """Bytes of tensors: what stays from step to step (weights, gradients, optimizer's state), and a step's peak."""
+    """Bytes of tensors: what stays throughout (weights, the optimizer's state), and a step's peak, which includes it.
+
+    Gradients do not stay: they are let go as a step begins.
+    """
 
     held: int
     peak: int
 
 
-def measure_memory(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepMemory:
-    """Measure the memory of a step, on a CPU; the step is taken. The optimizer's state must be there already."""
+def _held(model: DistillModel, gradients: bool) -> list[Tensor]:
     nets = [model.step, *(net for net in (model.net_t, getattr(model, 'net_g_ema', None)) if net is not None)]
     held = [tensor for net in nets for tensor in itertools.chain(net.parameters(), net.buffers())]
-    held += [parameter.grad for parameter in model.step.parameters() if parameter.grad is not None]
-    states = model.optimizer_g.state.values()
-    held += [value for state in states for value in state.values() if isinstance(value, Tensor)]
-    with PeakMemory(held) as memory:
+    held += [value for state in model.optimizer_g.state.values() for value in state.values() if torch.is_tensor(value)]
+    if gradients:
+        held += [parameter.grad for parameter in model.step.parameters() if parameter.grad is not None]
+    return held
+
+
+def held_memory(model: DistillModel, gradients: bool = True) -> int:
+    """Bytes of the weights, the optimizer's state and, between steps, the gradients."""
+    return PeakMemory(_held(model, gradients)).held
+
+
+def measure_memory(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepMemory:
+    """Measure the memory of a step, on a CPU; the step is taken. The optimizer's state must be there already."""
+    with PeakMemory(_held(model, gradients=True)) as memory:
         take_step(model, batch, iteration)
-    return StepMemory(memory.held, memory.peak)
+    return StepMemory(held_memory(model, gradients=False), memory.peak)
 
 
 class Plan(NamedTuple):
