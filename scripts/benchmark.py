@@ -7,6 +7,7 @@ python scripts/benchmark.py metrics   # PSNR and SSIM of a 2K image, here and in
 python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # parameters, multiply-adds, speed, memory
 python scripts/benchmark.py step      # a training step of each method, as ratios to KD's and to its own arithmetic
 python scripts/benchmark.py step -opt options/train/mipkd/edsr_x2.yml     # the same for another pair (wants a GPU)
+python scripts/benchmark.py teacher   # the teacher's forward in other arithmetic: time, and how far its output moves
 python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, teacher's width, K, world size
 python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x2.yml --gpu V100 --gpus 4    # hours, memory
 """
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,15 +39,17 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.data import PairedPatchDataset, lq_patch_size
+from mipkd_sr.data import PairedPatchDataset, build_dataset, lq_patch_size
 from mipkd_sr.data.pairs import STORES, read_image, write_pairs
+from mipkd_sr.data.stream import single_images
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.engine import distributed
+from mipkd_sr.engine.checkpoint import load_weights
 from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.figures import sizes_figure
-from mipkd_sr.engine.options import load_options, read_options
+from mipkd_sr.engine.options import load_options, missing_paths, read_options
 from mipkd_sr.engine.report import markdown_table
 from mipkd_sr.engine.step_cost import (
     METHODS,
@@ -320,6 +324,44 @@ def step(args: argparse.Namespace) -> None:
         profile(work, first, device)
 
 
+def run_all(network: Callable[[torch.Tensor], object], images: Sequence[torch.Tensor]) -> None:
+    """Run a network on each image."""
+    for image in images:
+        network(image)
+
+
+def teacher(args: argparse.Namespace) -> None:
+    """What cheaper arithmetic of a run's trained teacher saves, and changes: its output on the validation images."""
+    options = load_options(args.opt, True, force=args.force)
+    if missing := missing_paths(options.data):
+        sys.exit(f'error: {options.explain(missing[0])}')
+    opt, device = options.data, this_device()
+    opt['num_gpu'], path = int(device.type == 'cuda'), opt['path']
+    net = build_network(opt['network_t'])
+    load_weights(net, path['pretrain_network_t'], path['param_key_t'])
+    lqs = [sample['lq'].to(device) for sample in single_images(build_dataset(opt, 'val'))]
+    expected: list[torch.Tensor] = []
+    rows = []
+    for name, precision, memory_format in (
+        ('fp32', torch.float32, torch.contiguous_format),
+        ('fp32, channels last', torch.float32, torch.channels_last),
+        ('bf16', torch.bfloat16, torch.contiguous_format),
+        ('bf16, channels last', torch.bfloat16, torch.channels_last),
+        ('fp16', torch.float16, torch.contiguous_format),
+    ):
+        frozen = FrozenTeacher(deepcopy(net).to(device).to(memory_format=memory_format), precision)
+        inputs = [lq.contiguous(memory_format=memory_format) for lq in lqs]
+        timed = device.type == 'cuda' or precision is not torch.float16  # which a CPU takes minutes for
+        median = 1000 * median_seconds(partial(run_all, frozen, inputs), device)[0] if timed else None
+        outputs = [frozen(lq).sr.double() for lq in inputs]
+        expected = expected or outputs
+        errors = [(sr - reference).square().mean() for sr, reference in zip(outputs, expected, strict=True)]
+        psnrs = [-10 * error.log10().item() for error in errors if error > 0]
+        rows.append([name, f'{median:.0f}' if median else '-', f'{statistics.mean(psnrs):.1f}' if psnrs else '-'])
+    print(markdown_table(['arithmetic of the teacher', 'ms', "PSNR to fp32's output, dB"], rows))
+    print(f'\n{args.opt}, {len(lqs)} images, {device_name(device)}. Rounding an image to 8 bits leaves 58.9 dB.')
+
+
 def profile(work: Mapping[str, Callable[[int], None]], iteration: int, device: torch.device) -> None:
     """Print where a step's time goes, for each method."""
     for name, take in work.items():
@@ -506,6 +548,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--profile', action='store_true', help="also where a step's time goes")
     command.add_argument('--json', type=Path, help='also write the figures to this file')
     command.set_defaults(run=step)
+    command = commands.add_parser('teacher')
+    command.add_argument('-opt', default='options/train/demo/mipkd.yml', help='training options: teacher, images')
+    command.add_argument('--force', nargs='+', default=[], metavar='KEY=VALUE', help="as train.py's --force_yml")
+    command.set_defaults(run=teacher)
     command = commands.add_parser('sizes')
     command.add_argument('-opt', default='options/train/demo/mipkd.yml', help='training options')
     command.add_argument('--out', type=Path, help='folder for the table, the figures and the raw numbers')
