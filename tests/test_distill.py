@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network, run_with_features
 from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer, run_body
+from mipkd_sr.distill.distances import l1_distance
 from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import ImageObjective, StepState
@@ -372,6 +373,24 @@ def test_each_position_is_kept_with_its_probability():
     for probability in (0.0, 0.25, 0.6, 1.0):
         kept = np.array([kept_positions(3, probability, rng) for _ in range(3000)])
         assert kept.mean(axis=0) == pytest.approx([probability] * 3, abs=0.03)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+def test_the_l1_distance_is_torchs_and_keeps_a_byte_an_element(dtype):
+    feature, target = torch.randn(2, 3, 8, 8).to(dtype).requires_grad_(), torch.randn(2, 3, 8, 8).to(dtype)
+    with torch.no_grad():
+        target[0, 0, 0, :4] = feature[0, 0, 0, :4]  # where the gradient is 0
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        value = l1_distance(feature, target)
+    assert sum(tensor.nbytes for tensor in kept) == feature.numel()
+    dtype_of_loss = torch.promote_types(dtype, torch.float32)
+    expected = F.l1_loss(feature.to(dtype_of_loss), target.to(dtype_of_loss))
+    assert value.dtype == dtype_of_loss
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(3 * value, feature)
+    assert torch.equal(gradient, torch.autograd.grad(3 * expected, feature)[0])
+    assert gradient[0, 0, 0, :4].count_nonzero() == 0
 
 
 def test_similarity_masks_take_the_teacher_where_the_two_are_least_alike():

@@ -6,22 +6,20 @@ argument here, with a default and its reason.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mipkd_sr.distill.block_prior_mixer import PATHS, BlockPriorMixer
+from mipkd_sr.distill.distances import DISTANCES
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
 from mipkd_sr.distill.ranks import mean_over_ranks
-
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {'l1': F.l1_loss, 'l2': F.mse_loss}
 
 
 @LOSS_REGISTRY.register()
