@@ -559,7 +559,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = commands.add_parser('sizes-once')
     command.add_argument('-opt')
     command.add_argument('--method')
-    command.add_argument('--force', nargs='+', default=[])
+    command.add_argument('--force', nargs='*', default=[])
     command.add_argument('--repeats', type=int, default=16)
     command.set_defaults(run=sizes_once)
     command = commands.add_parser('plan')
