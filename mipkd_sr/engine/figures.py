@@ -172,7 +172,7 @@ def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]
                 axes.grid(alpha=0.3)
                 if column == 0:
                     axes.set_ylabel(label)
-            grid[-1, column].set_xlabel(what)
+            grid[-1, column].set(xlabel=what, xticks=sorted({e['value'] for e in entries if e['varied'] == what}))
         grid[0, 0].legend()
         return save(figure, stem)
 
