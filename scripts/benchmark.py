@@ -442,6 +442,8 @@ def sizes_once(args: argparse.Namespace) -> None:
         distributed.start('pytorch', opt)
     model, batch = model_for(opt, args.method, **own), batch_for(opt, device)
     seconds, first = [], round(0.5 * opt['train']['total_iter'])
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()  # of what measuring the device's speed took
     for number in range(args.repeats + 2):
         start = time.perf_counter()
         take_step(model, batch, first + number)
