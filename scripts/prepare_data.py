@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
 from mipkd_sr.data.pairs import IMAGE_SUFFIXES, STORES, check_image, file_checksum, read_image, write_image, write_pairs
+from mipkd_sr.engine.files import remove_parts
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
@@ -65,6 +66,8 @@ def start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any
         out.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(settings) + '\n', encoding='utf-8')
         return {}
+    for folder in filter(Path.is_dir, out.iterdir()):
+        remove_parts(folder)
     done = {}
     lines = record.read_text(encoding='utf-8').split('\n')
     if json.loads(lines[0]) != settings:

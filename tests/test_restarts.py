@@ -131,7 +131,7 @@ def test_a_run_killed_at_thirty_random_moments_ends_as_an_undisturbed_one(traini
     total = int(done.stdout.splitlines()[-1])
     assert total > 100
     assert same(state(tmp_path / 'killed', total), state(tmp_path / 'undisturbed', total))
-    assert not list((tmp_path / 'killed').rglob('.*.part*'))
+    assert not list((tmp_path / 'killed').rglob('.*.part'))
 
 
 def truncate(file: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_keeps_the_last_state(train
     (error,) = (line for line in done.stderr.splitlines() if line.startswith('error: '))
     assert '4.state: File too large; put it right, and go on with --auto_resume.' in error
     assert sorted((experiment(tmp_path) / 'training_states').iterdir()) == before
-    assert not list(experiment(tmp_path).rglob('.*.part*'))
+    assert not list(experiment(tmp_path).rglob('.*.part'))
     assert main(['-opt', str(file), '--auto_resume']) == 0
     assert same(state(tmp_path, 4), undisturbed)
 

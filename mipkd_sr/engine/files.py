@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(file: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """Give the name of a file to write beside ``file``, of the same ending, and rename it to ``file`` at the end.
+    """Give the name of a file to write beside ``file``, and rename it to ``file`` at the end.
 
     Args:
         file: What is to be there, whole, or as it was before.
@@ -18,7 +18,7 @@ def written_whole(file: str | os.PathLike[str], durable: bool = False) -> Iterat
         OSError: If it cannot be written; it names ``file``.
     """
     file = Path(file)
-    part = file.with_name(f'.{file.stem}.{os.getpid()}.part{file.suffix}')
+    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
     try:
         yield part
         if durable:
@@ -43,5 +43,5 @@ def _sync(path: Path) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what writes that were killed half-way have left in ``folder``. No other process may be writing there."""
-    for part in folder.glob('.*.part*'):
+    for part in folder.glob('.*.part'):
         part.unlink(missing_ok=True)
