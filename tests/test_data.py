@@ -130,6 +130,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(photographs, tmp_path):
     done = len(record.read_text().splitlines()) - 1
     assert 4 <= done < 200
     record.write_text(record.read_text() + '{"name": "p1')  # as if it had been killed in the middle of a line
+    (out / 'HR' / '.p7.png.1.part').write_bytes(b'half')  # and of a file
     written = {file.name: file.stat().st_mtime_ns for file in (out / 'HR').glob('p[0-9].png')}
     assert '200 pairs' in prepare(many, '--out', out)
     entries = [json.loads(line) for line in record.read_text().splitlines()[1:]]
