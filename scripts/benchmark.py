@@ -46,7 +46,7 @@ from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.engine import distributed
 from mipkd_sr.engine.checkpoint import load_weights
-from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
+from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed, seconds_of
 from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.engine.figures import sizes_figure
 from mipkd_sr.engine.options import load_options, missing_paths, read_options
@@ -55,7 +55,8 @@ from mipkd_sr.engine.step_cost import (
     METHODS,
     batch_for,
     count_floor,
-    count_step,
+    count_needed,
+    first_step,
     floor_of_kd,
     held_memory,
     measure_memory,
@@ -67,7 +68,6 @@ from mipkd_sr.losses import csd_loss
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.fakd_loss import affinity_distance
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
-from mipkd_sr.losses.mipkd_loss import MiPKDLoss
 from mipkd_sr.metrics import psnr, ssim
 
 REPEATS = 15
@@ -85,14 +85,7 @@ def device_name(device: torch.device) -> str:
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Median and interquartile range of the seconds that ``work`` takes, after three times for warming up."""
-    seconds = []
-    for number in range(REPEATS + 3):
-        start = time.perf_counter()
-        work()
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        if number >= 3:
-            seconds.append(time.perf_counter() - start)
+    seconds = [seconds_of(work, device) for _ in range(REPEATS + 3)][3:]
     quartiles = statistics.quantiles(seconds, n=4)
     return quartiles[1], quartiles[2] - quartiles[0]
 
@@ -259,7 +252,7 @@ def step(args: argparse.Namespace) -> None:
             models[method] = model_for(opt, method)
         except OptionError as error:
             notes.append(f'{method} is left out: {error.message}')
-    first = round(0.5 * opt['train']['total_iter'])  # where l_ae has ended
+    first = first_step(opt)
     floors = {f'floor of {method}': models[method] for method in ('KD', 'scratch') if method in models}
     names = [*floors, *models]
     work: dict[str, Callable[[int], None]] = {name: floor_of_kd(model, batch) for name, model in floors.items()}
@@ -271,12 +264,9 @@ def step(args: argparse.Namespace) -> None:
             if device.type == 'cuda':
                 torch.cuda.reset_peak_memory_stats()
                 others = torch.cuda.memory_allocated() - held_memory(models.get(name, models['KD']))
-            start = time.perf_counter()
-            work[name](first + number)
-            if device.type == 'cuda':
-                torch.cuda.synchronize()
+            taken = seconds_of(partial(work[name], first + number), device)
             if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
             if device.type == 'cuda' and name in memory:
                 memory[name] = max(memory[name], torch.cuda.max_memory_allocated() - others)
     arithmetic = {name: [count_floor(model, batch)] * args.repeats for name, model in floors.items()}
@@ -284,10 +274,7 @@ def step(args: argparse.Namespace) -> None:
         steps = range(first, first + (args.repeats if name.startswith('MiPKD') else 1))  # whose paths are drawn
         if device.type == 'cpu':
             memory[name] = max(measure_memory(model, batch, number).peak for number in steps)
-        for objective in model.objectives.values():
-            if isinstance(objective, MiPKDLoss):
-                objective.block_mixer.teacher_parts = 0
-        adds = [count_step(model, batch, number).multiply_adds for number in steps]
+        adds = [count_needed(model, batch, number) for number in steps]
         arithmetic[name] = adds * (args.repeats // len(adds))
     rows, figures = [], {}
     for name in names:
@@ -393,7 +380,7 @@ def sizes(args: argparse.Namespace) -> None:
         for value, force in values.items():
             environment, launcher = dict(os.environ), []
             if what == 'world size':
-                if value > max(2, torch.cuda.device_count()):
+                if torch.cuda.is_available() and value > torch.cuda.device_count():
                     continue
                 launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={value}']
                 environment['OMP_NUM_THREADS'] = '1'
@@ -433,23 +420,17 @@ def report_sizes(found: Sequence[Mapping[str, Any]]) -> str:
 
 def sizes_once(args: argparse.Namespace) -> None:
     """One measurement of ``sizes``, and the plan for it at the speed of this process, as JSON."""
-    device = this_device()
-    opt = load_options(args.opt, True, force=args.force).data
-    opt['num_gpu'] = int(device.type == 'cuda')
+    opt, device = run_options(args), this_device()
     speed, own = device_speed(device), own_losses(opt, args.method)
     expected = plan_step(opt, args.method, *speed, steps=args.repeats, **own)
     if 'RANK' in os.environ:
         distributed.start('pytorch', opt)
     model, batch = model_for(opt, args.method, **own), batch_for(opt, device)
-    seconds, first = [], round(0.5 * opt['train']['total_iter'])
+    first = first_step(opt)
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()  # of what measuring the device's speed took
-    for number in range(args.repeats + 2):
-        start = time.perf_counter()
-        take_step(model, batch, first + number)
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+    steps = range(first, first + args.repeats + 2)
+    seconds = [seconds_of(partial(take_step, model, batch, number), device) for number in steps]
     if device.type == 'cuda':
         memory = torch.cuda.max_memory_allocated()
     else:
@@ -563,7 +544,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument('--method')
     command.add_argument('--force', nargs='*', default=[])
     command.add_argument('--repeats', type=int, default=16)
-    command.set_defaults(run=sizes_once)
+    command.set_defaults(run=sizes_once, batch=None, patch=None)
     command = commands.add_parser('plan')
     command.add_argument('-opt', required=True, help='training options: the recipe')
     command.add_argument('--force', nargs='+', default=[], metavar='KEY=VALUE', help="as train.py's --force_yml")

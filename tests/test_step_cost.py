@@ -11,6 +11,7 @@ from mipkd_sr.engine.step_cost import (
     PeakMemory,
     batch_for,
     count_floor,
+    count_needed,
     count_step,
     measure_memory,
     model_for,
@@ -88,7 +89,7 @@ def test_mipkd_does_its_mixers_and_the_paths_that_it_takes(opt):
         mixer = 9 * (16 * 8 + 32 * 8 + 8 * 32) * PIXELS
         to_student = 32 * 16 * PIXELS
         backward = 3 * mixer - 9 * 32 * 8 * PIXELS  # the teacher's feature map needs no gradient
-        paths = 0
+        paths = again = 0
         for place_s, place_t in zip((1, 3, 4), (3, 7, 10), strict=True):
             if probability:
                 rest = 9 * ((2 * (4 - place_s) + 1) * 256 + 16 * 64 + 4 * 16 * 3) * PIXELS
@@ -96,9 +97,12 @@ def test_mipkd_does_its_mixers_and_the_paths_that_it_takes(opt):
             else:
                 rest = 9 * ((2 * (10 - place_t) + 1) * 1024 + 32 * 128 + 4 * 32 * 3) * PIXELS
                 units = 10 - place_t
-                paths += 2 * rest + 9 * (2 * units - min(6, units)) * 1024 * PIXELS
+                paths += 2 * rest
+                again += 9 * (2 * units - min(6, units)) * 1024 * PIXELS
         assert model.objectives['mipkd'].places == [(1, 3), (3, 7), (4, 10)]
-        assert count_step(model, batch, 500).multiply_adds == FLOOR + 3 * backward + paths
+        needed = FLOOR + 3 * backward + paths
+        assert count_needed(model, batch, 500) == needed
+        assert count_step(model, batch, 500).multiply_adds == needed + again
 
 
 def test_mipkd_needs_at_most_half_as_much_memory_again_as_kd(opt):

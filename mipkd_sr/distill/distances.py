@@ -16,8 +16,9 @@ class _L1Distance(torch.autograd.Function):
     def forward(ctx: Any, feature: Tensor, target: Tensor) -> Tensor:
         dtype = torch.promote_types(feature.dtype, torch.float32)  # as autocast computes losses
         difference = feature.to(dtype) - target.to(dtype)
-        ctx.save_for_backward(difference.sign().to(torch.int8))
-        ctx.dtype = feature.dtype
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(difference.sign().to(torch.int8))
+            ctx.dtype = feature.dtype
         return difference.abs_().mean()
 
     @staticmethod

@@ -4,7 +4,9 @@ import math
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +44,15 @@ def count_multiply_adds(net: nn.Module, size: int) -> int:
     return counter.get_total_flops() // 2
 
 
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, until ``device`` has done what it was given."""
+    start = time.perf_counter()
+    work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
 @torch.no_grad()
 def measure_speed(net: nn.Module, size: int, device: torch.device, repeats: int) -> tuple[float, float]:
     """Run a network on one image at a time.
@@ -58,16 +69,9 @@ def measure_speed(net: nn.Module, size: int, device: torch.device, repeats: int)
     """
     net = net.eval().to(device)
     image = torch.rand(1, 3, size, size, device=device)
-    seconds = []
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
-    for number in range(repeats + 1):
-        start = time.perf_counter()
-        net(image)
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-        if number:
-            seconds.append(time.perf_counter() - start)
+    seconds = [seconds_of(partial(net, image), device) for _ in range(repeats + 1)][1:]
     if device.type == 'cuda':
         memory = torch.cuda.max_memory_allocated(device) / 2**20
     else:

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mipkd_sr.data import lq_patch_size
+from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer
 from mipkd_sr.distill.ranks import rank_and_size
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
@@ -83,6 +84,11 @@ def floor_of_kd(model: DistillModel, batch: Mapping[str, Tensor]) -> Callable[[i
     return work
 
 
+def first_step(opt: Mapping[str, Any]) -> int:
+    """The iteration at which measuring begins: the middle of the training, where MiPKD's l_ae has ended."""
+    return round(0.5 * opt['train']['total_iter'])
+
+
 def take_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> None:
     """One step of the training loop, without the reading of data and the logging."""
     model.feed_data(batch)
@@ -136,6 +142,19 @@ def count_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int)
     with _count_forwards(nets) as calls, _CountOperators() as operators, FlopCounterMode(display=False) as flops:
         take_step(model, batch, iteration)
     return StepCounts(calls['teacher'], calls['student'], flops.get_total_flops() // 2, operators.total)
+
+
+def count_needed(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> int:
+    """Multiply-adds of a step, but for what MiPKD computes again to save memory; the step is taken."""
+    mixers = [module for module in model.step.modules() if isinstance(module, BlockPriorMixer)]
+    parts = [mixer.teacher_parts for mixer in mixers]
+    for mixer in mixers:
+        mixer.teacher_parts = 0
+    try:
+        return count_step(model, batch, iteration).multiply_adds
+    finally:
+        for mixer, before in zip(mixers, parts, strict=True):
+            mixer.teacher_parts = before
 
 
 def count_floor(model: DistillModel, batch: Mapping[str, Tensor]) -> int:
@@ -263,7 +282,7 @@ def plan_step(
     one['datasets']['train']['batch_size_per_gpu'] = 1
     model, batch = model_for(one, method, **changes), batch_for(one, torch.device('cpu'))
     take_step(model, batch, 1)  # creates the optimizer's state
-    first = round(0.5 * one['train']['total_iter'])
+    first = first_step(one)
     roofline = _Roofline(flops, bandwidth)
     held, peak = 0, 0
     for number in range(steps):
