@@ -23,20 +23,22 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.commands.command_line import parse_arguments, report, set_aside
+from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
-from mipkd_sr.engine import distributed
-from mipkd_sr.engine.checkpoint import load_weights
-from mipkd_sr.engine.cli import parse_arguments, report, set_aside
-from mipkd_sr.engine.complexity import count_parameters
-from mipkd_sr.engine.dry_run import describe_testing
-from mipkd_sr.engine.errors import OptionError, RunError, sentence
-from mipkd_sr.engine.evaluate import evaluate
-from mipkd_sr.engine.figures import comparison_figure
-from mipkd_sr.engine.inference import Network, prepare_network
-from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
-from mipkd_sr.engine.report import ENSEMBLE, Row, format_metrics, protocol, published_rows, results_table, write_results
-from mipkd_sr.engine.reporter import run_log
+from mipkd_sr.evaluation.complexity import count_parameters
+from mipkd_sr.evaluation.evaluate import evaluate
+from mipkd_sr.evaluation.figures import comparison_figure
+from mipkd_sr.evaluation.inference import Network, prepare_network
+from mipkd_sr.evaluation.published import published_rows
+from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
+from mipkd_sr.options.loading import load_options, missing_paths
+from mipkd_sr.options.reading import Options, dump_options
+from mipkd_sr.runtime import distributed
+from mipkd_sr.runtime.errors import OptionError, RunError, sentence
+from mipkd_sr.runtime.log import run_log
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,21 +17,22 @@ import mipkd_sr  # isort: skip  (repairs BasicSR before anything imports it)
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mipkd_sr.commands.command_line import explain_os_error, parse_arguments, report, set_aside
+from mipkd_sr.commands.dry_run import describe_training
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
-from mipkd_sr.engine import distributed
-from mipkd_sr.engine.checkpoint import load_file, numbered_states
-from mipkd_sr.engine.cli import explain_os_error, parse_arguments, report, set_aside
-from mipkd_sr.engine.complexity import count_parameters
-from mipkd_sr.engine.dry_run import describe_training
-from mipkd_sr.engine.errors import OptionError, RunError
-from mipkd_sr.engine.files import remove_parts
-from mipkd_sr.engine.interrupts import Interrupted
-from mipkd_sr.engine.loop import Progress, train
-from mipkd_sr.engine.options import Options, dump_options, load_options, missing_paths
-from mipkd_sr.engine.reporter import run_log
-from mipkd_sr.engine.seeding import seed_everything
+from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
+from mipkd_sr.options.loading import load_options, missing_paths
+from mipkd_sr.options.reading import Options, dump_options
+from mipkd_sr.runtime import distributed
+from mipkd_sr.runtime.checkpoint import load_file, numbered_states
+from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.files import remove_parts
+from mipkd_sr.runtime.log import run_log
+from mipkd_sr.runtime.seeding import seed_everything
+from mipkd_sr.runtime.stop_requests import Interrupted
+from mipkd_sr.training.loop import Progress, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,36 +39,28 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.costs.counting import count_floor, count_needed
+from mipkd_sr.costs.memory import held_memory, measure_memory
+from mipkd_sr.costs.methods import METHODS, batch_for, first_step, floor_of_kd, model_for, take_step
+from mipkd_sr.costs.planner import plan_step
 from mipkd_sr.data import PairedPatchDataset, build_dataset, lq_patch_size
 from mipkd_sr.data.pairs import STORES, read_image, write_pairs
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.engine import distributed
-from mipkd_sr.engine.checkpoint import load_weights
-from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed, seconds_of
-from mipkd_sr.engine.errors import OptionError
-from mipkd_sr.engine.figures import sizes_figure
-from mipkd_sr.engine.options import load_options, missing_paths, read_options
-from mipkd_sr.engine.report import markdown_table
-from mipkd_sr.engine.step_cost import (
-    METHODS,
-    batch_for,
-    count_floor,
-    count_needed,
-    first_step,
-    floor_of_kd,
-    held_memory,
-    measure_memory,
-    model_for,
-    plan_step,
-    take_step,
-)
+from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters, measure_speed, seconds_of
+from mipkd_sr.evaluation.figures import sizes_figure
+from mipkd_sr.evaluation.tables import markdown_table
 from mipkd_sr.losses import csd_loss
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.fakd_loss import affinity_distance
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.metrics import psnr, ssim
+from mipkd_sr.options.loading import load_options, missing_paths
+from mipkd_sr.options.reading import read_options
+from mipkd_sr.runtime import distributed
+from mipkd_sr.runtime.errors import OptionError
 
 REPEATS = 15
 

@@ -32,8 +32,8 @@ import matplotlib
 import yaml
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
-from mipkd_sr.engine.options import force_options, read_options
-from mipkd_sr.engine.report import digits_of, markdown_table
+from mipkd_sr.evaluation.tables import digits_of, markdown_table
+from mipkd_sr.options.reading import force_options, read_options
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
-from mipkd_sr.engine.deploy import export, load_student
-from mipkd_sr.engine.errors import OptionError, RunError
+from mipkd_sr.deploy.export import export
+from mipkd_sr.deploy.student import load_student
+from mipkd_sr.runtime.errors import OptionError, RunError
 
 
 def main(argv: Sequence[str] | None = None) -> None:

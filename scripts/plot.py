@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
-from mipkd_sr.engine.evaluate import mean_metrics
-from mipkd_sr.engine.figures import agreement_figure, curves_figure, parameters_figure
-from mipkd_sr.engine.report import ENSEMBLE
+from mipkd_sr.evaluation.evaluate import mean_metrics
+from mipkd_sr.evaluation.figures import agreement_figure, curves_figure, parameters_figure
+from mipkd_sr.evaluation.tables import ENSEMBLE
 
 TO = 'psnr_to_'
 

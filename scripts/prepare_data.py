@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
 from mipkd_sr.data.pairs import IMAGE_SUFFIXES, STORES, check_image, file_checksum, read_image, write_image, write_pairs
-from mipkd_sr.engine.files import remove_parts
+from mipkd_sr.runtime.files import remove_parts
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""

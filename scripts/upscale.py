@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
 from mipkd_sr.data.pairs import IMAGE_SUFFIXES
-from mipkd_sr.engine.deploy import load_student, read_any, upscale
-from mipkd_sr.engine.errors import OptionError, RunError
-from mipkd_sr.engine.files import written_whole
-from mipkd_sr.engine.inference import prepare_network
+from mipkd_sr.deploy.student import load_student
+from mipkd_sr.deploy.upscaling import read_any, upscale
+from mipkd_sr.evaluation.inference import prepare_network
+from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.files import written_whole
 
 
 def find_images(places: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -18,8 +18,8 @@ import yaml
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
-from mipkd_sr.distill.ranks import BatchDraws
-from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.runtime.ranks import BatchDraws
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.distill.objective import ImageObjective, Objective
-from mipkd_sr.distill.ranks import rank_and_size
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.losses import csd_loss
@@ -27,6 +26,7 @@ from mipkd_sr.losses.fitnet_loss import FitNetLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.mipkd_loss import MiPKDLoss
 from mipkd_sr.losses.rkd_loss import RKDLoss
+from mipkd_sr.runtime.ranks import rank_and_size
 
 from .conftest import NETWORKS
 

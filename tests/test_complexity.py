@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.engine.complexity import count_multiply_adds, count_parameters, measure_speed
-from mipkd_sr.engine.options import read_options
+from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters, measure_speed
+from mipkd_sr.options.reading import read_options
 
 from .conftest import NETWORKS, ROOT, STUDENT
 

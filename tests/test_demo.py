@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
-from mipkd_sr.engine.checkpoint import load_weights
-from mipkd_sr.engine.evaluate import evaluate, mean_metrics
-from mipkd_sr.engine.options import load_options
+from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
+from mipkd_sr.options.loading import load_options
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as run_train
 

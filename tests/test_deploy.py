@@ -9,10 +9,11 @@ import torch
 import yaml
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.data.imresize import imresize
-from mipkd_sr.engine.checkpoint import load_file
-from mipkd_sr.engine.deploy import load_student, upscale
-from mipkd_sr.engine.inference import prepare_network
+from mipkd_sr.deploy.student import load_student
+from mipkd_sr.deploy.upscaling import upscale
+from mipkd_sr.evaluation.inference import prepare_network
+from mipkd_sr.imresize import imresize
+from mipkd_sr.runtime.checkpoint import load_file
 
 from .conftest import NETWORKS, load_script, smooth_image
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mipkd_sr.engine import distributed
-from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.runtime import distributed
+from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, ROOT, experiment, launch, same, state

@@ -13,12 +13,12 @@ import yaml
 from skimage.metrics import peak_signal_noise_ratio
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.data.imresize import imresize
-from mipkd_sr.engine.errors import RunError
-from mipkd_sr.engine.evaluate import evaluate
-from mipkd_sr.engine.figures import comparison_figure
-from mipkd_sr.engine.report import PUBLISHED as PUBLISHED_FILE
-from mipkd_sr.engine.report import markdown_table
+from mipkd_sr.evaluation.evaluate import evaluate
+from mipkd_sr.evaluation.figures import comparison_figure
+from mipkd_sr.evaluation.published import PUBLISHED as PUBLISHED_FILE
+from mipkd_sr.evaluation.tables import markdown_table
+from mipkd_sr.imresize import imresize
+from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.test import main
 
 from .conftest import ENVIRONMENT, ROOT, SHARED_DATA, STUDENT, TEACHER, launch

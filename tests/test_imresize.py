@@ -10,7 +10,7 @@ from basicsr.utils.matlab_functions import imresize as imresize_of_basicsr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipkd_sr.data.imresize import imresize, imresize_uint8
+from mipkd_sr.imresize import imresize, imresize_uint8
 
 from .conftest import SHARED_DATA
 

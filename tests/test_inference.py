@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.engine.evaluate import evaluate, same_size_batches
-from mipkd_sr.engine.inference import prepare_network, run_tiled, self_ensemble
+from mipkd_sr.evaluation.evaluate import evaluate, same_size_batches
+from mipkd_sr.evaluation.inference import prepare_network, run_tiled, self_ensemble
 
 from .conftest import NETWORKS, STUDENT
 
@@ -99,7 +99,7 @@ def test_images_of_one_size_share_a_batch_and_keep_their_order_and_values():
 
 
 def test_results_are_in_the_test_sets_order_and_measured_against_the_reference(monkeypatch):
-    monkeypatch.setattr('mipkd_sr.engine.evaluate.IMAGES_WAITING', 1)
+    monkeypatch.setattr('mipkd_sr.evaluation.evaluate.IMAGES_WAITING', 1)
     nets = {name: build_network({**STUDENT, 'num_feat': width}) for name, width in (('a', 8), ('b', 4))}
     metrics = {'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True}}
     images = [image(i, 20 + i % 2, 20) for i in range(5)]

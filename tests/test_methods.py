@@ -15,7 +15,6 @@ from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.engine.checkpoint import load_file
 from mipkd_sr.losses import csd_loss
 from mipkd_sr.losses.at_loss import ATLoss
 from mipkd_sr.losses.crosskd_loss import CrossKDLoss
@@ -23,6 +22,7 @@ from mipkd_sr.losses.csd_loss import CSDLoss
 from mipkd_sr.losses.fakd_loss import FAKDLoss, affinity_distance
 from mipkd_sr.losses.fitnet_loss import FitNetLoss
 from mipkd_sr.losses.rkd_loss import RKDLoss, relations
+from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
 from .conftest import NETWORKS, STUDENT, TEACHER

@@ -6,7 +6,7 @@ from basicsr.archs.swinir_arch import SwinIR
 from torch import nn
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.engine.checkpoint import load_weights, read_weights
+from mipkd_sr.archs.weights import load_weights, read_weights
 
 from .conftest import NETWORKS
 

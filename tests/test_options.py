@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mipkd_sr.engine.errors import OptionError
-from mipkd_sr.engine.options import dump_options, find_root, force_options, load_options, read_options
+from mipkd_sr.options.loading import find_root, load_options
+from mipkd_sr.options.reading import dump_options, force_options, read_options
+from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as train_main
 

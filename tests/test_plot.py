@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from mipkd_sr.engine.figures import COLUMN, TEXT, comparison_figure
+from mipkd_sr.evaluation.figures import COLUMN, TEXT, comparison_figure
 
 from .conftest import load_script
 

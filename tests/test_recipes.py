@@ -9,9 +9,9 @@ import yaml
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import STORES, write_pairs
-from mipkd_sr.engine.checkpoint import load_file
-from mipkd_sr.engine.options import read_options
 from mipkd_sr.losses import csd_loss
+from mipkd_sr.options.reading import read_options
+from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
 from .conftest import ROOT, smooth_image

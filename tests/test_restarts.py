@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mipkd_sr.engine.checkpoint import load_file, numbered_states, save_atomically
+from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, state
@@ -83,7 +83,7 @@ def test_another_number_of_processes_reads_on_where_the_first_stopped(training_o
 KILL_RUNS = """
 import multiprocessing, os, random, signal, sys
 import torch
-from mipkd_sr.engine.checkpoint import numbered_states
+from mipkd_sr.runtime.checkpoint import numbered_states
 from mipkd_sr.train import main
 
 torch.set_num_threads(1)  # sums in another order on another number of threads

@@ -5,19 +5,11 @@ import json
 import pytest
 import torch
 
-from mipkd_sr.engine.options import load_options
-from mipkd_sr.engine.step_cost import (
-    METHODS,
-    PeakMemory,
-    batch_for,
-    count_floor,
-    count_needed,
-    count_step,
-    measure_memory,
-    model_for,
-    plan_step,
-    take_step,
-)
+from mipkd_sr.costs.counting import count_floor, count_needed, count_step
+from mipkd_sr.costs.memory import PeakMemory, measure_memory
+from mipkd_sr.costs.methods import METHODS, batch_for, model_for, take_step
+from mipkd_sr.costs.planner import plan_step
+from mipkd_sr.options.loading import load_options
 
 from .conftest import ROOT, load_script
 from .gradients import tiny_vgg

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from mipkd_sr.archs.edsr_arch import StagedEDSR
-from mipkd_sr.engine.options import load_options
-from mipkd_sr.engine.seeding import seed_everything
 from mipkd_sr.models import DistillModel, build_model
+from mipkd_sr.options.loading import load_options
+from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.train import main
 
 from .conftest import experiment, same, state

@@ -12,9 +12,9 @@ from basicsr.models.sr_model import SRModel
 
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import training_batches
-from mipkd_sr.engine.checkpoint import load_file
-from mipkd_sr.engine.options import load_options
 from mipkd_sr.models import build_model
+from mipkd_sr.options.loading import load_options
+from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
 from .conftest import METHODS, STUDENT, TEACHER, experiment, same
@@ -103,7 +103,7 @@ def test_plain_training_is_basicsrs_to_the_last_bit(kind, training_options, writ
 
 def load_first_weights(file: Path) -> dict[str, torch.Tensor]:
     """The weights with which a run of this option file begins."""
-    from mipkd_sr.engine.seeding import seed_everything
+    from mipkd_sr.runtime.seeding import seed_everything
 
     opt = load_options(file, is_train=True).data
     opt.update(rank=0, world_size=1, dist=False, num_gpu=0)

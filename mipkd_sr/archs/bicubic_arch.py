@@ -4,7 +4,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from mipkd_sr.data.imresize import imresize
+from mipkd_sr.imresize import imresize
 
 
 @ARCH_REGISTRY.register()

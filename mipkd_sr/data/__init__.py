@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.data.scan import scan
-from mipkd_sr.engine.errors import OptionError, sentence
+from mipkd_sr.runtime.errors import OptionError, sentence
 
 __all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size']
 

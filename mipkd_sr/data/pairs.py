@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mipkd_sr.data.imresize import imresize_uint8
-from mipkd_sr.engine.files import written_whole
+from mipkd_sr.imresize import imresize_uint8
+from mipkd_sr.runtime.files import written_whole
 
 STORES = ('png', 'npy')
 """How images are kept: PNG, or NumPy's arrays, of which a patch can be read without reading the rest."""

@@ -15,7 +15,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 from PIL import Image, UnidentifiedImageError
 
-from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 REFUSED = {

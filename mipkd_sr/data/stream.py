@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mipkd_sr.distill.ranks import rank_and_size
-from mipkd_sr.engine.errors import RunError, sentence
-from mipkd_sr.engine.seeding import mix_seed, seed_everything
+from mipkd_sr.runtime.errors import RunError, sentence
+from mipkd_sr.runtime.ranks import rank_and_size
+from mipkd_sr.runtime.seeding import mix_seed, seed_everything
 
 
 class NamedErrors(Dataset):

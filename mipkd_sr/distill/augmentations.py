@@ -13,7 +13,7 @@ import torch
 from basicsr.utils.registry import Registry
 from torch import Tensor
 
-from mipkd_sr.distill.ranks import BatchDraws
+from mipkd_sr.runtime.ranks import BatchDraws
 
 AUGMENTATIONS = Registry('augmentation')
 """Invertible augmentations by their names in option files."""

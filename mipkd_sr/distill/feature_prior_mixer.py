@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mipkd_sr.distill.masks import MASKS
-from mipkd_sr.distill.ranks import BatchDraws
+from mipkd_sr.runtime.ranks import BatchDraws
 
 ENCODERS = ('separate', 'shared', 'none')
 KERNELS = {'conv': 3, 'mlp': 1}

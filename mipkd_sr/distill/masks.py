@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mipkd_sr.distill.ranks import BatchDraws
+from mipkd_sr.runtime.ranks import BatchDraws
 
 
 def random_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from mipkd_sr.archs.staged import Context, StagedNetwork
-from mipkd_sr.distill.ranks import BatchDraws
+from mipkd_sr.runtime.ranks import BatchDraws
 
 
 class View(NamedTuple):

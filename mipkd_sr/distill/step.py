@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
-from mipkd_sr.distill.ranks import BatchDraws
 from mipkd_sr.distill.teacher import FrozenTeacher, run_network
-from mipkd_sr.engine.seeding import mix_seed
+from mipkd_sr.runtime.ranks import BatchDraws
+from mipkd_sr.runtime.seeding import mix_seed
 
 
 class StepOutput(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mipkd_sr.data.imresize import imresize
-from mipkd_sr.distill.ranks import BatchDraws
+from mipkd_sr.imresize import imresize
+from mipkd_sr.runtime.ranks import BatchDraws
 
 
 def zoom_out(lq: Tensor, scale: int) -> Tensor:

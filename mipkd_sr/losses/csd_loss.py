@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from mipkd_sr.archs.slicing import check_sliceable
 from mipkd_sr.distill.objective import Objective, StepState
-from mipkd_sr.distill.ranks import gather_batch, rank_and_size
-from mipkd_sr.engine.checkpoint import load_file
+from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.runtime.ranks import gather_batch, rank_and_size
 
 LAYERS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
 """Weights of VGG19's relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, by their index in torchvision's features."""

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from mipkd_sr.distill.augmentations import RandomComposition
 from mipkd_sr.distill.objective import Objective, StepState, View
-from mipkd_sr.distill.ranks import BatchDraws
 from mipkd_sr.distill.zooming import zoom_in_hardest, zoom_in_random, zoom_out
+from mipkd_sr.runtime.ranks import BatchDraws
 
 ALL_AUGMENTATIONS = {'HorizontalFlip': 0.5, 'VerticalFlip': 0.5, 'Rotation90': 0.5, 'ColorInversion': 0.5}
 CROPS = ('random', 'hardest')

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import adapter
 from mipkd_sr.distill.objective import StepState
-from mipkd_sr.distill.ranks import mean_over_ranks
+from mipkd_sr.runtime.ranks import mean_over_ranks
 
 
 @LOSS_REGISTRY.register()

@@ -19,7 +19,7 @@ from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
-from mipkd_sr.distill.ranks import mean_over_ranks
+from mipkd_sr.runtime.ranks import mean_over_ranks
 
 
 @LOSS_REGISTRY.register()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import StepState
-from mipkd_sr.distill.ranks import gather_batch
+from mipkd_sr.runtime.ranks import gather_batch
 
 
 def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:

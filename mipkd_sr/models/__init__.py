@@ -4,10 +4,10 @@ from typing import Any
 
 from basicsr.utils.registry import MODEL_REGISTRY
 
-from mipkd_sr.engine.errors import OptionError
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.dukd_model import DUKDModel
 from mipkd_sr.models.mipkd_model import MiPKDModel
+from mipkd_sr.runtime.errors import OptionError
 
 __all__ = ['RUN_AS', 'DUKDModel', 'DistillModel', 'MiPKDModel', 'build_model']
 

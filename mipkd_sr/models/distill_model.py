@@ -21,15 +21,18 @@ from tqdm import tqdm
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
+from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.engine.checkpoint import load_weights, numbered_states, save_atomically, write_json
-from mipkd_sr.engine.errors import OptionError, sentence
-from mipkd_sr.engine.evaluate import evaluate, mean_metrics
-from mipkd_sr.engine.finite import SkippedSteps
-from mipkd_sr.engine.schema import SCHEDULERS
+from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
+from mipkd_sr.models.run_files import RunFiles
+from mipkd_sr.models.skipped_steps import SkippedSteps
+from mipkd_sr.models.teacher_check import check_teacher
+from mipkd_sr.models.validation_record import ValidationRecord
+from mipkd_sr.options.keys import SCHEDULERS
+from mipkd_sr.runtime.errors import OptionError, sentence
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 """Types of the arithmetic in the networks, by their names in option files."""
@@ -53,12 +56,13 @@ class DistillModel(SRModel):
         net_t: The frozen teacher, or None.
         net_g_ema: Moving average of the student, where ``train:ema_decay`` is set.
         objectives: The objectives by the name of their option.
-        validations: Every validation's means so far: ``iter``, ``dataset``, and each metric.
+        record: Every validation's means so far, and the best.
+        files: The student's files and the training states in the experiment's folder.
         step: The module that computes a training step's losses, wrapped for distributed training.
         skipped_steps: Account of the steps that were skipped because their numbers were not finite.
 
     Args:
-        opt: Options, as ``mipkd_sr.engine.options.load_options`` completes them.
+        opt: Options, as ``mipkd_sr.options.reading.load_options`` completes them.
 
     Raises:
         OptionError: If the options do not fit together: a checkpoint of another network, an objective without a teacher
@@ -122,7 +126,8 @@ class DistillModel(SRModel):
         self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'])
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
-        self.validations: list[dict[str, Any]] = []
+        self.record = ValidationRecord()
+        self.files = RunFiles(self.opt['path'], self.opt['logger']['keep_last'])
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -305,59 +310,26 @@ class DistillModel(SRModel):
                 networks['teacher'] = self.net_t
             reference = 'teacher' if 'teacher' in networks else None
             rows = evaluate(networks, bar, metrics, self.device, on_image, reference)
-        if metrics:
-            self._note_validation(dataset_name, current_iter, mean_metrics(rows['student']), tb_logger)
+        if not metrics:
+            return
+        means = mean_metrics(rows['student'])
+        better = {name: opt.get('better', 'higher') for name, opt in metrics.items()}
+        get_root_logger().info(self.record.note(dataset_name, current_iter, means, better))
+        if tb_logger:
+            for metric, value in means.items():
+                tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, current_iter)
+        if self.record.is_best(dataset_name, current_iter) and self.opt['rank'] == 0:
+            self.files.save_student(self._networks(), 'best')
 
     def check_teacher(self, dataloader: DataLoader) -> None:
-        """Say in one line how good the teacher is, and warn if there is nothing to learn from it.
-
-        Its PSNR on a validation set is compared with bicubic interpolation's and with the student's as it starts. Every
-        rank must call it.
-        """
+        """Log how good the teacher is on a validation set; see ``mipkd_sr.models.teacher_check``. Every rank must."""
         metrics = (self.opt.get('val') or {}).get('metrics') or {}
-        first = {name: opt for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'}
-        if self.net_t is None or not first:
-            return
-        bicubic = build_network({'type': 'Bicubic', 'upscale': self.opt['scale']})
-        networks = {'teacher': self.net_t, 'student': self.net_for_testing(), 'bicubic': bicubic}
-        name = next(iter(first))
-        with torch.compiler.set_stance('force_eager'):
-            found = evaluate(networks, dataloader, {name: first[name]}, self.device)
-        means = {network: mean_metrics(rows)[name] for network, rows in found.items()}
-        text = ', '.join(f'{network} {value:.2f}' for network, value in means.items())
-        dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]
-        get_root_logger().info(f'Before training, {name} on {dataset_name}: {text} dB')
-        if means['teacher'] <= max(means['student'], means['bicubic']):
-            get_root_logger().warning(
-                'The teacher is no better than bicubic interpolation or the student: is '
-                f'{self.opt["path"]["pretrain_network_t"]} its trained checkpoint, and are its options (img_range, '
-                'res_scale) those it was trained with?'
-            )
-
-    def _note_validation(self, dataset_name: str, current_iter: int, means: dict[str, float], tb_logger: Any) -> None:
-        """Keep a validation's means in the history and the record of the best, and log them."""
-        self.validations.append({'iter': current_iter, 'dataset': dataset_name, **means})
-        self._initialize_best_metric_results(dataset_name)
-        best = self.best_metric_results[dataset_name]
-        parts = []
-        for metric, value in means.items():
-            text = f'{metric} {value:.4f}'
-            if metric in best:
-                self._update_best_metric_result(dataset_name, metric, value, current_iter)
-                text += f' (best {best[metric]["val"]:.4f} at {best[metric]["iter"]:,})'
-            parts.append(text)
-            if tb_logger:
-                tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, current_iter)
-        get_root_logger().info(f'Validation on {dataset_name}: {", ".join(parts)}')
-        first = next(iter(means))
-        is_first_set = self.validations[0]['dataset'] == dataset_name
-        if is_first_set and best.get(first, {}).get('iter') == current_iter and self.opt['rank'] == 0:
-            save_atomically(self._networks(), Path(self.opt['path']['models'], 'net_g_best.pth'))
+        if self.net_t is not None:
+            file = self.opt['path']['pretrain_network_t']
+            check_teacher(self.net_t, self.net_for_testing(), dataloader, metrics, self.opt['scale'], self.device, file)
 
     def save(self, epoch: int, current_iter: int, samples: int = 0) -> None:
         """Write the student's file and, after it, the training state, which holds the student too. Rank 0 writes.
-
-        A run goes on from a training state alone, so a write that is cut short between the two costs nothing.
 
         Args:
             epoch: Times that the data set has been gone through.
@@ -371,14 +343,11 @@ class DistillModel(SRModel):
         self.skipped_steps.check()
         if self.opt['rank'] != 0:
             return
-        label = 'latest' if current_iter == -1 else current_iter
-        networks, path = self._networks(), self.opt['path']
-        save_atomically(networks, Path(path['models'], f'net_g_{label}.pth'))
-        write_json(self.validations, Path(path['experiments_root'], 'validations.json'))
-        if current_iter != -1:
-            state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': networks}
-            save_atomically(state | self._training_state(), Path(path['training_states'], f'{current_iter}.state'))
-            self._remove_old_files()
+        if current_iter == -1:
+            self.files.save_student(self._networks(), 'latest')
+            return
+        state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': self._networks()}
+        self.files.save_state(state | self._training_state(), self.record.entries)
 
     def _networks(self) -> dict[str, dict[str, Tensor]]:
         """The student's file."""
@@ -386,13 +355,6 @@ class DistillModel(SRModel):
         if self.ema_decay > 0:
             networks['params_ema'] = self.net_g_ema.state_dict()
         return networks
-
-    def _remove_old_files(self) -> None:
-        """Keep the newest checkpoints and states, as many as ``logger:keep_last`` says, and the best."""
-        states = numbered_states(self.opt['path']['training_states'])
-        for state in states[self.opt['logger']['keep_last'] or len(states) :]:
-            Path(self.opt['path']['models'], f'net_g_{state.stem}.pth').unlink(missing_ok=True)
-            state.unlink()
 
     def _training_state(self) -> dict[str, Any]:
         plain = (bool, int, float, list, tuple)
@@ -405,8 +367,8 @@ class DistillModel(SRModel):
                 for scheduler in self.schedulers
             ],
             'scaler': self.scaler.state_dict(),
-            'best_metric_results': getattr(self, 'best_metric_results', {}),
-            'validations': self.validations,
+            'best_metric_results': self.record.best,
+            'validations': self.record.entries,
         }
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
@@ -425,6 +387,4 @@ class DistillModel(SRModel):
         except (KeyError, RuntimeError, AssertionError) as error:
             reason = ' '.join(str(error).split())[:200]
             raise ValueError(f'the training state is of a run with other options ({reason})') from None
-        if resume_state['best_metric_results']:
-            self.best_metric_results = resume_state['best_metric_results']
-        self.validations = resume_state['validations']
+        self.record = ValidationRecord(resume_state['validations'], resume_state['best_metric_results'])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from basicsr.utils import get_time_str
 
-from mipkd_sr.engine.errors import OptionError, RunError
-from mipkd_sr.engine.options import Options
+from mipkd_sr.options.reading import Options
+from mipkd_sr.runtime.errors import OptionError, RunError
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""

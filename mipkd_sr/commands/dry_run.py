@@ -4,14 +4,15 @@ import math
 from typing import Any
 
 from mipkd_sr.archs import build_network, feature_shapes
+from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
 from mipkd_sr.data import build_dataset, lq_patch_size
 from mipkd_sr.data.stream import samples_an_iteration
-from mipkd_sr.engine.cli import EXIT_MISSING_DATA
-from mipkd_sr.engine.complexity import count_parameters
-from mipkd_sr.engine.errors import OptionError
-from mipkd_sr.engine.options import Options, missing_paths
+from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.options.loading import missing_paths
+from mipkd_sr.options.reading import Options
+from mipkd_sr.runtime.errors import OptionError
 
 
 def describe_training(options: Options) -> int:

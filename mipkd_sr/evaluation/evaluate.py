@@ -16,10 +16,10 @@ from basicsr.utils import tensor2img
 from torch import Tensor, nn
 
 from mipkd_sr.data.scan import image_info
-from mipkd_sr.distill.ranks import rank_and_size
-from mipkd_sr.engine.errors import RunError
-from mipkd_sr.engine.inference import Network
+from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.metrics import measure
+from mipkd_sr.runtime.errors import RunError
+from mipkd_sr.runtime.ranks import rank_and_size
 
 ImageCallback = Callable[[str, str, np.ndarray], None]
 Rows = dict[str, dict[str, float]]
@@ -67,36 +67,49 @@ def evaluate(
         RunError: If a network's output for an image is not finite.
     """
     rows: dict[str, Rows] = {name: {} for name in networks}
-    waiting: deque[tuple[str, Future[dict[str, dict[str, float]]]]] = deque()
-
-    def take_oldest() -> None:
-        image, future = waiting.popleft()
-        for name, row in future.result().items():
-            rows[name][image] = row
-
     order: list[str] = []
     with ExitStack() as stack:
         for net in networks.values():
             if isinstance(net, nn.Module):
                 stack.enter_context(_evaluation_mode(net))
-        pool = stack.enter_context(ThreadPoolExecutor(2))
+        measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)))
         limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
         for batch in same_size_batches(batches, limit, order):
             outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
-            for place, image in enumerate(batch['names']):
-                images = {name: _to_image(sr[place], batch['lq_path'][place]) for name, sr in outputs.items()}
+            for number, image in enumerate(batch['names']):
+                images = {name: _to_image(sr[number], batch['lq_path'][number]) for name, sr in outputs.items()}
                 if on_image:
                     for name, sr in images.items():
                         on_image(name, image, sr)
                 if 'gt' in batch:
-                    hr = tensor2img(batch['gt'][place])
-                    as_grey = grey == 'as_is' and image_info(batch['gt_path'][place]).form == 'grey'
-                    waiting.append((image, pool.submit(_measure_all, images, hr, metrics, reference, as_grey)))
-                if len(waiting) > IMAGES_WAITING:
-                    take_oldest()
-        while waiting:
-            take_oldest()
+                    hr = tensor2img(batch['gt'][number])
+                    as_grey = grey == 'as_is' and image_info(batch['gt_path'][number]).form == 'grey'
+                    measuring.add(image, images, hr, metrics, reference, as_grey)
+        measuring.finish()
     return {name: share_rows({image: own[image] for image in order if image in own}) for name, own in rows.items()}
+
+
+class _Measuring:
+    """Measures images beside the networks' runs, a few at a time."""
+
+    def __init__(self, rows: dict[str, Rows], pool: ThreadPoolExecutor) -> None:
+        self._rows = rows
+        self._pool = pool
+        self._waiting: deque[tuple[str, Future[dict[str, dict[str, float]]]]] = deque()
+
+    def add(self, image: str, *arguments: Any) -> None:
+        self._waiting.append((image, self._pool.submit(_measure_all, *arguments)))
+        if len(self._waiting) > IMAGES_WAITING:
+            self._take_oldest()
+
+    def finish(self) -> None:
+        while self._waiting:
+            self._take_oldest()
+
+    def _take_oldest(self) -> None:
+        image, future = self._waiting.popleft()
+        for name, row in future.result().items():
+            self._rows[name][image] = row
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from torch.utils.data import DataLoader, Dataset
 
 from mipkd_sr.data.stream import samples_an_iteration, training_batches
-from mipkd_sr.engine.checkpoint import write_json
-from mipkd_sr.engine.interrupts import Interrupted, StopRequests
-from mipkd_sr.engine.reporter import Reporter
-from mipkd_sr.engine.seeding import seed_everything
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.runtime.checkpoint import write_json
+from mipkd_sr.runtime.seeding import seed_everything
+from mipkd_sr.runtime.stop_requests import Interrupted, StopRequests
+from mipkd_sr.training.progress import Reporter
 
 
 class Progress(NamedTuple):

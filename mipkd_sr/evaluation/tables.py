@@ -7,17 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mipkd_sr.engine.errors import OptionError
-from mipkd_sr.engine.evaluate import mean_metrics
+from mipkd_sr.evaluation.evaluate import mean_metrics
 
 DIGITS = {'psnr': 2, 'ssim': 4}
 """Decimals with which the papers print a metric; others have four."""
-
-
-PUBLISHED = Path(__file__).resolve().parents[1] / 'metrics' / 'published.yml'
-"""Published results, each with its source."""
 
 
 ENSEMBLE = ', x8'
@@ -112,26 +105,6 @@ def protocol(opt: Mapping[str, Any]) -> str:
     return (
         f'x{opt["scale"]}, means over images, output rounded to 8 bits, {ensemble}, {grey}{tiled}; {"; ".join(parts)}.'
     )
-
-
-def published_rows(opt: Mapping[str, Any]) -> list[Row]:
-    """The published results that a test's options name, for its scale and its test sets.
-
-    Raises:
-        OptionError: If there is none of such a name.
-    """
-    file = Path(opt['published_file'] or PUBLISHED)
-    entries = yaml.safe_load(file.read_text(encoding='utf-8'))
-    rows = []
-    for name in opt['published']:
-        if name not in entries:
-            raise OptionError('published', f"{file} has no '{name}'; it has: {', '.join(entries)}.")
-        row = Row(f'{name} (published)', None)
-        for set_name, values in entries[name].get(opt['scale'], {}).items():
-            found = {metric: value for metric, value in zip(('psnr', 'ssim'), values, strict=True) if value is not None}
-            row.images[set_name] = {'mean': found}
-        rows.append(row)
-    return rows
 
 
 def write_results(rows: Sequence[Row], table: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from mipkd_sr.engine.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError
 
 
 def start(launcher: str, opt: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import torch.distributed
 from basicsr.utils import get_root_logger
 from torch import Tensor
 
-from mipkd_sr.distill.ranks import rank_and_size
-from mipkd_sr.engine.errors import RunError
+from mipkd_sr.runtime.errors import RunError
+from mipkd_sr.runtime.ranks import rank_and_size
 
 
 @dataclass(frozen=True)

@@ -1,90 +1,19 @@
-"""Using a trained student outside of training: loading it, upscaling images with it, exporting it."""
+"""Writing a network in the forms that others read."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
 
-from mipkd_sr.archs import build_network
-from mipkd_sr.data.imresize import imresize
-from mipkd_sr.engine.checkpoint import load_weights, save_atomically
-from mipkd_sr.engine.errors import OptionError, RunError, sentence
-from mipkd_sr.engine.files import written_whole
-from mipkd_sr.engine.inference import Network
-from mipkd_sr.engine.options import read_options
+from mipkd_sr.runtime.checkpoint import save_atomically
+from mipkd_sr.runtime.errors import RunError
+from mipkd_sr.runtime.files import written_whole
 
 FORMATS = ('.onnx', '.safetensors', '.pth')
 ONNX_TOLERANCE = 1e-4
 """Greatest difference between onnxruntime's output and torch's, for values in [0, 1]."""
-
-
-def load_student(option_file: str | os.PathLike[str], weights: str | os.PathLike[str]) -> nn.Module:
-    """The student (``network_g``) of an option file, with its weights: the moving average where the file has it.
-
-    Args:
-        option_file: An option file; that of a run is kept in its experiment's folder.
-        weights: The student's checkpoint.
-
-    Returns:
-        The network, on the CPU, in evaluation mode.
-
-    Raises:
-        OptionError: If the option file has no such network, or the checkpoint is not its.
-    """
-    opt = read_options(option_file).data
-    try:
-        net = build_network(opt['network_g'])
-        load_weights(net, weights, 'params_ema')
-    except KeyError as error:
-        raise OptionError('network_g', f'is missing in {option_file}, or has no {error}; give another -opt.') from None
-    except (ValueError, TypeError, AssertionError) as error:
-        raise OptionError('network_g', sentence(error)) from None
-    return net.eval()
-
-
-def read_any(file: Path) -> np.ndarray:
-    """Read an image as it is: H x W (x 3 or 4, BGR and alpha), 8 or 16 bits; a photograph is turned upright.
-
-    Raises:
-        RunError: If it cannot be read.
-    """
-    as_it_is = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # these two let OpenCV turn it as its EXIF data says
-    image = cv2.imread(str(file), as_it_is if file.suffix.lower() in ('.jpg', '.jpeg') else cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise RunError(f'{file} cannot be read as an image of 8 or 16 bits; remove it or replace it.')
-    return image
-
-
-@torch.no_grad()
-def upscale(net: Network, image: np.ndarray, device: torch.device) -> np.ndarray:
-    """Upscale an image of any form; the form stays.
-
-    Args:
-        net: The network.
-        image: H x W (grey), H x W x 3 (BGR) or H x W x 4 (with alpha, which is resized bicubically), 8 or 16 bits.
-        device: Where the network is.
-
-    Returns:
-        sH x sW (x C), of the same type.
-
-    Raises:
-        RunError: If the output is not finite.
-    """
-    top = float(np.iinfo(image.dtype).max)
-    planes = torch.from_numpy(np.atleast_3d(image).astype(np.float32)).permute(2, 0, 1)[None] / top
-    colour = planes[:, :3].flip(1) if planes.shape[1] >= 3 else planes[:, :1].expand(-1, 3, -1, -1)
-    sr = net(colour.to(device)).float().cpu()
-    if not torch.isfinite(sr).all():
-        raise RunError('the output is not finite: the weights have diverged; no image was written.')
-    parts = [sr.flip(1) if planes.shape[1] >= 3 else sr.mean(1, keepdim=True)]
-    if planes.shape[1] in (2, 4):
-        parts.append(imresize(planes[:, -1:], sr.shape[-1] // planes.shape[-1]))
-    whole = torch.cat(parts, 1)[0].clamp(0, 1).mul(top).round().permute(1, 2, 0).numpy()
-    return whole.astype(image.dtype).reshape(*whole.shape[:2], *image.shape[2:])
 
 
 def export(net: nn.Module, file: Path, size: int) -> str:

@@ -1,0 +1,1 @@
+"""What a training step costs: counts, memory, time, and plans."""

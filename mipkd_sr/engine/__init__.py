@@ -1,1 +1,0 @@
-"""What runs them: option files, training loop, checkpoints, evaluation, reports."""

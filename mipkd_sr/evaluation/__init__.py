@@ -1,0 +1,1 @@
+"""Running networks and measuring them; tables and figures of what was measured."""

@@ -1,0 +1,62 @@
+"""What a training run's validations found: every one, and the best of each metric."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ValidationRecord:
+    """The history of a run's validations.
+
+    Args:
+        entries: Earlier validations, as ``entries`` gives them.
+        best: The best of those, as ``best`` gives it.
+
+    Attributes:
+        entries: Every validation so far, in order: ``iter``, ``dataset``, and the mean of each metric.
+        best: BasicSR's record, by data set and metric: ``better`` ('higher' or 'lower'), ``val`` and ``iter``. Metrics
+            that are no metric of the option file (agreement with the teacher) have no best.
+    """
+
+    def __init__(
+        self, entries: list[dict[str, Any]] | None = None, best: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        self.entries = entries or []
+        self.best = best or {}
+
+    def note(self, dataset: str, iteration: int, means: Mapping[str, float], better: Mapping[str, str]) -> str:
+        """Add a validation.
+
+        Args:
+            dataset: Name of the validation set.
+            iteration: Number of the step.
+            means: Each metric's mean over the set.
+            better: For the metrics that have a best, 'higher' or 'lower'.
+
+        Returns:
+            A line for the log.
+        """
+        self.entries.append({'iter': iteration, 'dataset': dataset, **means})
+        best = self.best.setdefault(dataset, {})
+        parts = []
+        for metric, value in means.items():
+            text = f'{metric} {value:.4f}'
+            if metric in better:
+                _update(best, metric, value, iteration, better[metric])
+                text += f' (best {best[metric]["val"]:.4f} at {best[metric]["iter"]:,})'
+            parts.append(text)
+        return f'Validation on {dataset}: {", ".join(parts)}'
+
+    def is_best(self, dataset: str, iteration: int) -> bool:
+        """Whether step ``iteration`` is the best so far: by the first metric, on the first validation set."""
+        first = self.entries[0]
+        metric = next(name for name in first if name not in ('iter', 'dataset'))
+        best = self.best.get(dataset, {}).get(metric, {})
+        return first['dataset'] == dataset and best.get('iter') == iteration
+
+
+def _update(best: dict[str, Any], metric: str, value: float, iteration: int, better: str) -> None:
+    """Keep the better value; of equal ones the later, as BasicSR does."""
+    old = best.get(metric)
+    improves = old is None or (value >= old['val'] if better == 'higher' else value <= old['val'])
+    if improves:
+        best[metric] = {'better': better, 'val': value, 'iter': iteration}

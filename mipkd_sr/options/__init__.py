@@ -1,0 +1,1 @@
+"""Option files: reading and merging, the keys that there are, checking."""

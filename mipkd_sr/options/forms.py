@@ -1,0 +1,76 @@
+"""The forms of which the description of an option file is made: a value, a section, a component, a map of names."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REQUIRED = object()
+"""The default of a key that must be given."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One value of an option file.
+
+    Attributes:
+        kind: 'str', 'int', 'float', 'bool', 'list' or 'any'. A float that is a whole number counts as an int.
+        help: What it is for.
+        default: Its value where it is absent; ``REQUIRED`` if it must be given. A key whose default is None may be ~.
+        choices: The allowed values, if they are few.
+    """
+
+    kind: str
+    help: str
+    default: Any = None
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping with known keys.
+
+    Attributes:
+        keys: The keys.
+        patterns: Keys known by their ending, such as ``_opt``.
+        optional: Whether it may be absent; a required one that is absent is taken as empty.
+    """
+
+    keys: Mapping[str, Any]
+    patterns: Mapping[str, Any] | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Component:
+    """A mapping whose ``type`` names a class or function, and whose other keys are that one's arguments.
+
+    Attributes:
+        what: What it is called in messages.
+        find: From the type's name to the class or function; raises KeyError if there is none.
+        names: The names there are.
+        skip: Arguments that the program itself gives.
+        extra: Further keys, that are not arguments.
+        optional: Whether it may be absent.
+    """
+
+    what: str
+    find: Callable[[str], Any]
+    names: Callable[[], Iterable[str]]
+    skip: tuple[str, ...] = ()
+    extra: Mapping[str, Key] | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """A mapping from names of the user's choice to entries of one form.
+
+    Attributes:
+        entry: The form of each entry.
+        prefixes: What a name must be or start with (before its first underscore), if that matters.
+        optional: Whether it may be absent.
+    """
+
+    entry: Any
+    prefixes: tuple[str, ...] = ()
+    optional: bool = False

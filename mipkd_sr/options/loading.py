@@ -1,0 +1,108 @@
+"""The options of a run: read, checked, and completed with what follows from them."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mipkd_sr.options.checking import check
+from mipkd_sr.options.keys import TEST, TRAIN
+from mipkd_sr.options.reading import Options, force_options, read_options
+from mipkd_sr.runtime.errors import OptionError
+
+
+def find_root(file: Path) -> Path:
+    """The folder that experiments, results and every relative path in an option file belong to.
+
+    It is the folder that holds the option file's ``options`` folder; for an option file that is under no such folder,
+    it is the option file's own. So it does not matter from where, or how, a run is started.
+    """
+    for folder in file.absolute().parents:
+        if folder.name == 'options':
+            return folder.parent
+    return file.absolute().parent
+
+
+def load_options(
+    file: str | os.PathLike[str],
+    is_train: bool,
+    root: str | os.PathLike[str] | None = None,
+    force: Iterable[str] = (),
+    debug: bool = False,
+) -> Options:
+    """Read, merge and check an option file, and fill in what follows from it. Nothing is written.
+
+    Args:
+        file: The option file.
+        is_train: Whether it is for training; for testing otherwise.
+        root: Folder for experiments, results and relative paths; see ``find_root`` for the default.
+        force: Entries of ``--force_yml``.
+        debug: Whether to use BasicSR's settings for ``--debug``.
+
+    Raises:
+        OptionError: If something in it is wrong. The message says what, where and what to do.
+    """
+    options = read_options(file)
+    force_options(options, force)
+    try:
+        check(options.data, TRAIN if is_train else TEST)
+    except OptionError as error:
+        raise OptionError('', options.explain(error)) from None
+    if debug:
+        _use_debug_settings(options.data)
+    _complete(options.data, is_train, Path(root).absolute() if root else find_root(options.file))
+    return options
+
+
+def _use_debug_settings(opt: dict[str, Any]) -> None:
+    """Another name, and, in training, logs, checkpoints and validation at once."""
+    opt['name'] = f'debug_{opt["name"]}'
+    if 'logger' in opt:
+        opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
+    if 'val_freq' in opt.get('val', {}):
+        opt['val']['val_freq'] = 8
+
+
+def _complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
+    """Add what BasicSR's classes expect to find: absolute paths, each data set's phase and scale, folders."""
+    opt['is_train'] = is_train
+    opt['root_path'] = str(root)
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+        dataset['scale'] = opt['scale']
+    for _, holder, name in path_keys(opt):
+        holder[name] = str(root / Path(holder[name]).expanduser())
+    if is_train:
+        experiment = root / 'experiments' / opt['name']
+        folders = {'experiments_root': '', 'models': 'models', 'training_states': 'training_states', 'log': ''}
+        folders['visualization'] = 'visualization'
+        opt['path'].update({name: str(experiment / folder) for name, folder in folders.items()})
+    else:
+        results = root / 'results' / opt['name']
+        opt['path'].update(results_root=str(results), log=str(results), visualization=str(results / 'visualization'))
+
+
+def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """Every option that names a file or folder that has to be there: its full key, the mapping it is in, its name."""
+    found: list[tuple[str, dict[str, Any], str]] = []
+    for phase, dataset in opt['datasets'].items():
+        found += [
+            (f'datasets:{phase}:{name}', dataset, name) for name in ('dataroot_gt', 'dataroot_lq', 'meta_info_file')
+        ]
+    path = opt['path']
+    found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
+    for option, loss in opt.get('train', {}).items():
+        if option.endswith('_opt') and loss:
+            found += [(f'train:{option}:{name}', loss, name) for name in loss if name.endswith('_file')]
+    found += [(f'networks:{name}:path', entry, 'path') for name, entry in opt.get('networks', {}).items()]
+    found.append(('published_file', opt, 'published_file'))
+    return [(key, holder, name) for key, holder, name in found if holder.get(name) is not None]
+
+
+def missing_paths(opt: dict[str, Any]) -> list[OptionError]:
+    """The files and folders that the options name and that are not there, as an error each."""
+    return [
+        OptionError(key, f'there is no {holder[name]}; put it there, or give the right path.')
+        for key, holder, name in path_keys(opt)
+        if not Path(holder[name]).exists()
+    ]

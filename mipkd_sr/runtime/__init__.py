@@ -1,0 +1,1 @@
+"""What everything stands on: errors, whole files, checkpoints, seeds, ranks, requests to stop."""
