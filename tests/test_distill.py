@@ -16,12 +16,15 @@ from mipkd_sr.archs import build_network, run_with_features
 from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer, run_body
 from mipkd_sr.distill.distances import l1_distance
 from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
+from mipkd_sr.distill.log_names import LogNames
 from mipkd_sr.distill.masks import MASKS
-from mipkd_sr.distill.objective import ImageObjective, StepState
+from mipkd_sr.distill.objective import ImageObjective, Objective, StepState
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher, run_network
+from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.mipkd_loss import MiPKDLoss, kept_positions
+from mipkd_sr.runtime.errors import RunError
 
 from .conftest import NETWORKS, STUDENT, TEACHER, draws
 
@@ -414,3 +417,98 @@ def test_the_mean_of_r_is_the_students_probability(lq):
         with torch.no_grad():
             taken = [mixer(1, feature, state.student['lq'], state.teacher['lq'], rng)[1][0] for _ in range(300)]
         assert sum(taken) / 300 == pytest.approx(probability, abs=0.08)
+
+
+class Own(Objective):
+    """An objective that returns what a test wants."""
+
+    needs_teacher = False
+
+    def __init__(self, returns: Any) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def forward(self, state: StepState) -> Any:
+        state.logs['size'] = 1.0
+        return self.returns
+
+
+def test_losses_of_one_name_are_all_counted_and_told_apart(lq):
+    gt = torch.rand(2, 3, 32, 32)
+    step = make_step(pixel=ImageObjective('l_pix', nn.L1Loss()), kd=LogitsKDLoss(), kd2=LogitsKDLoss(loss_weight=3.0))
+    output = step(lq, gt, 1)
+    assert set(output.losses) == {'l_pix', 'l_kd/kd', 'l_kd2/kd'}
+    single = make_step(kd=LogitsKDLoss())
+    single.load_state_dict(step.state_dict(), strict=False)
+    single.teacher = step.teacher
+    kd = single(lq, gt, 1).losses['l_kd'].item()
+    assert output.losses['l_kd/kd'].item() == pytest.approx(kd)
+    assert output.losses['l_kd2/kd'].item() == pytest.approx(3 * kd)
+
+
+def test_an_own_loss_called_l_pix_leaves_the_pixel_loss(lq):
+    output = make_step(
+        pixel=ImageObjective('l_pix', nn.L1Loss()),
+        own=Own({'l_pix': torch.tensor(2.0)}),
+        other=Own({'size': torch.tensor(5.0)}),
+    )(lq, torch.rand(2, 3, 32, 32), 1)
+    assert set(output.losses) == {'l_pixel/pix', 'l_own/pix', 'l_other/size'}
+    assert output.losses['l_own/pix'] == 2
+    assert output.logs == {'own/size': 1, 'other/size': 1}
+
+
+def test_a_name_that_was_shared_once_keeps_its_form():
+    names = LogNames()
+    assert names.join({'a': {'l_x': 1}, 'b': {'l_y': 2}}, {}) == ({'l_x': 1, 'l_y': 2}, {})
+    assert names.join({'a': {'l_x': 1}, 'b': {'l_x': 2}}, {}) == ({'l_a/x': 1, 'l_b/x': 2}, {})
+    assert names.join({'a': {'l_x': 1}, 'b': {}}, {}) == ({'l_a/x': 1}, {})
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(['a', 'b', "a'"]),
+        st.dictionaries(st.sampled_from(['l_x', 'l_a/x', 'l_b/x', "l_a/x'", 'x']), st.integers()),
+    ),
+    st.dictionaries(st.sampled_from(['a', 'b']), st.dictionaries(st.sampled_from(['l_x', 'a/x', 'x']), st.integers())),
+)
+def test_no_value_is_lost_whatever_the_names(losses, logs):
+    joined_losses, joined_logs = LogNames().join(losses, logs)
+    assert not joined_losses.keys() & joined_logs.keys()
+    for joined, parts in ((joined_losses, losses), (joined_logs, logs)):
+        assert sorted(joined.values()) == sorted(value for values in parts.values() for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ('returns', 'found'),
+    [
+        (None, 'a NoneType'),
+        (torch.tensor(1.0), r'a tensor of shape \(\) and type float32'),
+        ({'l_own': torch.ones(2)}, r"a tensor of shape \(2,\) and type float32 under 'l_own'"),
+        ({'l_own': 1.0}, "a float under 'l_own'"),
+        ({'l_own': torch.tensor(1)}, "type int64 under 'l_own'"),
+        ({1: torch.tensor(1.0)}, 'under 1'),
+    ],
+)
+def test_what_is_no_dict_of_scalars_is_refused_by_name(returns, found, lq):
+    with pytest.raises(RunError, match=rf'train:own_opt: Own returned .*{found}; its forward must return'):
+        make_step(own=Own(returns))(lq, torch.rand(2, 3, 32, 32), 1)
+
+
+def test_two_objectives_of_one_kind_have_views_of_their_own(lq):
+    gt, options = torch.rand(2, 3, 32, 32), {'zoom_out': False, 'augmentations': {}}
+    step = make_step(dukd=DUKDLoss(**options), hard=DUKDLoss(**options, crop='hardest'))
+    both = step(lq, gt, 1).losses
+    for key, name in (('dukd', 'l_dukd/zoom_in'), ('hard', 'l_hard/zoom_in')):
+        alone = DistillStep(step.student, step.teacher, {key: step.objectives[key]}, total_iter=10, seed=1)
+        assert both[name].item() == pytest.approx(alone(lq, gt, 1).losses['l_zoom_in'].item(), rel=1e-5)
+
+
+class Late(Own):
+    def forward(self, state: StepState) -> Any:
+        self.late = nn.Linear(2, 2)
+        return {'l_own': self.late.weight.sum()}
+
+
+def test_a_parameter_created_in_a_step_is_refused(lq):
+    with pytest.raises(RunError, match=r'train:own_opt: Late created its parameter late\.\w+ in a training step'):
+        make_step(own=Late(None))(lq, torch.rand(2, 3, 32, 32), 1)

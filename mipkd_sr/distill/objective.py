@@ -82,7 +82,7 @@ class StepState:
     Attributes:
         lq: LR images, B x 3 x H x W, values in [0, 1].
         gt: HR images, B x 3 x sH x sW, values in [0, 1].
-        student: The student's passes, by view.
+        student: The student's passes, by view: ``lq``, and the objective's own.
         teacher: The teacher's passes, by view; without gradients.
         progress: The part of the training that is done, in (0, 1].
         branch_rng: Generator (on the CPU) for choices that decide which branch runs: it is the same on every rank, and
@@ -136,7 +136,7 @@ class Objective(nn.Module):
         return []
 
     def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
-        """Inputs that are wanted besides ``lq``, by name.
+        """Inputs that are wanted besides ``lq``, by name; another objective's views may have the same names.
 
         Args:
             lq: LR images, B x 3 x H x W, values in [0, 1].
@@ -147,7 +147,10 @@ class Objective(nn.Module):
         return {}
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """The weighted losses, scalars, by the name under which they are logged (``l_...``); they are summed."""
+        """The weighted losses, scalars, by the name under which they are logged (``l_...``); they are summed.
+
+        Objectives may use the same names: every loss counts; see ``mipkd_sr.distill.log_names`` for how it is logged.
+        """
         raise NotImplementedError
 
 

@@ -9,8 +9,10 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from mipkd_sr.distill.log_names import LogNames, check_losses
 from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
 from mipkd_sr.distill.teacher import FrozenTeacher, run_network
+from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws
 from mipkd_sr.runtime.seeding import mix_seed
 
@@ -19,7 +21,8 @@ class StepOutput(NamedTuple):
     """What a step gives back.
 
     ``losses`` are the weighted losses by name, scalars; their sum is to be minimised. ``logs`` are further values to
-    log. ``sr`` is the student's output for the LR images.
+    log. The names are the objectives' own where they differ, see ``mipkd_sr.distill.log_names``. ``sr`` is the
+    student's output for the LR images.
     """
 
     losses: dict[str, Tensor]
@@ -58,6 +61,8 @@ class DistillStep(nn.Module):
         self.total_iter = total_iter
         self.seed = seed
         self.batch_views = batch_views
+        self._log_names = LogNames()
+        self._parameter_names = {name for name, _ in self.objectives.named_parameters()}
         self._student_indices = sorted({i for objective in objectives.values() for i in objective.student_indices()})
         self._teacher_indices = sorted({i for objective in objectives.values() for i in objective.teacher_indices()})
         self._asks_teacher = any(objective.needs_teacher for objective in objectives.values())
@@ -71,6 +76,9 @@ class DistillStep(nn.Module):
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             iteration: Number of the step, from 1.
             part: Which part of the step's samples this is, from 0, where they are computed in several.
+
+        Raises:
+            RunError: If an objective returns something else than losses, or creates a parameter.
         """
         draws = {name: BatchDraws(self._seed(name, iteration, 1 + part), lq.device) for name, _ in self._objectives()}
         alone = None
@@ -78,23 +86,37 @@ class DistillStep(nn.Module):
             alone = self.teacher(lq, self._teacher_indices)
         views = {'lq': View(lq, lq if self._asks_teacher and alone is None else None)}
         for name, objective in self._objectives():
-            views.update(objective.views(lq, gt, alone.sr if alone else None, draws[name]))
+            own = objective.views(lq, gt, alone.sr if alone else None, draws[name])
+            views.update({_of(name, view_name): view for view_name, view in own.items()})
         student = self._run_student(views)
         teacher = self._run_teacher(views)
         if alone:
             teacher['lq'] = alone
-        losses: dict[str, Tensor] = {}
-        logs: dict[str, Tensor | float] = {}
+        losses_by_key: dict[str, dict[str, Tensor]] = {}
+        logs_by_key: dict[str, dict[str, Tensor | float]] = {}
         for name, objective in self._objectives():
             rng = torch.Generator().manual_seed(self._seed(name, iteration))
-            state = StepState(lq, gt, student, teacher, iteration / self.total_iter, rng, draws[name], logs)
-            losses.update(objective(state))
+            logs_by_key[name] = {}
+            state = StepState(
+                lq,
+                gt,
+                _own(name, student),
+                _own(name, teacher),
+                iteration / self.total_iter,
+                rng,
+                draws[name],
+                logs_by_key[name],
+            )
+            losses_by_key[name] = objective(state)
+            check_losses(name, objective, losses_by_key[name])
+        parameters = self._trained_parameters()
+        losses, logs = self._log_names.join(losses_by_key, logs_by_key)
         # A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
         # gradient, which DistributedDataParallel does not allow. With this term their gradient is zero, on one process
         # as on many.
-        name = next(iter(losses))
-        unused = student['lq'].sr.sum() + sum(parameter.sum() for parameter in self.objectives.parameters())
-        losses[name] = losses[name] + 0 * unused
+        name = next(iter(losses), 'l_none')
+        unused = student['lq'].sr.sum() + sum(parameter.sum() for parameter in parameters)
+        losses[name] = losses.get(name, 0) + 0 * unused
         return StepOutput(losses, logs, student['lq'].sr)
 
     def _seed(self, name: str, *numbers: int) -> int:
@@ -103,6 +125,21 @@ class DistillStep(nn.Module):
 
     def _objectives(self) -> Iterable[tuple[str, Objective]]:
         return self.objectives.items()  # type: ignore[return-value]  # what a ModuleDict holds is a Module to mypy
+
+    def _trained_parameters(self) -> list[nn.Parameter]:
+        """What the objectives learn; all of it was there when the optimizer was built.
+
+        Raises:
+            RunError: If it was not.
+        """
+        parameters = dict(self.objectives.named_parameters())
+        for name in parameters.keys() - self._parameter_names:
+            key, _, own_name = name.partition('.')
+            raise RunError(
+                f'train:{key}_opt: {type(self.objectives[key]).__name__} created its parameter {own_name} in a '
+                'training step, where no optimizer knows of it; create it in __init__ or attach.'
+            )
+        return list(parameters.values())
 
     def _run_student(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
         inputs = {name: view.student for name, view in views.items()}
@@ -137,3 +174,14 @@ class DistillStep(nn.Module):
             for name, start, length in zip(names, starts, lengths, strict=True):
                 passes[name] = together.part(start, start + length, with_features=name == 'lq')
         return passes
+
+
+def _of(key: str, view: str) -> str:
+    """The name in a step of a view that the objective ``key`` asked for."""
+    return f'{key}:{view}'
+
+
+def _own(key: str, passes: Mapping[str, NetworkPass]) -> dict[str, NetworkPass]:
+    """Of the passes, ``lq`` and those for the views that the objective ``key`` asked for, by its own names."""
+    own = {name.removeprefix(_of(key, '')): found for name, found in passes.items() if name.startswith(_of(key, ''))}
+    return own | {'lq': passes['lq']} if 'lq' in passes else own

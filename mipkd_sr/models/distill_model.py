@@ -215,7 +215,8 @@ class DistillModel(SRModel):
                 total = total * (1 + 0 * total.detach())
                 self.scaler.scale(total).backward()
             of_parts.append({name: loss.detach() for name, loss in losses.items()})
-        self.losses = {name: sum(losses[name] for losses in of_parts) / parts for name in of_parts[0]}
+        names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
+        self.losses = {name: sum(losses.get(name, 0) for losses in of_parts) / parts for name in names}
         self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer())
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)

@@ -1,0 +1,82 @@
+"""The names under which the objectives' values are logged: of two objectives that use the same one, neither is lost."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mipkd_sr.runtime.errors import RunError
+
+Values = dict[str, Any]
+
+
+class LogNames:
+    """Joins the losses, and the further values, that several objectives return.
+
+    A name stays as it is while one objective alone uses it. Once two do, it is written with the option's key: ``l_kd``
+    of ``kd_opt`` and ``kd2_opt`` becomes ``l_kd/kd`` and ``l_kd2/kd``; ``path`` of ``mipkd_opt`` becomes
+    ``mipkd/path``. It keeps that form in all further steps.
+    """
+
+    def __init__(self) -> None:
+        self._shared: set[str] = set()
+
+    def join(self, losses: Mapping[str, Values], logs: Mapping[str, Values]) -> tuple[Values, Values]:
+        """Join what each objective returned in a step.
+
+        Args:
+            losses: Losses by name, by the key of their objective.
+            logs: Further values by name, by the key of their objective.
+
+        Returns:
+            All losses, and all further values, by names that differ.
+        """
+        used = Counter(name for values in (*losses.values(), *logs.values()) for name in values)
+        self._shared |= {name for name, count in used.items() if count > 1}
+        joined: tuple[Values, Values] = {}, {}
+        for into, of_keys, spell in ((joined[0], losses, _loss_name), (joined[1], logs, _value_name)):
+            for key, values in of_keys.items():
+                for name, value in values.items():
+                    name = spell(key, name) if name in self._shared else name
+                    while name in joined[0] or name in joined[1]:  # an objective may return the very name made here
+                        name += "'"
+                    into[name] = value
+        return joined
+
+
+def _loss_name(key: str, name: str) -> str:
+    return f'l_{key}/{name.removeprefix("l_")}'  # BasicSR takes what begins with l_ for a loss
+
+
+def _value_name(key: str, name: str) -> str:
+    return f'{key}/{name}'
+
+
+def check_losses(key: str, objective: object, losses: Any) -> None:
+    """Check that ``losses``, which ``objective`` under ``train:<key>_opt`` returned, are scalars by name.
+
+    Raises:
+        RunError: If they are not.
+    """
+    if isinstance(losses, Mapping):
+        wrong = next((name for name, value in losses.items() if not _is_loss(name, value)), None)
+        if wrong is None:
+            return
+        what = f'{_describe(losses[wrong])} under {wrong!r}'
+    else:
+        what = _describe(losses)
+    raise RunError(
+        f'train:{key}_opt: {type(objective).__name__} returned {what}; its forward must return a dict from names '
+        'to losses, each a floating-point tensor with no dimension, such as value.mean().'
+    )
+
+
+def _is_loss(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f'a tensor of shape {tuple(value.shape)} and type {str(value.dtype).removeprefix("torch.")}'
+    return f'a {type(value).__name__}'
