@@ -144,20 +144,6 @@ def test_no_autograd_state_is_kept_of_the_teachers_own_forward(opt):
     assert not addresses & set(kept)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU, of which a step must not wait')
-@pytest.mark.parametrize('method', ['KD', 'DUKD', 'MiPKD', 'MiPKD + DUKD'])
-def test_a_step_does_not_wait_for_the_gpu(method, opt):
-    opt['num_gpu'] = 1
-    model, batch = model_for(opt, method), batch_for(opt, torch.device('cuda'))
-    for iteration in (1, 2):
-        take_step(model, batch, iteration)
-    torch.cuda.set_sync_debug_mode('error')
-    try:
-        take_step(model, batch, 3)
-    finally:
-        torch.cuda.set_sync_debug_mode('default')
-
-
 def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys):
     file = tmp_path / 'step.json'
     arguments = ['-opt', str(ROOT / 'options/train/demo/mipkd.yml'), '--batch', '1', '--patch', '8', '--repeats', '2']
