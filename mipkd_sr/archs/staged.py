@@ -19,11 +19,16 @@ from typing import Any, Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 Context = Any
-"""What a network's tail and body need besides the feature map: a tensor, or a tuple of tensors and other values.
+"""What a network's tail and body need besides the feature map: tensors, numbers, text, sizes and None.
 
-The first dimension of every tensor in it is the batch."""
+They may stand in tuples, named tuples, lists and dicts, nested as you like (what ``torch.utils._pytree`` knows). The
+first dimension of every tensor is the batch, so that a context can be cut into its samples."""
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, torch.memory_format)
+"""What may stand in a context besides tensors: all samples have it in common."""
 
 
 class StagedNetwork(Protocol):
@@ -98,6 +103,27 @@ class ConvolutionalStages(nn.Module):
         """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""
         feature, context = self.head(x)
         return self.tail(self.body(feature, context), context)
+
+
+def part_of_context(context: Context, batch: int, start: int, stop: int) -> Context:
+    """A context for the samples ``start`` to ``stop`` of the ``batch`` that it is for.
+
+    Raises:
+        ValueError: If something in it cannot be cut into samples.
+    """
+
+    def part(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == batch:
+            return leaf[start:stop]
+        if isinstance(leaf, PLAIN):
+            return leaf
+        what = f'a tensor of shape {tuple(leaf.shape)}' if isinstance(leaf, Tensor) else f'a {type(leaf).__name__}'
+        raise ValueError(
+            f'the context of a batch of {batch} holds {what}; it must be made of tensors whose first dimension is the '
+            'batch, numbers, text and None, in tuples, lists and dicts'
+        )
+
+    return tree_map(part, context)
 
 
 def is_staged(net: nn.Module | None) -> TypeGuard[Any]:

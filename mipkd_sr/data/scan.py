@@ -13,8 +13,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from basicsr.utils import get_root_logger
+from basicsr.utils.registry import DATASET_REGISTRY
 from PIL import Image, UnidentifiedImageError
 
+from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.runtime.errors import OptionError
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -172,7 +174,7 @@ def _check_sizes(gt: Path, lq: Path, infos: Mapping[Path, ImageInfo], opt: Mappi
     size_hr, size_lr = (f'{info.height} x {info.width}' for info in (hr, lr))
     wanted = (lr.height * scale, lr.width * scale)
     fits = (hr.height, hr.width) == wanted
-    if opt['phase'] != 'train' or opt.get('type') == 'PairedPatchDataset':
+    if opt['phase'] != 'train' or issubclass(DATASET_REGISTRY.get(opt['type']), PairedPatchDataset):
         # these cut off the rows and columns of HR that the scale does not divide
         fits = (hr.height // scale, hr.width // scale) == (lr.height, lr.width)
     if not fits:

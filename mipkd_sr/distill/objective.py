@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from mipkd_sr.archs.staged import Context, StagedNetwork
+from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
+from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws
 
 
@@ -41,11 +42,19 @@ class NetworkPass:
     context: Context = None
 
     def part(self, start: int, stop: int, with_features: bool) -> 'NetworkPass':
-        """This pass for the samples ``start`` to ``stop`` of its batch; features and context only if asked for."""
+        """This pass for the samples ``start`` to ``stop`` of its batch; features and context only if asked for.
+
+        Raises:
+            RunError: If the network's context cannot be cut into samples.
+        """
         if not with_features:
             return NetworkPass(self.net, self.sr[start:stop])
         features = {index: feature[start:stop] for index, feature in self.features.items()}
-        return NetworkPass(self.net, self.sr[start:stop], features, part_of_context(self.context, start, stop))
+        try:
+            context = part_of_context(self.context, len(self.sr), start, stop)
+        except ValueError as error:
+            raise RunError(f'{type(self.net).__name__}: {error}.') from None
+        return NetworkPass(self.net, self.sr[start:stop], features, context)
 
     def to(self, dtype: torch.dtype) -> 'NetworkPass':
         """This pass with every map of floating point in another type."""
@@ -63,16 +72,6 @@ class NetworkPass:
             SR images, B x 3 x sH x sW.
         """
         return self.net.tail(self.net.body(feature, self.context, index, self.net.depth), self.context)
-
-
-def part_of_context(context: Context, start: int, stop: int) -> Context:
-    """A context for the samples ``start`` to ``stop``: every tensor in it has the batch as its first dimension."""
-    if isinstance(context, Tensor):
-        return context[start:stop]
-    if isinstance(context, tuple):
-        parts = [part_of_context(item, start, stop) for item in context]
-        return type(context)(*parts) if hasattr(context, '_fields') else tuple(parts)
-    return context
 
 
 @dataclass(frozen=True)

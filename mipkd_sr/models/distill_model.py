@@ -256,7 +256,12 @@ class DistillModel(SRModel):
         return skipped
 
     def model_ema(self, decay: float = 0.999) -> None:
-        """Move the average: ``ema = decay * ema + (1 - decay) * student``."""
+        """Move the average: ``ema = decay * ema + (1 - decay) * student``; buffers are the student's own.
+
+        A buffer that is averaged already (BatchNorm's statistics) or that counts would be no better for it.
+        """
+        for average, buffer in zip(self.net_g_ema.buffers(), self.net_g.buffers(), strict=True):
+            average.copy_(buffer)
         averages, parameters = ([p.detach() for p in net.parameters()] for net in (self.net_g_ema, self.net_g))
         torch._foreach_mul_(averages, decay)
         torch._foreach_add_(averages, parameters, alpha=1 - decay)
