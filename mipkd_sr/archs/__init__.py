@@ -6,13 +6,14 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from mipkd_sr.archs import bicubic_arch, edsr_arch, rcan_arch, swinir_arch
+from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, swinir_arch
 from mipkd_sr.archs.staged import StagedNetwork, feature_shapes, is_staged, run_with_features
 
 __all__ = [
     'STAGED',
     'StagedNetwork',
     'bicubic_arch',
+    'bsrn_arch',
     'build_network',
     'edsr_arch',
     'feature_shapes',
