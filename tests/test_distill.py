@@ -127,6 +127,45 @@ def test_a_dropped_position_has_no_block_loss(lq):
     assert [state.logs[f'mipkd/path_{k}'] for k in (1, 2)] == [-1, -1]
 
 
+def test_a_latent_space_of_the_teachers_width_has_the_feature_maps_own_dimensions(lq):
+    student, teacher = pair()  # 8 and 12 channels
+    paper, tuned, own = (make_mipkd(student, teacher, latent_width=width) for width in ('teacher', None, 5))
+    for loss, width in ((paper, 12), (tuned, 4), (own, 5)):
+        for mixer in loss.feature_mixers:
+            shapes = [tuple(net[0].weight.shape) for net in (mixer.encoder_s, mixer.encoder_t, mixer.decoder)]
+            assert shapes == [(width, 8, 3, 3), (width, 12, 3, 3), (12, width, 3, 3)]
+
+
+def test_rescaled_drops_leave_the_expected_block_loss_as_it_is_without_drops(lq):
+    """Over every start of the systematic draw, at the same mixed map and path; unscaled it is a quarter."""
+    student, teacher = pair()
+    means = {}
+    for name, options in {
+        'undropped': {'drop_probability': 0.0},
+        'dropped': {'drop_probability': 0.75},
+        'rescaled': {'drop_probability': 0.75, 'rescale': True},
+    }.items():
+        torch.manual_seed(0)
+        loss = make_mipkd(student, teacher, mask='grid', student_probability=1.0, ae_weight=0.0, **options)
+        values = []
+        for seed in range(200):
+            state = state_of(loss, student, teacher, lq)
+            state.branch_rng.manual_seed(seed)
+            with torch.no_grad():
+                values.append(loss(state)['l_block'].item())
+        means[name] = np.mean(values)
+    assert means['rescaled'] == pytest.approx(means['undropped'], rel=0.15)
+    assert means['dropped'] == pytest.approx(means['undropped'] / 4, rel=0.15)
+    assert means['rescaled'] == pytest.approx(4 * means['dropped'], rel=1e-5)
+
+
+def test_what_cannot_be_rescaled_or_is_no_width_is_refused():
+    with pytest.raises(ValueError, match='rescale needs a drop_probability under 1'):
+        MiPKDLoss(drop_probability=1.0, rescale=True)
+    with pytest.raises(ValueError, match="latent_width 'student' is not one of teacher"):
+        MiPKDLoss(latent_width='student')
+
+
 def moving(net: nn.Module) -> Iterator[bool]:
     return (parameter.grad is not None and bool(parameter.grad.any()) for parameter in net.parameters())
 
@@ -283,6 +322,13 @@ CHOICES = {
     'L2': {'distance': 'l2'},
     'resampled path': {'path': 'resampled'},
     'features as they are': {'normalize': False},
+    'as the paper says': {
+        'latent_width': 'teacher',
+        'teacher_ratio': 0.5,
+        'student_probability': 0.5,
+        'drop_probability': 0.0,
+        'normalize': False,
+    },
 }
 
 

@@ -15,14 +15,14 @@ from mipkd_sr.distill.augmentations import AUGMENTATIONS, InvertibleAugmentation
 from mipkd_sr.distill.objective import ImageObjective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.distill.zooming import crop, zoom_in_hardest, zoom_in_random, zoom_out
+from mipkd_sr.distill.zooming import crop, zoom_in_grid, zoom_in_hardest, zoom_in_random, zoom_out
 from mipkd_sr.losses.dukd_loss import AugmentationLoss, DUKDLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.mipkd_loss import MiPKDLoss
 
 from .conftest import NETWORKS, STUDENT, TEACHER, draws
 
-NAMES = ('HorizontalFlip', 'VerticalFlip', 'Rotation90', 'ColorInversion')
+NAMES = ('HorizontalFlip', 'VerticalFlip', 'Rotation90', 'Transposition', 'ColorInversion')
 
 
 def exact_images(batch: int, size: int, seed: int) -> torch.Tensor:
@@ -46,9 +46,9 @@ def test_the_inverse_of_every_composition_is_exact(names, batch, size, seed):
     assert torch.equal(composition.invert(composition.apply(images, choice), choice), images)
 
 
-def test_the_inverse_of_every_composition_of_all_four_in_every_order():
-    images = exact_images(16, 5, 0)
-    choice = torch.tensor(list(product([True, False], repeat=4))).T  # a sample for each subset
+def test_the_inverse_of_every_composition_of_all_five_in_every_order():
+    images = exact_images(32, 5, 0)
+    choice = torch.tensor(list(product([True, False], repeat=5))).T  # a sample for each subset
     for names in permutations(NAMES):
         composition = RandomComposition(dict.fromkeys(names, 0.5))
         changed = composition.apply(images, choice)
@@ -105,6 +105,19 @@ def test_random_zoom_in_reaches_every_place():
     gt = torch.arange(36.0).view(1, 1, 6, 6).expand(400, 3, 6, 6)
     corners = zoom_in_random(gt, 3, 3, draws())[:, 0, 0, 0]
     assert set(corners.tolist()) == {y * 6.0 + x for y in range(4) for x in range(4)}
+
+
+@pytest.mark.parametrize('scale', [2, 3])
+def test_zoom_in_on_a_grid_takes_different_tiles_of_each_patch(scale):
+    """The patches are made of tiles of one value, which is the tile's number."""
+    numbers = torch.arange(scale**2, dtype=torch.float32).view(1, 1, scale, scale)
+    gt = numbers.repeat_interleave(4, 2).repeat_interleave(5, 3).expand(64, 3, 4 * scale, 5 * scale)
+    crops = zoom_in_grid(gt, scale, 2, draws())
+    assert [tuple(images.shape) for images in crops] == [(64, 3, 4, 5)] * 2
+    first, second = (images[:, 0, 0, 0] for images in crops)
+    assert all(torch.equal(images, images[:, :1, :1, :1].expand_as(images)) for images in crops)
+    assert not (first == second).any()
+    assert set(first.tolist()) == set(second.tolist()) == set(range(scale**2))
 
 
 def test_hardest_zoom_in_is_where_the_teacher_errs_most():
@@ -165,7 +178,7 @@ def test_inputs_of_one_size_share_a_call_and_give_the_same(crop, batch):
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_each_term_alone_moves_the_student_and_not_the_teacher(kind, batch):
     opt = {'type': kind, **NETWORKS[kind], 'upscale': 2}
-    for options in ({'zoom_out': False}, {'zoom_in': False}, {'zoom_out': False, 'crops': 2}):
+    for options in ({'zoom_out': False}, {'zoom_in': False}, {'zoom_out': False, 'crops': 2, 'crop': 'grid'}):
         student, teacher = build_network(opt), FrozenTeacher(build_network(opt))
         loss = DUKDLoss(**options)
         loss.attach(student, teacher.net, 16, 2)
@@ -192,6 +205,7 @@ def test_the_control_augments_without_a_teacher(batch):
     [
         ({'zoom_in': False, 'zoom_out': False}, 'both false'),
         ({'crop': 'hard'}, "crop 'hard' is not one of"),
+        ({'crop': 'hardest', 'crops': 2}, '1 for the hardest crop'),
         ({'crops': 0}, 'crops must be at least 1'),
         ({'augmentations': {'Flip': 0.5}}, "no augmentation 'Flip'"),
         ({'augmentations': {'VerticalFlip': 2}}, r'must be in \[0, 1\]'),
@@ -211,3 +225,10 @@ def test_zoom_out_under_swinirs_window_or_of_an_indivisible_patch_is_refused():
     with pytest.raises(ValueError, match=r'that the scale divides: 15 / 2'):
         DUKDLoss().attach(build_network(STUDENT), None, 15, 2)
     DUKDLoss(zoom_out=False).attach(net, net, 12, 2)
+
+
+def test_more_crops_than_a_grid_has_tiles_are_refused():
+    net = build_network(STUDENT)
+    with pytest.raises(ValueError, match=r'crops is 5, and a grid has 2 x 2 tiles'):
+        DUKDLoss(crop='grid', crops=5).attach(net, None, 16, 2)
+    DUKDLoss(crop='grid', crops=4).attach(net, None, 16, 2)

@@ -91,6 +91,17 @@ def test_fitnet(batch):
     assert isinstance(step_of(FitNetLoss(positions=2)).objectives['method'].regressors[0], nn.Conv2d)
 
 
+def test_fitnet_as_written_is_not_divided(batch):
+    torch.manual_seed(0)
+    divided = step_of(FitNetLoss(positions=1))
+    torch.manual_seed(0)
+    step = step_of(FitNetLoss(positions=1, normalize=False))
+    values = [single_precision(s, batch)['l_fitnet'] for s in (divided, step)]
+    net_t = step.teacher.net.double()
+    feature_t = net_t.body((net_t.conv_first((batch[0].double() - net_t.mean) * 255)), None, 0, net_t.depth)
+    assert values[1] / values[0] == pytest.approx((feature_t**2).mean().item(), rel=1e-4)
+
+
 def test_at(batch):
     step = step_of(ATLoss(1000.0, positions=2))
     value = single_precision(step, batch)['l_at']

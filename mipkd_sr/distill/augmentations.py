@@ -67,6 +67,17 @@ class Rotation90(InvertibleAugmentation):
 
 
 @AUGMENTATIONS.register()
+class Transposition(InvertibleAugmentation):
+    """Rows and columns change places; what DUKD's authors' program has in the place of the quarter turn."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See ``InvertibleAugmentation``."""
+        return images.transpose(-2, -1)
+
+    invert = apply
+
+
+@AUGMENTATIONS.register()
 class ColorInversion(InvertibleAugmentation):
     """``1 - x``. Undone it is exact for multiples of 2^-24 and else to float32's rounding of numbers near 1, 6e-8."""
 

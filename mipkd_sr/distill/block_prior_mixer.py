@@ -1,4 +1,4 @@
-"""The block prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.3)."""
+"""The block prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.2 of its ICLR 2025 version)."""
 
 import itertools
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def run_body(run: NetworkPass, feature: Tensor, start: int, stop: int, parts: in
 class BlockPriorMixer(nn.Module):
     """Sends a mixed feature map on through the student's or the teacher's remaining units.
 
-    With ``path='whole'`` one draw decides (Eq. 7): ``R ~ Bernoulli(student_probability)``; all that is left runs in the
+    With ``path='whole'`` one draw decides (Eq. 6): ``R ~ Bernoulli(student_probability)``; all that is left runs in the
     student (R = 1) or in the teacher (R = 0). With 'resampled' it is drawn anew at every later position, so that the
     map goes from one network to the other and back (the "dynamic combination of blocks" of the paper's text); the
     network it is in at the end gives the tail.

@@ -1,4 +1,4 @@
-"""The feature prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.2)."""
+"""The feature prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.2 of its ICLR 2025 version)."""
 
 from torch import Tensor, nn
 

@@ -2,7 +2,7 @@
 
 A mask is made of the student's and the teacher's latent map (B x L x H x W each), the part ``teacher_ratio`` of the
 elements that the teacher gives, and the step's random numbers; it is 1 where the element is the teacher's and 0 where
-it is the student's. The paper (MiPKD, Table 8) compares a random, a grid and two similarity masks and does not define
+it is the student's. The paper (MiPKD, Table 10) compares a random, a grid and two similarity masks and does not define
 the last two; what is here is our reading: where student and teacher are least alike, the teacher's element is taken.
 """
 

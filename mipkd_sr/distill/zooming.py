@@ -49,6 +49,19 @@ def zoom_in_random(gt: Tensor, height: int, width: int, draws: BatchDraws) -> Te
     return crop(gt, top, left, height, width)
 
 
+def zoom_in_grid(gt: Tensor, scale: int, crops: int, draws: BatchDraws) -> list[Tensor]:
+    """Crops of each HR patch (B x 3 x sH x sW) of the LR patch's size, B x 3 x H x W: different tiles of s x s.
+
+    DUKD's authors draw the tiles once for the whole batch; here each sample has its own.
+    """
+    height, width = gt.shape[-2] // scale, gt.shape[-1] // scale
+    tiles = draws.uniform(len(gt), scale**2).argsort(1)[:, :crops]
+    return [
+        crop(gt, torch.div(tile, scale, rounding_mode='floor') * height, tile % scale * width, height, width)
+        for tile in tiles.T
+    ]
+
+
 def zoom_in_hardest(gt: Tensor, teacher_sr: Tensor, height: int, width: int) -> Tensor:
     """The crop of each HR patch that the teacher reconstructs worst, by mean absolute error.
 

@@ -51,6 +51,11 @@ class CSDLoss(Objective):
     f_l are VGG19's relu1_1 to relu5_1, w_l 1/32, 1/16, 1/8, 1/4 and 1; the negatives N_n of a sample are other samples'
     LR images, upsampled bicubically. Student and teacher must be of the same architecture and depth.
 
+    The authors' program differs in three ways: it gives VGG19 the images in [0, 255] as they are, where we subtract
+    ImageNet's mean and divide by its deviation, with which VGG19 was trained; every upsampled LR image of the batch is
+    a negative of every sample, its own included, where we leave a sample's own image out, which is no negative of it;
+    and it divides the batch's mean distances, where we divide each sample's and take the mean.
+
     Args:
         loss_weight: Weight of the loss. The authors' program weighs it 200 against losses of images in [0, 255]; for
             images in [0, 1] that is 200 / 255.

@@ -84,12 +84,14 @@ class FAKDLoss(FeatureObjective):
     """``l_fakd = loss_weight * sum_k mean |A_S - A_T|``; see ``affinity_distance``. For any two widths.
 
     Args:
-        loss_weight: Weight of the loss. The authors' program weighs it 10 against losses of images in [0, 255]; for
-            images in [0, 1], whose losses are 255 times smaller, that is 10 / 255.
+        loss_weight: Weight of the loss. The authors' total is ``0.5 L1(S, HR) + 0.5 L1(S, T) + 10 l_fakd`` for images
+            in [0, 255]; for images in [0, 1], whose L1 is 255 times smaller, that is 10 / 255 beside weights of 0.5 and
+            0.5, or 20 / 255 beside 1 and 1, the default here. (DUKD's program has 10 beside 1 and 1 for images in
+            [0, 1], but its term reaches no gradient.)
         positions: Distillation positions; see ``mipkd_sr.distill.positions``.
     """
 
-    def __init__(self, loss_weight: float = 10 / 255, positions: int | Sequence[int | float] = 3) -> None:
+    def __init__(self, loss_weight: float = 20 / 255, positions: int | Sequence[int | float] = 3) -> None:
         super().__init__(positions)
         self.loss_weight = loss_weight
 

@@ -20,17 +20,22 @@ from mipkd_sr.runtime.ranks import mean_over_ranks
 class FitNetLoss(FeatureObjective):
     """``l_fitnet = loss_weight * sum_k MSE(r_k(F_S), F_T) / MSE(F_T, 0)``.
 
-    The regressor r_k is a learned 1 x 1 where the widths differ and the identity where they do not. The division makes
-    the weight mean the same whatever the networks' inner image range; the paper has none.
+    The regressor r_k is a learned 1 x 1 where the widths differ and the identity where they do not.
 
     Args:
         loss_weight: Weight of the loss.
         positions: Distillation positions; see ``mipkd_sr.distill.positions``.
+        normalize: Whether each term is divided by MSE(F_T, 0). The division makes the weight mean the same whatever the
+            networks' inner image range: without it, as in the paper, features of EDSR and RCAN, whose images are in
+            [0, 255] inside, weigh 255^2 times as much as SwinIR's.
     """
 
-    def __init__(self, loss_weight: float = 1.0, positions: int | Sequence[int | float] = 3) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, positions: int | Sequence[int | float] = 3, normalize: bool = True
+    ) -> None:
         super().__init__(positions)
         self.loss_weight = loss_weight
+        self.normalize = normalize
         self.regressors = nn.ModuleList()
 
     def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
@@ -41,7 +46,11 @@ class FitNetLoss(FeatureObjective):
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
         losses = [
-            F.mse_loss(regressor(feature_s), feature_t) / mean_over_ranks(feature_t.square().mean())
+            F.mse_loss(regressor(feature_s), feature_t) / (self._scale_of(feature_t) if self.normalize else 1.0)
             for regressor, (feature_s, feature_t) in zip(self.regressors, self.features(state), strict=True)
         ]
         return {'l_fitnet': self.loss_weight * torch.stack(losses).sum()}
+
+    @staticmethod
+    def _scale_of(feature_t: Tensor) -> Tensor:
+        return mean_over_ranks(feature_t.square().mean())

@@ -1,6 +1,6 @@
 """Logits KD: the student learns the teacher's output.
 
-As stated in MiPKD (https://arxiv.org/abs/2404.02573, Eq. 2): ``L_kd = L1(S, T)``.
+As stated in MiPKD (ICLR 2025 version, Eq. 1): ``L_kd = L1(S, T)``.
 """
 
 from basicsr.utils.registry import LOSS_REGISTRY

@@ -1,7 +1,10 @@
 """MiPKD: Knowledge Distillation with Multi-granularity Mixture of Priors for Image Super-Resolution.
 
-Paper: https://arxiv.org/abs/2404.02573 (ICLR 2025). There is no public code; what the paper leaves unsaid is an
-argument here, with a default and its reason.
+Paper: its ICLR 2025 version, whose numbers of equations, sections and tables are used here
+(https://proceedings.iclr.cc/paper_files/paper/2025/hash/dcdaccb57420cb344b73da90f2281f11-Abstract-Conference.html; the
+first version, https://arxiv.org/abs/2404.02573v1, has lower results and other numbers). There is no public code; what
+the paper leaves unsaid is an argument here, with a default and its reason. The defaults are tuned, by our studies on
+small networks; the recipes under options/train/mipkd_paper set what the paper says.
 """
 
 import itertools
@@ -31,7 +34,7 @@ class MiPKDLoss(FeatureObjective):
     * ``F_E = Dec(Enc_S(F_S) * (1 - M) + Enc_T(F_T) * M)`` (feature prior mixer, Eq. 3 to 5);
     * ``l_feat = D(F_E, F_T)``, and early in training ``l_ae = D(Dec(Enc_T(F_T)), F_T)``;
     * F_E goes on through the student's or the teacher's remaining units, which gives I_E;
-      ``l_block = D(I_E, T)`` (block prior mixer, Eq. 7).
+      ``l_block = D(I_E, T)`` (block prior mixer, Eq. 6 to 8).
 
     Each loss is summed over the positions. Student and teacher may be of any width, depth and architecture as long as
     their feature maps have the same height and width.
@@ -44,22 +47,30 @@ class MiPKDLoss(FeatureObjective):
         positions: Distillation positions: K, or a list; see ``mipkd_sr.distill.positions``.
         encoder: 'separate', 'shared' or 'none'; see ``mipkd_sr.distill.feature_prior_mixer``.
         layer: 'conv' (3 x 3) or 'mlp' (1 x 1).
-        latent_width: Channels of the latent space; unsaid. Half the student's width if None: better than the whole or
-            twice of it in our study (experiments/studies/mipkd), and cheaper.
+        latent_width: Channels of the latent space: a number; 'teacher', the paper's, whose latent space has the feature
+            maps' own dimensions C x H x W (Section 3.2): where the widths differ it does not say whose C, and the
+            teacher's is the one from which Dec can give back all of F_T; or None, half the student's width: better than
+            the whole or twice of it in our study (experiments/studies/mipkd), and cheaper.
         latent_depth: Convolutions in each encoder and in the decoder; unsaid. 1, the cheapest.
         mask: 'random', 'grid', 'cosine' or 'cka'; see ``mipkd_sr.distill.masks``.
-        teacher_ratio: Part of the mix that is the teacher's; unsaid. 0.25: better than 0.5 and 0.75 in our study.
+        teacher_ratio: Part of the mix that is the teacher's; unsaid. 0.25: better than 0.5 and 0.75 in our study. The
+            paper's recipes have 0.5, which prefers neither.
         distance: D: 'l1' or 'l2'.
         path: 'whole' or 'resampled'; see ``mipkd_sr.distill.block_prior_mixer``. They were alike in our study; 'whole'
-            is the cheaper and Eq. 7 as written.
-        student_probability: P(R = 1); unsaid. 0.75: as good as 0.5 in our study of cost
-            (experiments/studies/mipkd_cost), and the student's path costs a fraction of the teacher's.
-        drop_probability: Probability that a position's l_block is left out of a step; unsaid. 0.75: nothing that can be
-            told from noise is lost against 0.5 in that study, nor at 0.5 against 0, and steps are faster. Steps differ
-            by one position at most, so that of three positions 0.75 keeps one or none, which bounds the memory.
-        normalize: Whether l_feat and l_ae are divided by the mean of |F_T| (of its square for 'l2'). Features scale
-            with a network's inner image range, so without it the same weight means 255 times as much for EDSR as for
-            SwinIR.
+            is the cheaper and Eq. 6 as written.
+        student_probability: P(R = 1). The paper draws R from {0, 1} with no preference (Eq. 6): 0.5. 0.75: as good in
+            our study of cost (experiments/studies/mipkd_cost), and the student's path costs less than the teacher's.
+        drop_probability: Probability that a position's l_block is left out of a step; the paper drops none unless it
+            says so. 0.75: nothing that can be told from noise is lost against 0.5 in that study, nor at 0.5 against 0,
+            and steps are faster. Steps differ by one position at most, so that of three positions 0.75 keeps one or
+            none, which bounds the memory. Without ``rescale`` the expected l_block is ``1 - drop_probability`` of the
+            undropped one: at 0.75 a block_weight of 0.1 acts as 0.025 does without drops, and the paper found this
+            weight sensitive (Table 11, Urban100 at x4: 26.66 at 0.1, 26.53 at 1).
+        rescale: Whether l_block is divided by ``1 - drop_probability``, so that its expectation is the undropped one.
+            Off, as our studies chose drop_probability and block_weight together without it.
+        normalize: Whether l_feat and l_ae are divided by the mean of |F_T| (of its square for 'l2'); the paper's Eq. 4
+            has no such division. Features scale with a network's inner image range, so without it the same weight means
+            255 times as much for EDSR as for SwinIR.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -74,7 +85,7 @@ class MiPKDLoss(FeatureObjective):
         positions: int | Sequence[int | float] = 3,
         encoder: str = 'separate',
         layer: str = 'conv',
-        latent_width: int | None = None,
+        latent_width: int | str | None = None,
         latent_depth: int = 1,
         mask: str = 'random',
         teacher_ratio: float = 0.25,
@@ -82,6 +93,7 @@ class MiPKDLoss(FeatureObjective):
         path: str = 'whole',
         student_probability: float = 0.75,
         drop_probability: float = 0.75,
+        rescale: bool = False,
         normalize: bool = True,
     ) -> None:
         super().__init__(positions)
@@ -94,8 +106,12 @@ class MiPKDLoss(FeatureObjective):
         _check_part('teacher_ratio', teacher_ratio)
         _check_part('student_probability', student_probability)
         _check_part('drop_probability', drop_probability)
-        if latent_depth < 1 or (latent_width is not None and latent_width < 1):
+        if isinstance(latent_width, str):
+            _check_choice('latent_width', latent_width, ('teacher',))
+        elif latent_depth < 1 or (latent_width is not None and latent_width < 1):
             raise ValueError('latent_depth and latent_width must be at least 1')
+        if rescale and drop_probability == 1:
+            raise ValueError('rescale needs a drop_probability under 1: no l_block is left to rescale')
         self.feat_weight = feat_weight
         self.block_weight = block_weight
         self.ae_weight = ae_weight if encoder != 'none' else 0.0  # there is no auto-encoder
@@ -112,16 +128,22 @@ class MiPKDLoss(FeatureObjective):
         self.path = path
         self.student_probability = student_probability
         self.drop_probability = drop_probability
+        self.block_scale = 1 / (1 - drop_probability) if rescale else 1.0
         self.normalize = normalize
 
     def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
         """Find the positions in both networks, and create a feature prior mixer for each."""
         super().attach(student, teacher, lq_size, scale)
         self.feature_mixers = nn.ModuleList(
-            FeaturePriorMixer(width_s, width_t, self.latent_width or max(1, width_s // 2), **self.mixer_options)
+            FeaturePriorMixer(width_s, width_t, self._latent_width(width_s, width_t), **self.mixer_options)
             for width_s, width_t in self.widths
         )
         self.block_mixer = BlockPriorMixer(self.places, self.widths, self.path, self.student_probability)
+
+    def _latent_width(self, width_s: int, width_t: int) -> int:
+        if isinstance(self.latent_width, str):
+            return width_t
+        return self.latent_width or max(1, width_s // 2)
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``.
@@ -143,7 +165,7 @@ class MiPKDLoss(FeatureObjective):
             state.logs[f'mipkd/path_{k + 1}'] = -1.0
             if is_kept[k]:
                 image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng)
-                terms['l_block'] = self.block_weight * self.distance(image, teacher.sr)
+                terms['l_block'] = self.block_weight * self.block_scale * self.distance(image, teacher.sr)
                 state.logs[f'mipkd/path_{k + 1}'] = sum(taken) / len(taken)
             for name, value in terms.items():
                 losses[name] = losses[name] + value
