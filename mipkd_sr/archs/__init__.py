@@ -6,7 +6,7 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, swinir_arch
+from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, span_arch, swinir_arch
 from mipkd_sr.archs.staged import StagedNetwork, feature_shapes, is_staged, run_with_features
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     'network_class',
     'rcan_arch',
     'run_with_features',
+    'span_arch',
     'swinir_arch',
 ]
 
