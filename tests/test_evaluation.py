@@ -219,10 +219,10 @@ def test_published_rows_have_a_source_and_agree_with_each_other():
             names = ('bicubic', f'{net} student, scratch', f'{net} student, MiPKD', f'{net} teacher')
             sets = [entries[name][scale] for name in names]
             for test_set in ('Set5', 'Set14', 'B100', 'Urban100'):
-                # the SSIM of EDSR's teacher is, as published, under its students' at x2
-                for metric, at_most in ((0, 2),) if net == 'EDSR' else ((0, 2), (1, 0.03)):
+                # as published, RCAN's student has 0.02 dB more than its teacher on Set5 at x3, EDSR's 0.0005 at x2
+                for metric, at_most, above in ((0, 2, 0.021), (1, 0.03, 0.0006)):
                     bicubic, worse, better, best = (rows[test_set][metric] for rows in sets)
-                    assert bicubic < worse < better < best < worse + at_most
+                    assert bicubic < worse < better < best + above < worse + at_most
     for scale in (2, 3, 4):
         assert entries['RCAN'][scale]['Set5'] == entries['RCAN teacher'][scale]['Set5']
 
