@@ -32,7 +32,7 @@ from mipkd_sr.runtime.files import remove_parts
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.runtime.stop_requests import Interrupted
-from mipkd_sr.training.loop import Progress, train
+from mipkd_sr.training.loop import Progress, Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def run(options: Options, auto_resume: bool) -> int:
             )
         if done.iteration:
             logger.info(f'Going on from {state_file}, iteration {done.iteration:,}')
-        train(model, opt, train_set, val_loaders, done)
+        Trainer(model, opt, train_set, val_loaders, done).train()
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')
     return 0
 

@@ -115,6 +115,20 @@ def test_a_patch_larger_than_an_image(own_pairs, training_options, write_options
     assert 'wave0.png is 48 x 48 pixels' in error
 
 
+@pytest.mark.parametrize('dry_run', [[], ['--dry_run']])
+@pytest.mark.parametrize(('metric', 'border', 'side'), [('ssim', 20, 51), ('psnr', 24, 49)])
+def test_a_validation_image_that_a_metric_cannot_measure_is_found_before_the_run(
+    metric, border, side, dry_run, training_options, write_options, tmp_path, capsys
+):
+    metrics = {metric: {'type': f'calculate_{metric}', 'crop_border': border}}
+    file = write_options(training_options(val={'metrics': metrics}))
+    assert main(['-opt', str(file), *dry_run]) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert f'val:metrics:{metric}: needs images of at least {side} x {side} pixels' in error
+    assert 'HR/wave0.png is 48 x 48; take it out' in error
+    assert not experiment(tmp_path).exists()
+
+
 def test_an_empty_folder(own_pairs, training_options, write_options, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     folders = {'dataroot_gt': str(tmp_path / 'empty'), 'dataroot_lq': str(own_pairs / 'LR_x2')}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically
 from mipkd_sr.train import main
 
-from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, state
+from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, smooth_image, state
 
 TRAIN = str(ROOT / 'mipkd_sr' / 'train.py')
 
@@ -183,6 +184,39 @@ def test_the_last_and_the_best_are_kept(training_options, write_options, tmp_pat
     assert record['iter'] == best
     if (checkpoint := folder / 'models' / f'net_g_{best}.pth').exists():
         assert same(load_file(folder / 'models' / 'net_g_best.pth'), load_file(checkpoint))
+
+
+def trained(processes: int, file: Path, capfd, *arguments: object) -> tuple[int, str]:
+    """The exit code of a training, here or under torchrun, and what it said."""
+    capfd.readouterr()
+    if processes == 1:
+        return main(['-opt', *map(str, (file, *arguments))]), capfd.readouterr().err
+    command = launch(processes, TRAIN, '--launcher', 'pytorch', '-opt', file, *arguments)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_validation_that_fails_costs_no_iteration(processes, training_options, write_options, tmp_path, capfd):
+    """An image too small for SSIM, found no earlier, as the scan is off; the second, so that another process has it."""
+    small = tmp_path / 'small'
+    write_pairs([('a', smooth_image(48, 48, 0)), ('b', smooth_image(8, 8, 0))], small, [2])
+    metrics = {'ssim': {'type': 'calculate_ssim', 'crop_border': 0}}
+    opt = training_options(train={'total_iter': 5}, val={'val_freq': 3, 'metrics': metrics})
+    opt['logger']['save_checkpoint_freq'] = 100
+    folders = {name: opt['datasets']['val'][name] for name in ('dataroot_gt', 'dataroot_lq')}
+    opt['datasets']['val'] |= {'scan': False, 'dataroot_gt': str(small / 'HR'), 'dataroot_lq': str(small / 'LR_x2')}
+    exit_code, said = trained(processes, write_options(opt), capfd)
+    assert exit_code == (4 if processes == 1 else 1)
+    assert 'small/HR/b.png cannot be measured: an image of 8 x 8 is smaller than the window of 11.' in said
+    assert not re.findall(r'File ".*mipkd_sr', said)  # torchrun has a traceback of its own
+    assert state(tmp_path, 3)['validations'] == []
+    opt['datasets']['val'] |= folders
+    file = write_options(opt)
+    for root, resume in ((tmp_path / 'undisturbed', []), (tmp_path, ['--auto_resume'])):
+        assert trained(processes, file, capfd, '--root', root, *resume)[0] == 0
+    assert [entry['iter'] for entry in state(tmp_path, 5)['validations']] == [3, 5]
+    assert same(state(tmp_path, 5), state(tmp_path / 'undisturbed', 5))
 
 
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):

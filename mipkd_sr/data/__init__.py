@@ -24,6 +24,11 @@ def lq_patch_size(opt: dict[str, Any]) -> int:
     return opt['datasets']['train']['gt_size'] // opt['scale']
 
 
+def _metrics(opt: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that validation and test sets are measured with."""
+    return (opt.get('val') or {}).get('metrics') or {}
+
+
 def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 
@@ -38,7 +43,7 @@ def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
         if reason := _cannot_be_scanned(dataset_opt):
             get_root_logger().info(f'datasets:{phase}: its files are not looked at before the run, as {reason}')
         else:
-            scan(dataset_opt, f'datasets:{phase}')
+            scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else _metrics(opt))
     try:
         dataset = build_basicsr_dataset(dataset_opt)
     except (AssertionError, ValueError, OSError) as error:

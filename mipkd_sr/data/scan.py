@@ -17,6 +17,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from PIL import Image, UnidentifiedImageError
 
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
+from mipkd_sr.metrics import least_side
 from mipkd_sr.runtime.errors import OptionError
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -104,12 +105,13 @@ def _check_end(stream: BinaryIO, form: str | None) -> None:
         raise ValueError('it is truncated')
 
 
-def scan(opt: Mapping[str, Any], key: str) -> None:
+def scan(opt: Mapping[str, Any], key: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Look at every file of a data set of image pairs, or of LR images alone.
 
     Args:
         opt: The data set's options, with ``phase`` and ``scale``.
         key: Where they stand in the option file.
+        metrics: Options of the metrics that its images are to be measured with, by name.
 
     Raises:
         OptionError: For the first file that cannot be used. The message names it.
@@ -128,6 +130,7 @@ def scan(opt: Mapping[str, Any], key: str) -> None:
     for gt, lq in pairs:
         if gt is not None:
             _check_sizes(gt, lq, infos, opt, key)
+            _check_measurable(gt, infos[lq], opt['scale'], metrics)
     for form, read_as in NOTED.items():
         if noted := [file for file, info in infos.items() if info.form == form]:
             get_root_logger().info(f'{key}: {len(noted)} {form} image(s), read as {read_as}, such as {noted[0]}')
@@ -186,3 +189,16 @@ def _check_sizes(gt: Path, lq: Path, infos: Mapping[Path, ImageInfo], opt: Mappi
     side = opt.get('gt_size') or 0
     if opt['phase'] == 'train' and min(hr.height, hr.width) < side:
         raise OptionError(f'{key}:gt_size', f'is {side}, but {gt} is {size_hr} pixels; use smaller patches.')
+
+
+def _check_measurable(gt: Path, lr: ImageInfo, scale: int, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the scale does not divide is cut off before an image is measured."""
+    height, width = lr.height * scale, lr.width * scale
+    for name, metric in metrics.items():
+        if min(height, width) < (side := least_side(metric)):
+            border = metric.get('crop_border', 0)
+            raise OptionError(
+                f'val:metrics:{name}',
+                f'needs images of at least {side} x {side} pixels (crop_border is {border}), but {gt} is '
+                f'{height} x {width}; take it out of the set, or crop less.',
+            )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.metrics import measure
-from mipkd_sr.runtime.errors import RunError
-from mipkd_sr.runtime.ranks import rank_and_size
+from mipkd_sr.runtime.errors import RunError, sentence
+from mipkd_sr.runtime.ranks import fail_together, rank_and_size
 
 ImageCallback = Callable[[str, str, np.ndarray], None]
 Rows = dict[str, dict[str, float]]
@@ -64,41 +64,68 @@ def evaluate(
         ``mipkd_sr.data.stream.single_images``), those of all images, on every rank.
 
     Raises:
-        RunError: If a network's output for an image is not finite.
+        RunError: If a network's output for an image is not finite, or an image cannot be measured; on every rank.
     """
     rows: dict[str, Rows] = {name: {} for name in networks}
     order: list[str] = []
-    with ExitStack() as stack:
-        for net in networks.values():
-            if isinstance(net, nn.Module):
-                stack.enter_context(_evaluation_mode(net))
-        measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)))
-        limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
-        for batch in same_size_batches(batches, limit, order):
-            outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
-            for number, image in enumerate(batch['names']):
-                images = {name: _to_image(sr[number], batch['lq_path'][number]) for name, sr in outputs.items()}
-                if on_image:
-                    for name, sr in images.items():
-                        on_image(name, image, sr)
-                if 'gt' in batch:
-                    hr = tensor2img(batch['gt'][number])
-                    as_grey = grey == 'as_is' and image_info(batch['gt_path'][number]).form == 'grey'
-                    measuring.add(image, images, hr, metrics, reference, as_grey)
-        measuring.finish()
+    failure: Exception | None = None
+    try:
+        with ExitStack() as stack:
+            for net in networks.values():
+                if isinstance(net, nn.Module):
+                    stack.enter_context(_evaluation_mode(net))
+            measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)), metrics, reference, grey)
+            limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
+            for batch in same_size_batches(batches, limit, order):
+                _run(networks, batch, device, on_image, measuring)
+            measuring.finish()
+    except Exception as error:
+        failure = error
+    fail_together(failure)
     return {name: share_rows({image: own[image] for image in order if image in own}) for name, own in rows.items()}
+
+
+def _run(
+    networks: Mapping[str, Network],
+    batch: Mapping[str, Any],
+    device: torch.device,
+    on_image: ImageCallback | None,
+    measuring: '_Measuring',
+) -> None:
+    """Run the networks on a batch of ``same_size_batches``, and have what comes out measured."""
+    outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
+    for number, image in enumerate(batch['names']):
+        images = {name: _to_image(sr[number], batch['lq_path'][number]) for name, sr in outputs.items()}
+        if on_image:
+            for name, sr in images.items():
+                on_image(name, image, sr)
+        if 'gt' in batch:
+            measuring.add(image, images, batch['gt'][number], batch['gt_path'][number])
 
 
 class _Measuring:
     """Measures images beside the networks' runs, a few at a time."""
 
-    def __init__(self, rows: dict[str, Rows], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        rows: dict[str, Rows],
+        pool: ThreadPoolExecutor,
+        metrics: Mapping[str, Mapping[str, Any]],
+        reference: str | None,
+        grey: str,
+    ) -> None:
         self._rows = rows
         self._pool = pool
-        self._waiting: deque[tuple[str, Future[dict[str, dict[str, float]]]]] = deque()
+        self._metrics = metrics
+        self._reference = reference
+        self._grey = grey
+        self._waiting: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
 
-    def add(self, image: str, *arguments: Any) -> None:
-        self._waiting.append((image, self._pool.submit(_measure_all, *arguments)))
+    def add(self, image: str, images: Mapping[str, np.ndarray], gt: Tensor, file: str) -> None:
+        hr = tensor2img(gt)
+        as_grey = self._grey == 'as_is' and image_info(file).form == 'grey'
+        measured = self._pool.submit(_measure_all, images, hr, self._metrics, self._reference, as_grey)
+        self._waiting.append((image, file, measured))
         if len(self._waiting) > IMAGES_WAITING:
             self._take_oldest()
 
@@ -107,8 +134,12 @@ class _Measuring:
             self._take_oldest()
 
     def _take_oldest(self) -> None:
-        image, future = self._waiting.popleft()
-        for name, row in future.result().items():
+        image, file, measured = self._waiting.popleft()
+        try:
+            rows = measured.result()
+        except Exception as error:  # whatever a metric raises
+            raise RunError(f'{file} cannot be measured: {sentence(error)}') from error
+        for name, row in rows.items():
             self._rows[name][image] = row
 
 

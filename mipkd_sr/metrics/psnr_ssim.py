@@ -132,6 +132,16 @@ FAST: dict[str, Callable[..., float]] = {'calculate_psnr': psnr, 'calculate_ssim
 ARGUMENTS = {'crop_border', 'test_y_channel'}
 
 
+def least_side(opt: Mapping[str, Any]) -> int:
+    """The least height and width, in HR pixels, of images that a metric of the option file can measure.
+
+    Args:
+        opt: ``type`` and arguments of a registered metric; 1 where nothing is known of it.
+    """
+    inside = {'calculate_psnr': 1, 'calculate_ssim': len(WINDOW)}.get(opt['type'])
+    return 1 if inside is None else 2 * opt.get('crop_border', 0) + inside
+
+
 def measure(opt: Mapping[str, Any], sr: np.ndarray, hr: np.ndarray) -> float:
     """A metric of the option file: by the functions here where they are the same, else by BasicSR's registry.
 

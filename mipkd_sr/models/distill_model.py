@@ -30,6 +30,7 @@ from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps
 from mipkd_sr.models.teacher_check import check_teacher
+from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
 from mipkd_sr.options.keys import SCHEDULERS
 from mipkd_sr.runtime.errors import OptionError, sentence
@@ -352,8 +353,21 @@ class DistillModel(SRModel):
         if current_iter == -1:
             self.files.save_student(self._networks(), 'latest')
             return
-        state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': self._networks()}
-        self.files.save_state(state | self._training_state(), self.record.entries)
+        self.files.save_student(self._networks(), current_iter)
+        self.save_record(epoch, current_iter, samples)
+
+    def save_record(self, epoch: int, current_iter: int, samples: int, with_state: bool = True) -> None:
+        """Write the history of validations and, ``with_state``, the training state, which holds it. Rank 0 writes.
+
+        Raises:
+            OSError: If a file cannot be written; those that were there before are still there.
+        """
+        if self.opt['rank'] != 0:
+            return
+        self.files.save_validations(self.record.entries)
+        if with_state:
+            state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': self._networks()}
+            self.files.save_state(state | what_trains(self))
 
     def _networks(self) -> dict[str, dict[str, Tensor]]:
         """The student's file."""
@@ -362,35 +376,10 @@ class DistillModel(SRModel):
             networks['params_ema'] = self.net_g_ema.state_dict()
         return networks
 
-    def _training_state(self) -> dict[str, Any]:
-        plain = (bool, int, float, list, tuple)
-        return {
-            'objectives': nn.ModuleDict(self.objectives).state_dict(),
-            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
-            # what a scheduler was built with is in the options; what changes are plain numbers and lists
-            'schedulers': [
-                {name: value for name, value in scheduler.state_dict().items() if isinstance(value, plain)}
-                for scheduler in self.schedulers
-            ],
-            'scaler': self.scaler.state_dict(),
-            'best_metric_results': self.record.best,
-            'validations': self.record.entries,
-        }
-
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Go on from a training state.
 
         Raises:
             ValueError: If it is the state of a run with other networks, objectives or optimizers.
         """
-        try:
-            self.net_g.load_state_dict(resume_state['networks']['params'])
-            if self.ema_decay > 0:
-                self.net_g_ema.load_state_dict(resume_state['networks']['params_ema'])
-            nn.ModuleDict(self.objectives).load_state_dict(resume_state['objectives'])
-            super().resume_training(resume_state)
-            self.scaler.load_state_dict(resume_state['scaler'])
-        except (KeyError, RuntimeError, AssertionError) as error:
-            reason = ' '.join(str(error).split())[:200]
-            raise ValueError(f'the training state is of a run with other options ({reason})') from None
-        self.record = ValidationRecord(resume_state['validations'], resume_state['best_metric_results'])
+        restore(self, resume_state)

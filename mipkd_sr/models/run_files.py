@@ -32,20 +32,22 @@ class RunFiles:
         """
         save_atomically(networks, Path(self.path['models'], f'net_g_{label}.pth'))
 
-    def save_state(self, state: Mapping[str, Any], validations: list[dict[str, Any]]) -> None:
-        """Write the student's file, the history of validations and, after them, the training state.
-
-        A run resumes from a training state alone, so a write that is cut short between them costs nothing.
-
-        Args:
-            state: The training state, with ``iter`` and ``networks``.
-            validations: See ``ValidationRecord.entries``.
+    def save_validations(self, validations: list[dict[str, Any]]) -> None:
+        """Write the history of validations; see ``ValidationRecord.entries``.
 
         Raises:
-            OSError: If a file cannot be written; those that were there before are still there.
+            OSError: If it cannot be written; what was there before is still there.
         """
-        self.save_student(state['networks'], state['iter'])
         write_json(validations, Path(self.path['experiments_root'], 'validations.json'))
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write the training state ``<iter>.state``, after the student's file, and remove those that are not kept.
+
+        A run resumes from a training state alone, so a write that is cut short between the two costs nothing.
+
+        Raises:
+            OSError: If it cannot be written; what was there before is still there.
+        """
         save_atomically(state, Path(self.path['training_states'], f'{state["iter"]}.state'))
         self._remove_old()
 

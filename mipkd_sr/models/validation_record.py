@@ -1,6 +1,7 @@
 """What a training run's validations found: every one, and the best of each metric."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 
@@ -45,6 +46,14 @@ class ValidationRecord:
                 text += f' (best {best[metric]["val"]:.4f} at {best[metric]["iter"]:,})'
             parts.append(text)
         return f'Validation on {dataset}: {", ".join(parts)}'
+
+    def copy(self) -> 'ValidationRecord':
+        """Another record of the same validations, which does not change with this one."""
+        return ValidationRecord(list(self.entries), deepcopy(self.best))
+
+    def has(self, iteration: int) -> bool:
+        """Whether step ``iteration`` has been validated."""
+        return any(entry['iter'] == iteration for entry in self.entries)
 
     def is_best(self, dataset: str, iteration: int) -> bool:
         """Whether step ``iteration`` is the best so far: by the first metric, on the first validation set."""

@@ -11,6 +11,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from mipkd_sr.runtime.errors import RunError, sentence
+
 
 def rank_and_size() -> tuple[int, int]:
     """Number of this process, and how many there are; 0 and 1 outside distributed training."""
@@ -51,6 +53,26 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     value = value.detach() / size
     torch.distributed.all_reduce(value)
     return value
+
+
+def fail_together(error: Exception | None) -> None:
+    """Raise on every rank if one of them has failed, so that none waits for it. Every rank must call it.
+
+    Args:
+        error: What went wrong on this rank, or None.
+
+    Raises:
+        Exception: ``error``; or, where it is None and another rank has failed, a RunError with that one's message.
+    """
+    _, size = rank_and_size()
+    texts: list[str | None] = [None] * size
+    if size > 1:
+        torch.distributed.all_gather_object(texts, None if error is None else sentence(error))
+    if error is not None:
+        raise error
+    for rank, text in enumerate(texts):
+        if text is not None:
+            raise RunError(f'process {rank} failed: {text}')
 
 
 class _GatherBatch(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """The training loop: exactly as many iterations as were asked for, and every one once."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +21,8 @@ class Progress(NamedTuple):
     samples: int = 0
 
 
-def train(
-    model: DistillModel,
-    opt: dict[str, Any],
-    train_set: Dataset,
-    val_loaders: Sequence[DataLoader],
-    done: Progress = Progress(),  # noqa: B008  (it cannot be changed)
-) -> None:
-    """Train ``model`` to iteration ``train:total_iter``.
+class Trainer:
+    """Trains a model to iteration ``train:total_iter``.
 
     Args:
         model: The model; resumed already where something is done.
@@ -37,50 +30,95 @@ def train(
         train_set: The training set.
         val_loaders: Validation sets.
         done: What was done before.
-
-    Raises:
-        Interrupted: If SIGINT or SIGTERM came. The state after the last whole iteration has been saved.
-        RunError: If the numbers are not finite, or an image cannot be read.
-        OSError: If something cannot be written.
     """
-    total_iter, logger_opt, val_opt = opt['train']['total_iter'], opt['logger'], opt.get('val')
-    reporter = Reporter(opt, done.iteration + 1)
-    waited = in_steps = 0.0
-    reported = fetched = time.monotonic()
-    samples = done.samples
-    try:
-        with StopRequests() as stop:
-            if val_loaders and done.iteration == 0:
-                model.check_teacher(val_loaders[0])
-            batches = training_batches(train_set, opt, done.iteration + 1, done.samples)
-            for iteration, batch in enumerate(batches, done.iteration + 1):
-                waited += time.monotonic() - fetched
-                samples += samples_an_iteration(opt)
-                epoch = (samples - 1) // len(train_set)  # type: ignore[arg-type]
-                seed_everything(opt['manual_seed'], opt['rank'], iteration)
-                model.update_learning_rate(iteration, opt['train']['warmup_iter'])
-                model.feed_data(batch)
-                model.optimize_parameters(iteration)
-                reporter.advance()
-                in_steps += time.monotonic() - fetched
-                if iteration % logger_opt['print_freq'] == 0:
-                    values, now = model.get_current_log(), time.monotonic()
-                    share = waited / max(now - reported, 1e-9)
-                    reporter.report(epoch, iteration, model.get_current_learning_rate()[0], share, values)
-                    waited, reported = 0.0, now
-                last, stopped_by = iteration == total_iter, stop.agreed()
-                if val_opt and (last or iteration % val_opt['val_freq'] == 0):
-                    for val_loader in val_loaders:
-                        model.validation(val_loader, iteration, reporter.tb_logger, val_opt['save_img'])
-                # after validation, so that the state holds the record of the best
-                if last or stopped_by or iteration % logger_opt['save_checkpoint_freq'] == 0:
-                    model.save(epoch, iteration, samples)
-                if stopped_by and not last:
-                    raise Interrupted(iteration, stopped_by)
-                fetched = time.monotonic()
-    finally:
-        reporter.close()
-    model.save(-1, -1)
-    if opt['rank'] == 0 and done.iteration < total_iter:
-        timing = {'seconds_per_step': in_steps / (total_iter - done.iteration)}
-        write_json(timing, Path(opt['path']['experiments_root'], 'timing.json'))
+
+    def __init__(
+        self,
+        model: DistillModel,
+        opt: dict[str, Any],
+        train_set: Dataset,
+        val_loaders: Sequence[DataLoader],
+        done: Progress = Progress(),  # noqa: B008  (it cannot be changed)
+    ) -> None:
+        self.model = model
+        self.opt = opt
+        self.train_set = train_set
+        self.val_loaders = val_loaders if opt.get('val') else []
+        self.done = done
+
+    def train(self) -> None:
+        """Take the iterations that are left.
+
+        Raises:
+            Interrupted: If SIGINT or SIGTERM came. The state after the last whole iteration has been saved.
+            RunError: If the numbers are not finite, or an image cannot be read.
+            OSError: If something cannot be written.
+        """
+        reporter = Reporter(self.opt, self.done.iteration + 1)
+        try:
+            with StopRequests() as stop:
+                self._look_before_the_first_step(reporter)
+                self._take_steps(reporter, stop)
+        finally:
+            reporter.close()
+        self.model.save(-1, -1)
+        if self.opt['rank'] == 0 and self.done.iteration < self.opt['train']['total_iter']:
+            timing = {'seconds_per_step': reporter.seconds_per_step()}
+            write_json(timing, Path(self.opt['path']['experiments_root'], 'timing.json'))
+
+    def _look_before_the_first_step(self, reporter: Reporter) -> None:
+        """Measure the teacher; or make up for a validation that the state was saved before."""
+        if self.val_loaders and self.done.iteration == 0:
+            self.model.check_teacher(self.val_loaders[0])
+        elif self._validation_is_due(self.done.iteration) and not self.model.record.has(self.done.iteration):
+            self._validate(self.done, reporter, saved=True)
+
+    def _take_steps(self, reporter: Reporter, stop: StopRequests) -> None:
+        """One iteration after the other; each is saved, where that is due, before it is validated."""
+        total_iter, done = self.opt['train']['total_iter'], self.done
+        batches = training_batches(self.train_set, self.opt, done.iteration + 1, done.samples)
+        for batch in reporter.timed(batches):
+            done = Progress(done.iteration + 1, done.samples + samples_an_iteration(self.opt))
+            self._take_step(batch, done.iteration)
+            reporter.advance()
+            if done.iteration % self.opt['logger']['print_freq'] == 0:
+                lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
+                reporter.report(self._epoch(done), done.iteration, lr, values)
+            last, stopped_by = done.iteration == total_iter, stop.agreed()
+            saved = last or bool(stopped_by) or done.iteration % self.opt['logger']['save_checkpoint_freq'] == 0
+            if saved:
+                self.model.save(self._epoch(done), done.iteration, done.samples)
+            if stopped_by and not last:
+                raise Interrupted(done.iteration, stopped_by)
+            if self._validation_is_due(done.iteration):
+                self._validate(done, reporter, saved)
+
+    def _take_step(self, batch: Mapping[str, Any], iteration: int) -> None:
+        seed_everything(self.opt['manual_seed'], self.opt['rank'], iteration)
+        self.model.update_learning_rate(iteration, self.opt['train']['warmup_iter'])
+        self.model.feed_data(batch)
+        self.model.optimize_parameters(iteration)
+
+    def _epoch(self, done: Progress) -> int:
+        """Times that the data set has been gone through."""
+        return (done.samples - 1) // len(self.train_set)  # type: ignore[arg-type]
+
+    def _validation_is_due(self, iteration: int) -> bool:
+        last = iteration == self.opt['train']['total_iter']
+        return bool(self.val_loaders) and (last or iteration % self.opt['val']['val_freq'] == 0)
+
+    def _validate(self, done: Progress, reporter: Reporter, saved: bool) -> None:
+        """Validate, and save the record of it; a state that was saved before has it from then on.
+
+        Whatever goes wrong with an image costs no iteration: the state is saved.
+        """
+        record_before = self.model.record.copy()
+        try:
+            for val_loader in self.val_loaders:
+                self.model.validation(val_loader, done.iteration, reporter.tb_logger, self.opt['val']['save_img'])
+        except Exception:
+            self.model.record = record_before
+            if not saved:
+                self.model.save(self._epoch(done), done.iteration, done.samples)
+            raise
+        self.model.save_record(self._epoch(done), done.iteration, done.samples, with_state=saved)

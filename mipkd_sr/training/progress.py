@@ -1,7 +1,7 @@
 """What a training run tells: a progress bar, log lines, and TensorBoard."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ class Reporter:
     def __init__(self, opt: Mapping[str, Any], first_iter: int) -> None:
         self.total_iter = opt['train']['total_iter']
         self.first_iter = first_iter
-        self.start_time = time.monotonic()
+        self.start_time = self._fetching = self._reported = time.monotonic()
+        self._waited = self._in_steps = 0.0
+        self._steps = 0
         self.silent = opt['rank'] != 0
         self.logger = get_root_logger()
         self.tb_logger: SummaryWriter | None = None
@@ -39,23 +41,39 @@ class Reporter:
             dynamic_ncols=True,
         )
 
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The same batches, the time noted that each was waited for."""
+        self._fetching = time.monotonic()
+        for batch in batches:
+            self._waited += time.monotonic() - self._fetching
+            yield batch
+            self._fetching = time.monotonic()
+
     def advance(self) -> None:
         """Note that one iteration is done."""
+        self._in_steps += time.monotonic() - self._fetching
+        self._steps += 1
         self.bar.update()
 
-    def report(self, epoch: int, iteration: int, lr: float, data_share: float, values: Mapping[str, float]) -> None:
+    def seconds_per_step(self) -> float:
+        """Mean over this session's iterations, data included, saving and validation not."""
+        return self._in_steps / self._steps
+
+    def report(self, epoch: int, iteration: int, lr: float, values: Mapping[str, float]) -> None:
         """Log one iteration.
 
         Args:
             epoch: Times that the data set has been gone through.
             iteration: Number of the iteration.
             lr: Learning rate.
-            data_share: Part of the time since the last report that was spent waiting for data.
             values: Losses (``l_...``) and further values by name.
         """
         if self.silent:
             return
-        seconds = (time.monotonic() - self.start_time) / (iteration - self.first_iter + 1)
+        now = time.monotonic()
+        data_share = self._waited / max(now - self._reported, 1e-9)
+        self._waited, self._reported = 0.0, now
+        seconds = (now - self.start_time) / (iteration - self.first_iter + 1)
         eta = timedelta(seconds=int(seconds * (self.total_iter - iteration)))
         losses = {name: value for name, value in values.items() if name.startswith('l_')}
         text = ', '.join(f'{name}: {value:.4e}' for name, value in losses.items())
