@@ -14,7 +14,7 @@
 #   PYTHON=COMMAND   a Python in which the package can be imported (default: python)
 set -uo pipefail
 OUT=$(mkdir -p "${1:?usage: bash scripts/on_gpu.sh OUT [MINUTES]}" && cd "$1" && pwd)
-DEADLINE=$((SECONDS + 60 * ${2:-1440}))
+DEADLINE=$(awk "BEGIN { print int($SECONDS + 60 * ${2:-1440}) }")
 TEACHER=${TEACHER:+$(realpath "$TEACHER")}
 HR=${HR:+$(realpath "$HR")}
 TEST=${TEST:+$(realpath "$TEST")}
