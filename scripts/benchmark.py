@@ -6,10 +6,10 @@ python scripts/benchmark.py loader    # training patches a second from 2K images
 python scripts/benchmark.py metrics   # PSNR and SSIM of a 2K image, here and in BasicSR
 python scripts/benchmark.py complexity -opt options/test/papers_x4.yml    # parameters, multiply-adds, speed, memory
 python scripts/benchmark.py step      # a training step of each method, as ratios to KD's and to its own arithmetic
-python scripts/benchmark.py step -opt options/train/mipkd/edsr_x2.yml     # the same for another pair (wants a GPU)
+python scripts/benchmark.py step -opt options/train/mipkd/edsr_x4.yml     # the same for another pair (wants a GPU)
 python scripts/benchmark.py teacher   # the teacher's forward in other arithmetic: time, and how far its output moves
 python scripts/benchmark.py sizes     # a step's time and memory against batch, patch, teacher's width, K, world size
-python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x2.yml --gpu V100 --gpus 4    # hours, memory
+python scripts/benchmark.py plan -opt options/train/mipkd/edsr_x4.yml --gpu V100 --gpus 4    # hours, memory
 """
 
 import argparse

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mipkd_sr.options.loading import find_root, load_options
-from mipkd_sr.options.reading import dump_options, force_options, read_options
+from mipkd_sr.options.reading import compose_options, dump_options, force_options, read_options
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as train_main
@@ -17,7 +17,7 @@ from .conftest import ROOT
 RECIPES = [
     file
     for file in sorted((ROOT / 'options').rglob('*.yml'))
-    if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)  # bases are no recipes
+    if not any(part.startswith('_') or part == 'tables' for part in file.relative_to(ROOT).parts)  # no recipes
 ]
 
 
@@ -261,3 +261,34 @@ def test_basicsrs_own_option_files_train(kind, model, network, pairs, tmp_path):
     name = f'101_{kind}_x2_f64b16_DIV2K_B16G1'
     assert (tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth').is_file()
     assert (tmp_path / 'tb_logger' / name).is_dir()
+
+
+def test_the_scale_is_filled_in_as_the_command_line_leaves_it(tmp_path):
+    (tmp_path / 'base.yml').write_text(
+        "scale: 4\nname: run_x{scale}\nnetwork_g: {upscale: '{scale}'}\n"
+        "datasets: {train: {dataroot_lq: 'LR_x{scale}', filename_tmpl: '{}x{scale}', lq_size: 48}}\n"
+    )
+    (tmp_path / 'own.yml').write_text('base: base.yml\nlist: ["a{scale}", 1]\n')
+    options = read_options(tmp_path / 'own.yml')
+    assert options.data['name'] == 'run_x4'
+    force_options(options, ['scale=3', 'network_g:num_feat=8'])
+    assert options.data == {
+        'scale': 3,
+        'name': 'run_x3',
+        'network_g': {'upscale': 3, 'num_feat': 8},
+        'datasets': {'train': {'dataroot_lq': 'LR_x3', 'filename_tmpl': '{}x3', 'gt_size': 144}},
+        'list': ['a3', 1],
+    }
+    force_options(options, ['datasets:train:gt_size=144'])
+    with pytest.raises(OptionError, match=r'datasets:train:gt_size: is not scale x lq_size, 3 x 48'):
+        force_options(options, ['datasets:train:gt_size=96'])
+
+
+def test_composed_options_are_those_of_a_file_with_these_bases(tmp_path):
+    (tmp_path / 'a.yml').write_text('scale: 2\ntrain: {x: 1, y: 1}\n')
+    (tmp_path / 'b.yml').write_text('train: {y: 2}\n')
+    (tmp_path / 'own.yml').write_text('base: [a.yml, b.yml]\ntrain: {z: {"{scale}": 3}}\n')
+    bases = [tmp_path / 'a.yml', tmp_path / 'b.yml']
+    composed = compose_options(tmp_path / 'own.yml', bases, {'train': {'z': {'{scale}': 3}}})
+    assert composed == read_options(tmp_path / 'own.yml')
+    assert composed.origin['train:y'] == str(tmp_path / 'b.yml')

@@ -73,6 +73,7 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     assert main(['-opt', str(tmp_path / 'recipe.yml')]) == 0
     state = load_file(tmp_path / 'experiments' / opt['name'] / 'training_states' / '2.state')
     assert state['iter'] == 2
-    assert set(state['networks']) == {'params'}
+    averages = {'params_ema'} if opt['train'].get('ema_decay') else set()
+    assert set(state['networks']) == {'params'} | averages
     assert state['networks']['params'].keys() == build_network(opt['network_g']).state_dict().keys()
     assert all(torch.isfinite(value).all() for value in state['networks']['params'].values())

@@ -60,6 +60,7 @@ DATASET_KEYS = {
     'mean': Key('list', 'Mean to subtract from images in [0, 1], a value a channel.'),
     'std': Key('list', 'Standard deviation to divide images by, a value a channel.'),
     'gt_size': Key('int', 'Side of a training HR patch, in pixels; a multiple of the scale.'),
+    'lq_size': Key('int', 'Side of a training LR patch, in pixels, instead of gt_size, which is scale times that.'),
     'use_hflip': Key('bool', 'Whether to flip training patches.', True),
     'use_rot': Key('bool', 'Whether to rotate training patches.', True),
     'batch_size_per_gpu': Key('int', 'Training patches a step and process.', 16),

@@ -3,6 +3,10 @@
 An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
 Mappings are merged key by key; everything else replaces what the base says. Where both mappings have a ``type`` and
 they differ, the new one replaces the base's whole, so that no argument of the other type is left over.
+
+Wherever a text says ``{scale}`` the file's ``scale`` stands, as it is after the command line's changes: one file is for
+every scale. A text that is ``{scale}`` and nothing else is the number. A training set may give ``lq_size``, the side of
+its LR patches, instead of ``gt_size``, which is ``scale`` times that.
 """
 
 import os
@@ -37,19 +41,25 @@ _Loader.add_implicit_resolver(
 )
 
 
+SCALE = '{scale}'
+"""What stands for the scale in an option file's texts."""
+
+
 @dataclass
 class Options:
     """The options of one run.
 
     Attributes:
-        data: The options, as nested mappings.
+        data: The options, as nested mappings; what ``force_options`` changes next starts from ``template``.
         file: The option file.
         origin: For each key (joined by colons) the file, or the command line, that set it last.
+        template: The options as they are written, before the scale is filled in.
     """
 
     data: dict[str, Any]
     file: Path
     origin: dict[str, str] = field(default_factory=dict)
+    template: dict[str, Any] = field(default_factory=dict)
 
     def explain(self, error: OptionError) -> str:
         """The one sentence for an error, with the key and the file where it was set."""
@@ -107,7 +117,53 @@ def read_options(file: str | os.PathLike[str]) -> Options:
     path = Path(file).absolute()
     options = Options({}, path)
     _read_into(options, path, ())
+    options.data = with_scale(options.template)
     return options
+
+
+def compose_options(file: Path, bases: Iterable[Path], changes: Mapping[str, Any]) -> Options:
+    """The options of a file that is not written: ``bases`` merged in their order, then ``changes``, set by ``file``.
+
+    Raises:
+        OptionError: As ``read_options``.
+    """
+    options = Options({}, file)
+    for base in bases:
+        _read_into(options, base.absolute(), ())
+    _merge(options.template, changes, str(file), options.origin)
+    options.data = with_scale(options.template)
+    return options
+
+
+def with_scale(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are written, with ``{scale}`` filled in and ``lq_size`` turned to ``gt_size``; a new mapping.
+
+    Raises:
+        OptionError: If a data set's ``gt_size`` and ``lq_size`` differ.
+    """
+    scale = template.get('scale')
+    if isinstance(scale, bool) or not isinstance(scale, int):
+        return deepcopy(dict(template))
+    opt: dict[str, Any] = _fill_in(template, scale)
+    datasets = opt.get('datasets')
+    for phase, dataset in datasets.items() if isinstance(datasets, dict) else ():
+        size = dataset.get('lq_size') if isinstance(dataset, dict) else None
+        if isinstance(size, int):
+            del dataset['lq_size']
+            if dataset.setdefault('gt_size', size * scale) != size * scale:
+                key = f'datasets:{phase}:gt_size'
+                raise OptionError(key, f'is not scale x lq_size, {scale} x {size}; set one of the two to ~.')
+    return opt
+
+
+def _fill_in(value: Any, scale: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _fill_in(item, scale) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fill_in(item, scale) for item in value]
+    if isinstance(value, str):
+        return scale if value == SCALE else value.replace(SCALE, str(scale))
+    return value
 
 
 def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
@@ -117,7 +173,7 @@ def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
     bases = data.pop('base', None) or []
     for base in [bases] if isinstance(bases, str) else bases:
         _read_into(options, Path(os.path.normpath(file.parent / base)), (*above, file))
-    _merge(options.data, data, str(file), options.origin)
+    _merge(options.template, data, str(file), options.origin)
 
 
 def force_options(options: Options, entries: Iterable[str]) -> None:
@@ -136,14 +192,15 @@ def force_options(options: Options, entries: Iterable[str]) -> None:
         except yaml.YAMLError:
             raise OptionError('--force_yml', f"'{text}' in '{entry}' is not valid YAML.") from None
         for depth in range(1, len(names)):
-            above: Any = options.data
+            above: Any = options.template
             for name in names[:depth]:
                 above = above.get(name, {})
                 if not isinstance(above, dict):
                     raise OptionError('--force_yml', f"'{':'.join(names[:depth])}' in '{entry}' is not a mapping.")
         for name in reversed(names):
             value = {name: value}
-        _merge(options.data, value, '--force_yml', options.origin)
+        _merge(options.template, value, '--force_yml', options.origin)
+    options.data = with_scale(options.template)
 
 
 def dump_options(opt: Mapping[str, Any]) -> str:
