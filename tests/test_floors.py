@@ -16,6 +16,7 @@ FLOORS = (
     ('losses', 'deploy'),
     ('models',),
     ('training', 'costs'),
+    ('studies',),
     ('commands',),
     ('train', 'test'),
 )

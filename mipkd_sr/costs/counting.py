@@ -70,7 +70,9 @@ def count_needed(model: DistillModel, batch: Mapping[str, Tensor], iteration: in
     for mixer in mixers:
         mixer.teacher_parts = 0
     try:
-        return count_step(model, batch, iteration).multiply_adds
+        with FlopCounterMode(display=False) as flops:
+            take_step(model, batch, iteration)
+        return flops.get_total_flops() // 2
     finally:
         for mixer, before in zip(mixers, parts, strict=True):
             mixer.teacher_parts = before

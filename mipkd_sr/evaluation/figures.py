@@ -177,6 +177,41 @@ def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]
         return save(figure, stem)
 
 
+def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, stem: Path) -> list[Path]:
+    """Plot curves of several variants, a panel a horizontal axis: means over seeds, and bands from least to greatest.
+
+    The early part of the curves, far below the rest, is cut off, so that differences later on can be seen.
+
+    Args:
+        panels: For each axis's label, for each variant's name, an array of 4 x points: where on the axis, and mean,
+            least and greatest value there.
+        ylabel: What is measured.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            1, len(panels), figsize=(TEXT, 3.0), sharey=True, layout='constrained', squeeze=False
+        )
+        entries: dict[str, Any] = {}
+        for axes, (xlabel, curves) in zip(grid[0], panels.items(), strict=True):
+            for number, (name, (places, means, least, greatest)) in enumerate(curves.items()):
+                color, style = f'C{number % 10}', ('-', '--', ':')[number // 10 % 3]
+                (entries[name],) = axes.plot(places, means, style, color=color, label=name)
+                axes.fill_between(places, least, greatest, color=color, alpha=0.15, linewidth=0)
+            axes.set(xlabel=xlabel)
+            axes.grid(alpha=0.3)
+        means_of_all = np.concatenate([curve[1] for curves in panels.values() for curve in curves.values()])
+        low, high = np.percentile(means_of_all, 15), means_of_all.max()
+        if high > low:
+            grid[0, 0].set_ylim(low, high + 0.05 * (high - low))
+        grid[0, 0].set_ylabel(ylabel)
+        figure.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=4)
+        return save(figure, stem)
+
+
 def curves_figure(runs: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, stem: Path) -> list[Path]:
     """Plot a validation metric over the steps of several runs.
 

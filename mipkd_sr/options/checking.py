@@ -20,11 +20,20 @@ def check(opt: dict[str, Any], form: Section) -> None:
     Raises:
         OptionError: For the first thing that is wrong.
     """
-    _check_section(opt, form, '')
+    check_form(opt, form)
     if opt['model_type'] not in MODEL_REGISTRY:
         raise OptionError('model_type', _no_such('model', opt['model_type'], MODEL_REGISTRY.keys()))
     if form is TRAIN:
         _check_training(opt)
+
+
+def check_form(opt: dict[str, Any], form: Section) -> None:
+    """Check the keys of ``opt`` and their types against ``form`` alone, and fill in defaults, in place.
+
+    Raises:
+        OptionError: For the first thing that is wrong.
+    """
+    _check_section(opt, form, '')
 
 
 def _check_training(opt: dict[str, Any]) -> None:

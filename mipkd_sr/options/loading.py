@@ -50,7 +50,7 @@ def load_options(
         raise OptionError('', options.explain(error)) from None
     if debug:
         _use_debug_settings(options.data)
-    _complete(options.data, is_train, Path(root).absolute() if root else find_root(options.file))
+    complete(options.data, is_train, Path(root).absolute() if root else find_root(options.file))
     return options
 
 
@@ -63,8 +63,14 @@ def _use_debug_settings(opt: dict[str, Any]) -> None:
         opt['val']['val_freq'] = 8
 
 
-def _complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
-    """Add what BasicSR's classes expect to find: absolute paths, each data set's phase and scale, folders."""
+def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
+    """Add, in place, what BasicSR's classes expect to find: absolute paths, each data set's phase and scale, folders.
+
+    Args:
+        opt: Options that have been checked.
+        is_train: Whether they are for training; for testing otherwise.
+        root: Folder for experiments, results and relative paths.
+    """
     opt['is_train'] = is_train
     opt['root_path'] = str(root)
     for phase, dataset in opt['datasets'].items():

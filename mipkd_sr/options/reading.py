@@ -69,7 +69,12 @@ class Options:
         return f'{self.origin.get(key, self.file)}: {error}'
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read one YAML file as a mapping; ``base`` is a key like any other.
+
+    Raises:
+        OptionError: If it cannot be read, is not YAML, has a key twice, or holds no mapping.
+    """
     try:
         text = file.read_text(encoding='utf-8')
     except OSError as error:
@@ -169,7 +174,7 @@ def _fill_in(value: Any, scale: int) -> Any:
 def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
     if file in above:
         raise OptionError('', f'{above[-1]}: base: leads back to {file}; remove the circle.')
-    data = _read(file)
+    data = read_yaml(file)
     bases = data.pop('base', None) or []
     for base in [bases] if isinstance(bases, str) else bases:
         _read_into(options, Path(os.path.normpath(file.parent / base)), (*above, file))

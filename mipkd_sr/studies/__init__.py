@@ -1,0 +1,1 @@
+"""Studies: variants of a recipe over several seeds, trained, tested and reported beside each other."""

@@ -1,0 +1,154 @@
+"""What a study is expected to take on this machine, from a few steps of each variant; and each step's multiply-adds."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mipkd_sr.costs.counting import count_needed
+from mipkd_sr.costs.methods import batch_for, take_step
+from mipkd_sr.data import build_dataset
+from mipkd_sr.models import build_model
+from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.runtime import distributed
+from mipkd_sr.runtime.checkpoint import write_json
+from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.seeding import seed_everything
+from mipkd_sr.studies.places import Place, completed_options, read_json
+
+STEPS, COUNTED = 12, 24
+"""Steps that are timed, and steps whose multiply-adds are counted; methods that draw what they do need several."""
+
+
+class Estimate(NamedTuple):
+    """What a variant is expected to need on one of the machine's places.
+
+    Attributes:
+        seconds_per_step: Seconds of a training step, without the reading of images; the median.
+        multiply_adds_per_step: Multiply-adds that a step needs, teacher included; the mean.
+        seconds_per_validation: Seconds of one validation on all validation sets.
+    """
+
+    seconds_per_step: float
+    multiply_adds_per_step: float
+    seconds_per_validation: float
+
+    def seconds(self, place: Place, steps: int) -> float:
+        """Seconds of ``steps`` steps of a run, validations included."""
+        freq = place.run.variant.options['val']['val_freq']
+        return steps * (self.seconds_per_step + self.seconds_per_validation / freq)
+
+
+def machine(threads: int) -> str:
+    """The machine that times hold for."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.processor() or "CPU"}'
+    return f'{platform.node()}, {device}, {threads} thread(s) a run, torch {torch.__version__}'
+
+
+def kept_estimates(places: Sequence[Place], file: Path) -> dict[str, Estimate]:
+    """The variants' estimates that ``file`` has, of whatever machine."""
+    kept = read_json(file, {})
+    found = {}
+    for place in places:
+        entry = kept.get(place.run.variant.name, {})
+        if entry.get('digest') == place.run.digest:
+            found[place.run.variant.name] = Estimate(*(entry[field] for field in Estimate._fields))
+    return found
+
+
+def estimates(places: Sequence[Place], file: Path, threads: int) -> dict[str, Estimate]:
+    """Each variant's estimate, measured where ``file`` does not have it for this machine.
+
+    Args:
+        places: The study's runs.
+        file: Where estimates are kept.
+        threads: Threads of a run on a CPU.
+
+    Raises:
+        OptionError: If a model or a data set cannot be built.
+    """
+    kept = read_json(file, {})
+    here, found = machine(threads), {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for place in {place.run.variant.name: place for place in reversed(places)}.values():
+            name, identity = place.run.variant.name, place.run.digest
+            entry = kept.get(name, {})
+            if (entry.get('digest'), entry.get('machine')) != (identity, here):
+                try:
+                    estimate = measure(completed_options(place))
+                except OptionError as error:
+                    raise OptionError(f'variants:{name}', str(error)) from None
+                entry = {'digest': identity, 'machine': here, **estimate._asdict()}
+            found[name] = entry
+    finally:
+        torch.set_num_threads(before)
+    found = {place.run.variant.name: found[place.run.variant.name] for place in places}
+    if found != kept:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(found, file)
+    return {name: Estimate(*(entry[field] for field in Estimate._fields)) for name, entry in found.items()}
+
+
+def measure(opt: dict[str, Any]) -> Estimate:
+    """Measure a few steps of a run, spread over its length, on noise. Nothing is written.
+
+    Args:
+        opt: The run's options, completed.
+
+    Raises:
+        OptionError: If its model or data sets cannot be built.
+    """
+    distributed.start('none', opt)
+    seed_everything(opt['manual_seed'])
+    model, device = build_model(opt), torch.device('cuda' if opt['num_gpu'] else 'cpu')
+    batch = batch_for(opt, device)
+    few = {name: images[:2] for name, images in batch.items()}  # two: RKD relates samples to each other
+    total, parts = opt['train']['total_iter'], opt['train']['accumulation_steps']
+    model.opt['train']['accumulation_steps'] = 1
+    counts = [count_needed(model, few, iteration) / len(few['lq']) for iteration in spread_over(total, COUNTED)]
+    take_step(model, batch, total)  # the first of its size has more to do
+    times = [_timed_step(model, batch, iteration) for iteration in spread_over(total, STEPS)]
+    batch_size = opt['datasets']['train']['batch_size_per_gpu']
+    return Estimate(
+        parts * float(np.median(times)), float(np.mean(counts)) * batch_size * parts, _validation_seconds(model, opt)
+    )
+
+
+def spread_over(total: int, count: int) -> list[int]:
+    """Up to ``count`` iterations from 1 to ``total``, evenly spread: the middles of as many equal parts."""
+    count = min(count, total)
+    return [int((number + 0.5) * total / count) + 1 for number in range(count)]
+
+
+def _timed_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> float:
+    start = time.perf_counter()
+    take_step(model, batch, iteration)
+    if model.device.type == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def _validation_seconds(model: DistillModel, opt: Mapping[str, Any]) -> float:
+    """From one image of each set, run through the networks twice; metrics are computed beside the networks' runs."""
+    total = 0.0
+    nets = [net for net in (model.net_for_testing(), model.net_t) if net is not None]
+    for phase in opt['datasets']:
+        if phase == 'train':
+            continue
+        dataset: Any = build_dataset(dict(opt), phase)
+        lq = dataset[0]['lq'][None].to(model.device)
+        for _ in range(2):
+            start = time.perf_counter()
+            for net in nets:
+                net(lq).cpu()
+            seconds = time.perf_counter() - start
+        total += len(dataset) * seconds
+    return total

@@ -1,0 +1,165 @@
+"""Where the runs of a study lie, told by what they compute: what is there already is found and not trained again."""
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mipkd_sr.options.keys import TEST
+from mipkd_sr.options.loading import complete
+from mipkd_sr.runtime.checkpoint import write_json
+from mipkd_sr.studies.identity import code_version, digest, kept_digest
+from mipkd_sr.studies.plan import PlannedRun, Study
+
+
+@dataclass(frozen=True)
+class Place:
+    """A planned run and its folder, which may not be there yet.
+
+    Attributes:
+        run: The run.
+        name: Its name: of its folder in experiments/, and of its tests' in results/.
+        root: Folder for experiments and results.
+        note: What is worth saying about the name, a sentence; empty if nothing is.
+    """
+
+    run: PlannedRun
+    name: str
+    root: Path
+    note: str = ''
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.root / 'experiments' / self.name
+
+    @property
+    def option_file(self) -> Path:
+        """The option file that it is trained with."""
+        return self.folder.with_name(f'{self.name}.yml')
+
+    @property
+    def log(self) -> Path:
+        """What its training and its test print."""
+        return self.folder.with_name(f'{self.name}.log')
+
+    @property
+    def weights(self) -> Path:
+        """The student's final weights."""
+        return self.folder / 'models' / 'net_g_latest.pth'
+
+    @property
+    def total_iter(self) -> int:
+        """Steps that it is to take."""
+        return self.run.variant.total_iter
+
+    def validations(self) -> list[dict[str, Any]]:
+        """Its validations so far."""
+        return read_json(self.folder / 'validations.json', [])
+
+    def is_finished(self) -> bool:
+        """Whether it has taken all its steps."""
+        validations = self.validations()
+        return self.weights.is_file() and bool(validations) and validations[-1]['iter'] >= self.total_iter
+
+    def code_versions(self) -> list[str]:
+        """The versions of the code that trained it, as far as they are known."""
+        return read_json(self.folder / 'study.json', {}).get('code', [])
+
+    def note_code_version(self) -> None:
+        """Note that this version of the code has trained it."""
+        versions = self.code_versions()
+        if self.folder.is_dir() and code_version() not in versions:
+            write_json({'code': [*versions, code_version()]}, self.folder / 'study.json')
+
+
+@dataclass(frozen=True)
+class TestPlace:
+    """The test at the end of a run.
+
+    Attributes:
+        name: Name of its folder in results/.
+        options: Its options, as ``mipkd-test`` takes them.
+        folder: Its results' folder.
+        weights: What is tested.
+    """
+
+    name: str
+    options: dict[str, Any]
+    folder: Path
+    weights: Path
+
+    @property
+    def option_file(self) -> Path:
+        """The option file that it is made with."""
+        return self.folder.with_name(f'{self.name}.yml')
+
+    def images(self) -> dict[str, dict[str, dict[str, float]]]:
+        """For each test set, each image's metrics; empty if it has not been made since the run ended."""
+        results = self.folder / 'results.json'
+        if not (
+            results.is_file() and self.weights.is_file() and results.stat().st_mtime >= self.weights.stat().st_mtime
+        ):
+            return {}
+        rows = read_json(results, {})
+        return next(iter(rows.values()))['images'] if rows else {}
+
+
+def read_json(file: Path, otherwise: Any) -> Any:
+    """A JSON file, or ``otherwise`` if it is not there or cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return otherwise
+
+
+def locate(study: Study, runs: Sequence[PlannedRun]) -> list[Place]:
+    """Find each run's folder.
+
+    A run that has finished is found under whatever name it has, by what its kept options compute. One that has not is
+    gone on with under its own name. Where that name is another run's, such as one of a recipe that has been changed
+    since, the run is given another; nothing is overwritten.
+    """
+    experiments = study.root / 'experiments'
+    digests = {folder.name: kept_digest(folder) for folder in _folders(experiments)}
+    places = []
+    for run in runs:
+        apart = run.name if run.name.endswith(run.digest[:8]) else f'{run.name}_{run.digest[:8]}'
+        same = sorted((name for name, found in digests.items() if found == run.digest), key=(run.name, apart).count)
+        finished = [name for name in same if Place(run, name, study.root).is_finished()]
+        if chosen := [*reversed(finished), *(name for name in same if name in (run.name, apart))]:
+            note = '' if chosen[0] in (run.name, apart) else f'{run.name} is there already, as {chosen[0]}.'
+            places.append(Place(run, chosen[0], study.root, note))
+        elif run.name in digests:
+            note = f'{run.name} is of other options than it would have now and is kept; the run is {apart}.'
+            places.append(Place(run, apart, study.root, note))
+        else:
+            places.append(Place(run, run.name, study.root))
+    return places
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(folder for folder in parent.iterdir() if folder.is_dir()) if parent.is_dir() else []
+
+
+def locate_test(study: Study, place: Place) -> TestPlace | None:
+    """The test of a run; None if the study has none."""
+    if study.test is None:
+        return None
+    opt = deepcopy(study.test) | {'network_g': place.run.options(place.name)['network_g']}
+    opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': str(place.weights.relative_to(study.root))}
+    identity = digest(opt, study.root)
+    results = study.root / 'results'
+    name = place.name
+    if kept_digest(results / name, TEST) not in (None, identity):
+        name = f'{name}_{identity[:8]}'
+    return TestPlace(name, opt | {'name': name}, results / name, place.weights)
+
+
+def completed_options(place: Place) -> dict[str, Any]:
+    """A run's options with all that building its model and its data sets needs."""
+    opt = place.run.options(place.name)
+    complete(opt, True, place.root)
+    return opt

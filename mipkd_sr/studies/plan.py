@@ -1,0 +1,262 @@
+"""From a study file to its runs: what each computes, what it is called, and which are there already.
+
+A study file is YAML beside which the results are written::
+
+    recipe: recipe.yml            # option file for training, from the study file's folder; a variant may name another
+    seeds: [0, 1, 2]
+    baseline: KD                  # differences are to this variant; the first if absent
+    report_at: [1000, 2000, 4000] # steps that the table shows, besides the last
+    test: test.yml                # option file for testing: its test sets are measured once, when a run has ended
+    variants:
+      KD: {}
+      MiPKD: {force: ['train:mipkd_opt={type: MiPKDLoss}']}   # entries as of --force_yml
+      KD, twice the steps: {steps: 2}                         # with the schedule of the learning rate scaled
+"""
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mipkd_sr.options.checking import check, check_form
+from mipkd_sr.options.forms import Key, MapOf, Section
+from mipkd_sr.options.keys import TEST, TRAIN
+from mipkd_sr.options.reading import Options, force_options, read_options, read_yaml
+from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.studies.identity import digest, spell_out
+
+VARIANT = Section(
+    {
+        'recipe': Key('str', "Option file, from the study file's folder; the study's recipe if ~."),
+        'force': Key('list', 'Changes to the recipe, entries as of --force_yml.', ()),
+        'steps': Key('float', "Factor on the recipe's steps and on the schedule of its learning rate.", 1.0),
+    }
+)
+STUDY = Section(
+    {
+        'recipe': Key('str', "Option file for training, from the study file's folder."),
+        'seeds': Key('list', 'Seeds; every variant is trained with each.', (0,)),
+        'baseline': Key('str', 'Variant that the others are compared with; the first if ~.'),
+        'report_at': Key('list', 'Steps that the table shows, besides the last.', ()),
+        'test': Key('str', 'Option file for testing; its test sets are measured once, at the end of each run.'),
+        'variants': MapOf(VARIANT),
+    }
+)
+LONGEST_SLUG = 80
+"""Characters of a variant's name in its runs' names."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study.
+
+    Attributes:
+        name: Its name in tables.
+        recipe: Its option file.
+        force: Changes to it, entries as of --force_yml.
+        steps: Factor on the recipe's steps.
+        options: The checked options of its runs; ``name`` and ``manual_seed`` are the recipe's.
+    """
+
+    name: str
+    recipe: Path
+    force: tuple[str, ...]
+    steps: float
+    options: dict[str, Any]
+
+    @property
+    def total_iter(self) -> int:
+        """Steps of its runs."""
+        return self.options['train']['total_iter']
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, read.
+
+    Attributes:
+        file: The study file.
+        root: Folder for experiments, results and relative paths.
+        name: What its runs' names begin with.
+        folder: Where its results are written.
+        variants: By name, in the file's order.
+        seeds: Seeds.
+        baseline: Name of the variant that the others are compared with.
+        report_at: Steps that the table shows.
+        test: The checked options of the test at the end of each run; None if there is none.
+        test_file: Their file.
+    """
+
+    file: Path
+    root: Path
+    name: str
+    folder: Path
+    variants: dict[str, Variant]
+    seeds: tuple[int, ...]
+    baseline: str
+    report_at: tuple[int, ...]
+    test: dict[str, Any] | None
+    test_file: Path | None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training run of a study.
+
+    Attributes:
+        variant: Its variant.
+        seed: Its seed.
+        digest: What it computes; see ``mipkd_sr.studies.identity``.
+        name: Its name where no other run has that.
+    """
+
+    variant: Variant
+    seed: int
+    digest: str
+    name: str
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Its options under a name: what ``mipkd-train`` is given, nothing left to defaults that may change."""
+        opt = deepcopy(self.variant.options)
+        return spell_out(opt) | {'name': name, 'manual_seed': self.seed}
+
+
+def study_root(file: Path) -> Path:
+    """The folder that holds the study's ``experiments`` (or ``options``) folder; else the study file's own."""
+    for folder in file.absolute().parents:
+        if folder.name in ('experiments', 'options'):
+            return folder.parent
+    return file.absolute().parent
+
+
+def read_study(file: Path, root: Path | None = None) -> Study:
+    """Read a study file and the option files that it names, and check them. Nothing is written.
+
+    Args:
+        file: The study file.
+        root: Folder for experiments, results and relative paths; see ``study_root`` for the default.
+
+    Raises:
+        OptionError: If something in it is wrong. The message says what, in which file, and what to do.
+    """
+    file = file.absolute()
+    root = root.absolute() if root else study_root(file)
+    opt = read_yaml(file)
+    try:
+        check_form(opt, STUDY)
+        seeds = _whole_numbers(opt['seeds'], 'seeds', 0)
+        variants = {name: _read_variant(name, own, opt['recipe'], file) for name, own in opt['variants'].items()}
+        report_at = _whole_numbers(opt['report_at'], 'report_at', 1)
+        for variant in variants.values():
+            _check_validation(variant, report_at)
+        baseline = opt['baseline'] or next(iter(variants))
+        if baseline not in variants:
+            raise OptionError('baseline', f"'{baseline}' is none of the variants; there are: {', '.join(variants)}.")
+        _refuse_equals(variants, root)
+        test_file = file.parent / opt['test'] if opt['test'] else None
+        test = _read_test(test_file) if test_file else None
+    except OptionError as error:
+        raise OptionError('', f'{file}: {error}') from None
+    own_folder = file.stem != 'study'  # several studies may lie in one folder
+    folder = file.parent / file.stem if own_folder else file.parent
+    return Study(file, root, slug(folder.name), folder, variants, seeds, baseline, report_at, test, test_file)
+
+
+def _whole_numbers(values: Any, key: str, least: int) -> tuple[int, ...]:
+    """Distinct whole numbers."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise OptionError(key, f'must be a list of whole numbers of at least {least}; {value!r} is none.')
+    if len(set(values)) < len(values) or (least == 0 and not values):
+        raise OptionError(key, 'must name at least one number, and each once.')
+    return tuple(values)
+
+
+def _read_variant(name: Any, own: Mapping[str, Any], recipe: str | None, file: Path) -> Variant:
+    key = f'variants:{name}'
+    if not isinstance(name, str) or not name.strip():
+        raise OptionError(key, 'must be called by a text; put its name in quotes.')
+    if not (own['recipe'] or recipe):
+        raise OptionError(key, 'has no recipe; name one here, or one for the whole study.')
+    if not all(isinstance(entry, str) for entry in own['force']):
+        raise OptionError(f'{key}:force', "must be a list of entries such as 'train:optim_g:lr=1e-4'.")
+    if not own['steps'] > 0:
+        raise OptionError(f'{key}:steps', f'must be greater than 0, not {own["steps"]}.')
+    path = file.parent / str(own['recipe'] or recipe)
+    options = Options({}, path)
+    try:
+        options = read_options(path)
+        force_options(options, own['force'])
+        check(options.data, TRAIN)
+        scale_steps(options.data, own['steps'])
+    except OptionError as error:
+        raise OptionError(key, options.explain(error) if options.data else str(error)) from None
+    return Variant(name, path, tuple(own['force']), own['steps'], options.data)
+
+
+def scale_steps(opt: dict[str, Any], factor: float) -> None:
+    """Give a run ``factor`` times its steps, in place; its learning rate goes the same way, over as much longer."""
+    if factor == 1:
+        return
+    train, scheduler = opt['train'], opt['train']['scheduler']
+    train['total_iter'] = max(1, round(factor * train['total_iter']))
+    train['warmup_iter'] = round(factor * train['warmup_iter']) if train['warmup_iter'] > 0 else train['warmup_iter']
+    for name in ('milestones', 'periods', 'restarts'):
+        if name in scheduler:
+            scheduler[name] = [round(factor * step) for step in scheduler[name]]
+
+
+def _check_validation(variant: Variant, report_at: tuple[int, ...]) -> None:
+    opt, key = variant.options, f'variants:{variant.name}'
+    if not (opt.get('val') or {}).get('metrics') or not any(phase != 'train' for phase in opt['datasets']):
+        raise OptionError(key, 'has a recipe without val:metrics or without a validation set; a study needs both.')
+    for step in report_at:
+        if step % opt['val']['val_freq'] and step < variant.total_iter:
+            raise OptionError('report_at', f"{step} is no step at which '{variant.name}' validates; see val:val_freq.")
+
+
+def _refuse_equals(variants: Mapping[str, Variant], root: Path) -> None:
+    seen: dict[str, str] = {}
+    for name, variant in variants.items():
+        other = seen.setdefault(digest(variant.options | {'manual_seed': 0}, root), name)
+        if other != name:
+            raise OptionError(f'variants:{name}', f"computes the same as '{other}'; change or remove one.")
+
+
+def _read_test(file: Path) -> dict[str, Any]:
+    """The options of a test without the networks that it names."""
+    options = read_options(file)
+    try:
+        check(options.data, TEST)
+    except OptionError as error:
+        raise OptionError('test', options.explain(error)) from None
+    for name in ('networks', 'network_g', 'published', 'figure'):
+        options.data.pop(name, None)
+    options.data['teacher'] = None
+    if not options.data['val'].get('metrics'):
+        raise OptionError('test', f'{file} names no val:metrics; a study needs them.')
+    return options.data
+
+
+def slug(text: str) -> str:
+    """A text as part of a folder's name."""
+    return re.sub(r'\W+', '-', text).strip('-')[:LONGEST_SLUG].rstrip('-') or 'unnamed'
+
+
+def planned_runs(study: Study) -> list[PlannedRun]:
+    """The runs of a study, in the order in which they are trained: seed by seed, so that a whole row of variants is
+    there early.
+    """
+    runs = []
+    for seed in study.seeds:
+        for variant in study.variants.values():
+            identity = digest(variant.options | {'manual_seed': seed}, study.root)
+            runs.append(PlannedRun(variant, seed, identity, f'{study.name}_{slug(variant.name)}_seed{seed}'))
+    names = [run.name.lower() for run in runs]  # some file systems take upper and lower case as the same
+    return [_told_apart(run) if names.count(run.name.lower()) > 1 else run for run in runs]
+
+
+def _told_apart(run: PlannedRun) -> PlannedRun:
+    return PlannedRun(run.variant, run.seed, run.digest, f'{run.name}_{run.digest[:8]}')

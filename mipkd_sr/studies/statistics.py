@@ -1,0 +1,78 @@
+"""Whether a difference is more than chance: paired by seed, and paired by image."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t as student_t
+
+LEVEL = 0.95
+"""Confidence of every interval."""
+RESAMPLES = 10_000
+"""Draws of the bootstrap."""
+
+
+class Interval(NamedTuple):
+    """A mean with its interval.
+
+    Attributes:
+        mean: The mean.
+        low: Lower end; NaN if there is too little to tell.
+        high: Upper end; NaN if there is too little to tell.
+        size: How many values it is of.
+    """
+
+    mean: float
+    low: float
+    high: float
+    size: int
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """The mean of independent values, and Student's 95 % interval around it: ``mean ± t_{n-1} s / sqrt(n)``."""
+    count = len(values)
+    mean = float(np.mean(values))
+    if count < 2:
+        return Interval(mean, float('nan'), float('nan'), count)
+    half = float(student_t.ppf(0.5 + LEVEL / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def paired_by_seed(own: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
+    """The difference to a baseline, seed by seed, with a t-interval over seeds; None if they share no seed.
+
+    Args:
+        own: A value for each seed.
+        baseline: The same of the baseline.
+    """
+    shared = [seed for seed in own if seed in baseline]
+    return t_interval([own[seed] - baseline[seed] for seed in shared]) if shared else None
+
+
+def paired_by_image(
+    own: Mapping[int, Mapping[str, float]], baseline: Mapping[int, Mapping[str, float]], seed: int = 0
+) -> Interval | None:
+    """The difference to a baseline, image by image (a mean over the seeds that both have), with a bootstrap interval.
+
+    Images are drawn with replacement, 10,000 times; the interval is from the 2.5th to the 97.5th percentile of the
+    means. It tells how much depends on which images are in the set, and nothing of the seeds.
+
+    Args:
+        own: For each seed, each image's value.
+        baseline: The same of the baseline.
+        seed: Of the draws.
+
+    Returns:
+        None if they share no seed or no image.
+    """
+    shared = [number for number in own if number in baseline]
+    images = [name for name in own[shared[0]] if name in baseline[shared[0]]] if shared else []
+    if not images:
+        return None
+    differences = np.mean(
+        [[own[number][name] - baseline[number][name] for name in images] for number in shared], axis=0
+    )
+    draws = np.random.default_rng(seed).integers(len(images), size=(RESAMPLES, len(images)))
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(differences[draws].mean(axis=1), [tail, 100 - tail])
+    return Interval(float(np.mean(differences)), float(low), float(high), len(images))
