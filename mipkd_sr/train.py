@@ -6,6 +6,7 @@ Reads and checks the options, builds data sets and model, and only then creates 
 import os
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
 from mipkd_sr.options.loading import load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
+from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states
 from mipkd_sr.runtime.errors import OptionError, RunError
@@ -143,7 +145,7 @@ def make_folders(opt: dict[str, Any], file_name: str, keep: bool) -> None:
     try:
         for name in ('experiments_root', 'models', 'training_states', 'visualization'):
             Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
-        (root / file_name).write_text(dump_options(opt), encoding='utf-8')
+        (root / file_name).write_text(dump_options(spell_out(deepcopy(opt))), encoding='utf-8')
     except OSError as error:
         raise OptionError('name', f'{explain_os_error(error)} Or give another folder with --root.') from None
     for name in ('models', 'training_states', 'experiments_root'):

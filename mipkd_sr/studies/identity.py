@@ -1,7 +1,6 @@
 """What a run computes, told apart from what it is called, where it lies and what it logs."""
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from typing import Any
 import mipkd_sr
 from mipkd_sr.options.checking import check
 from mipkd_sr.options.forms import Section
-from mipkd_sr.options.keys import LOSS, NETWORK, TRAIN
+from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.loading import path_keys
 from mipkd_sr.options.reading import read_options
+from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
@@ -41,30 +41,6 @@ COMPLETED: dict[str, tuple[str, ...]] = {
 """Keys that a kept option file has beside the user's: what ``mipkd_sr.options.loading.complete`` and the start add."""
 COMPUTING = ('archs', 'data', 'distill', 'evaluation', 'losses', 'metrics', 'models', 'options', 'runtime', 'training')
 """Folders of the package whose code decides what a run computes."""
-
-
-def spell_out(opt: dict[str, Any]) -> dict[str, Any]:
-    """Add to each network and loss the arguments that it leaves at their defaults, in place; returns ``opt``.
-
-    A run whose options are spelled out stays what it was when a default is changed later.
-
-    Args:
-        opt: Options that have been checked.
-    """
-    for key in ('network_g', 'network_t'):
-        if opt.get(key):
-            _add_defaults(opt[key], NETWORK.find)
-    for key, loss in opt.get('train', {}).items():
-        if key.endswith('_opt') and loss:
-            _add_defaults(loss, LOSS.find)
-    return opt
-
-
-def _add_defaults(component: dict[str, Any], find: Any) -> None:
-    for name, parameter in inspect.signature(find(component['type'])).parameters.items():
-        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        if isinstance(default, str | bool | int | float | list | None):
-            component.setdefault(name, default)
 
 
 def digest(opt: Mapping[str, Any], root: Path) -> str:
@@ -124,6 +100,7 @@ def kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], P
                 dataset.pop('phase', None)
                 dataset.pop('scale', None)
             check(opt, form)
+            spell_out(opt, earlier=True)
         except (OptionError, KeyError, AttributeError, TypeError):
             continue
         return opt, root

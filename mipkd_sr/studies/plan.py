@@ -24,8 +24,9 @@ from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options, read_yaml
+from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.studies.identity import digest, spell_out
+from mipkd_sr.studies.identity import digest
 
 VARIANT = Section(
     {
