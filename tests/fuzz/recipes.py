@@ -1,0 +1,109 @@
+"""The shipped recipes over tiny data, with tiny networks: what the adversary changes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+
+import torch
+from torch import nn
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.data.pairs import STORES, write_pairs
+from mipkd_sr.losses import csd_loss
+from mipkd_sr.options.reading import read_options
+from tests.conftest import ROOT, smooth_image
+
+LQ_SIZE, HR_SIZE, IMAGES = 12, 48, 3
+Recipe = dict[str, Any]
+
+
+def recipe_files() -> list[Path]:
+    """Every shipped option file but the bases."""
+    files = sorted((ROOT / 'options').rglob('*.yml'))
+    return [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
+
+
+def small(network: dict[str, Any]) -> dict[str, Any]:
+    """A network of the same kind and in about the same proportion to others, that takes a millisecond."""
+    network = dict(network)
+    for name, factor, least in (('num_feat', 32, 4), ('num_block', 8, 3), ('embed_dim', 30, 2)):
+        if name in network:
+            network[name] = max(least, network[name] // factor)
+    if network['type'] == 'StagedRCAN':
+        network.update(num_group=3, num_block=1, squeeze_factor=2)
+    if network['type'] == 'StagedSwinIR':
+        units = len(network['depths'])
+        network.update(depths=[1] * units, num_heads=[2] * units, img_size=LQ_SIZE, window_size=4)
+    return network
+
+
+class World:
+    """Images and weights for recipes, in a folder.
+
+    Args:
+        folder: An empty folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for store in STORES:
+            images = ((f'wave{i}', smooth_image(HR_SIZE, HR_SIZE, i)) for i in range(IMAGES))
+            write_pairs(images, folder / store, [2, 3, 4], store=store)
+
+    def weights(self, network: dict[str, Any]) -> str:
+        """A checkpoint of a network."""
+        name = ''.join(c if c.isalnum() else '-' for c in json.dumps(network))[:200]
+        file = self.folder / f'{name}.pth'
+        if not file.exists():
+            torch.save({'params': build_network(network).state_dict()}, file)
+        return str(file)
+
+    def recipe(self, file: Path) -> Recipe:
+        """An option file's options, over this world."""
+        opt = read_options(file).data
+        for phase in opt['datasets'].values():
+            images = self.folder / ('npy' if phase.get('type') == 'PairedPatchDataset' else 'png')
+            phase.update(dataroot_gt=str(images / 'HR'), dataroot_lq=str(images / f'LR_x{opt["scale"]}'))
+        return self._training(opt) if 'train' in opt else self._test(opt)
+
+    def _training(self, opt: Recipe) -> Recipe:
+        opt['num_gpu'] = 0
+        opt['network_g'] = small(opt['network_g'])
+        if opt.get('network_t'):
+            opt['network_t'] = small(opt['network_t'])
+            opt['path']['pretrain_network_t'] = self.weights(opt['network_t'])
+        opt['datasets']['train'].update(gt_size=LQ_SIZE * opt['scale'], batch_size_per_gpu=2, num_worker_per_gpu=0)
+        opt['train']['total_iter'] = 2
+        opt['val']['val_freq'] = 2
+        opt['logger'].update(print_freq=1, save_checkpoint_freq=2)
+        if 'csd_opt' in opt['train']:
+            opt['train']['csd_opt']['vgg_file'] = None
+        return opt
+
+    def _test(self, opt: Recipe) -> Recipe:
+        for entry in opt['networks'].values():
+            entry['network'] = small(entry['network'])
+            if entry.get('path'):
+                entry['path'] = self.weights(entry['network'])
+        if 'figure' in opt:
+            opt['figure'] = {'image': 'wave0', 'box': [2, 3, 20]}
+        return opt
+
+
+def small_vgg() -> None:
+    """Let CSD have a small network of VGG19's form where no file is named, in place of a download."""
+    real = csd_loss.vgg19_features
+
+    def features(file: str | None) -> nn.Sequential:
+        if file is not None:
+            return real(file)
+        widths = [3, *[4] * 14]
+        convolutions = (nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        layers: Iterator[nn.Module] = (layer for conv in convolutions for layer in (conv, nn.ReLU()))
+        kept = [*layers, nn.Identity()]
+        return nn.Sequential(*kept, *[nn.ReLU() for _ in range(max(csd_loss.LAYERS) + 1 - len(kept))])
+
+    csd_loss.vgg19_features = features
