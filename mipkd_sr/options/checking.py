@@ -2,16 +2,18 @@
 
 import difflib
 import inspect
+import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, Section
 from mipkd_sr.options.keys import DATASET, DATASET_KEYS, DEFAULT_DATASET, RENAMED, TRAIN
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, shown
 
 
 def check(opt: dict[str, Any], form: Section) -> None:
@@ -44,22 +46,6 @@ def _check_training(opt: dict[str, Any]) -> None:
     gt_size, scale = train_set['gt_size'], opt['scale']
     if gt_size is None or gt_size < scale or gt_size % scale:
         raise OptionError('datasets:train:gt_size', f'must be a multiple of scale, {scale}, not {gt_size}.')
-    for key in (
-        'train:total_iter',
-        'datasets:train:batch_size_per_gpu',
-        'train:accumulation_steps',
-        'logger:print_freq',
-        'logger:save_checkpoint_freq',
-    ):
-        section: Any = opt
-        for name in key.split(':')[:-1]:
-            section = section[name]
-        if section[key.split(':')[-1]] < 1:
-            raise OptionError(key, 'must be at least 1.')
-    for key in ('train:grad_clip', 'train:max_skipped_steps', 'logger:keep_last'):
-        section, name = key.split(':')
-        if opt[section][name] < 0:
-            raise OptionError(key, 'must not be negative.')
     if 'network_t' in opt and opt['path']['pretrain_network_t'] is None:
         raise OptionError('path:pretrain_network_t', 'is missing: the file of the weights of network_t, the teacher.')
     if 'network_t' not in opt and opt['path']['pretrain_network_t'] is not None:
@@ -70,7 +56,7 @@ def _check_training(opt: dict[str, Any]) -> None:
 
 
 def _no_such(what: str, name: object, names: Iterable[str]) -> str:
-    return f"there is no {what} '{name}'; {_advice(name, names, 'there are')}"
+    return f'there is no {what} {shown(name)}; {_advice(name, names, "there are")}'
 
 
 def _advice(name: object, names: Iterable[str], otherwise: str) -> str:
@@ -86,25 +72,62 @@ def _check_value(value: Any, key: Key, path: str) -> Any:
     """The value, as the key's type."""
     if value is None and key.default is None:
         return None
-    fits = {
-        'str': isinstance(value, str),
-        'bool': isinstance(value, bool),
-        'int': isinstance(value, int | float) and not isinstance(value, bool) and value == int(value),
-        'float': isinstance(value, int | float) and not isinstance(value, bool),
-        'list': isinstance(value, list | tuple),
-        'any': True,
-    }
-    if not fits[key.kind]:
-        name = {'str': 'text', 'bool': 'true or false', 'int': 'a whole number', 'float': 'a number', 'list': 'a list'}
-        raise OptionError(path, f'must be {name[key.kind]}, not {value!r}.')
-    if key.choices and value not in key.choices:
+    if not finite(value):
+        raise OptionError(path, f'must be finite, not {shown(value)}.')
+    if not FITS[key.kind](value):
+        raise OptionError(path, f'must be {NAMES[key.kind]}, not {shown(value)}.')
+    if key.choices and not any(value is choice or (value == choice and value is not True) for choice in key.choices):
         raise OptionError(path, _no_such('choice', value, [str(choice) for choice in key.choices]))
+    if key.kind == 'list':
+        if key.length is not None and len(value) != key.length:
+            raise OptionError(path, f'must have {key.length} entries, not {len(value)}.')
+        entry = replace(key, kind=key.items, default=REQUIRED, choices=(), items='any', length=None)
+        return [_check_value(item, entry, f'{path}:{number}') for number, item in enumerate(value)]
+    if key.kind in ('int', 'float'):
+        _check_range(value, key, path)
     return int(value) if key.kind == 'int' else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+FITS: dict[str, Callable[[Any], bool]] = {
+    'str': lambda value: isinstance(value, str),
+    'bool': lambda value: isinstance(value, bool),
+    'int': lambda value: _is_number(value) and value == int(value),
+    'float': _is_number,
+    'list': lambda value: isinstance(value, list | tuple),
+    'any': lambda value: True,
+}
+"""Whether a finite value is of a kind."""
+NAMES = {'str': 'text', 'bool': 'true or false', 'int': 'a whole number', 'float': 'a number', 'list': 'a list'}
+
+
+def finite(value: Any) -> bool:
+    """Whether every number in a value, or in nested lists and mappings, is finite, also as a floating-point number."""
+    if isinstance(value, list | tuple):
+        return all(map(finite, value))
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
+
+
+def _check_range(value: float, key: Key, path: str) -> None:
+    low, high = key.minimum, key.maximum
+    if low is not None and value < low:
+        raise OptionError(path, f'must be at least {low}, not {shown(value)}.')
+    if key.above is not None and value <= key.above:
+        raise OptionError(path, f'must be greater than {key.above}, not {shown(value)}.')
+    if high is not None and value > high:
+        raise OptionError(path, f'must be at most {high}, not {shown(value)}.')
+    if key.below is not None and value >= key.below:
+        raise OptionError(path, f'must be less than {key.below}, not {shown(value)}.')
 
 
 def _check_section(opt: Any, form: Section, prefix: str) -> None:
     if not isinstance(opt, dict):
-        raise OptionError(prefix.rstrip(':'), f'must be a mapping of keys to values, not {opt!r}.')
+        raise OptionError(prefix.rstrip(':'), f'must be a mapping of keys to values, not {shown(opt)}.')
     for old, new in RENAMED.items():
         if old in opt and old not in form.keys and new in form.keys:
             opt[new] = opt.pop(old)
@@ -153,7 +176,7 @@ def _check_entry(opt: dict[str, Any], name: str, entry: Any, prefix: str) -> Non
 
 def _check_map(opt: Any, form: MapOf, path: str) -> None:
     if not isinstance(opt, dict) or not opt:
-        raise OptionError(path, f'must be a mapping with at least one entry, not {opt!r}.')
+        raise OptionError(path, f'must be a mapping with at least one entry, not {shown(opt)}.')
     for name in opt:
         if form.prefixes and str(name).split('_')[0] not in form.prefixes:
             allowed = ' or '.join(f'{prefix} or {prefix}_NAME' for prefix in form.prefixes)
@@ -168,7 +191,7 @@ def _check_map(opt: Any, form: MapOf, path: str) -> None:
 def _check_dataset(opt: Any, path: str) -> None:
     """A data set class is given the whole mapping, so BasicSR's own keys are known and a user's class may have more."""
     if not isinstance(opt, dict):
-        raise OptionError(path, f'must be a mapping of keys to values, not {opt!r}.')
+        raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
     kind = opt.get('type', DEFAULT_DATASET)
     if kind not in DATASET_REGISTRY:
         raise OptionError(f'{path}:type', _no_such('data set', kind, DATASET_REGISTRY.keys()))
@@ -179,7 +202,7 @@ def _check_dataset(opt: Any, path: str) -> None:
 
 def _check_component(opt: Any, form: Component, path: str) -> None:
     if not isinstance(opt, dict):
-        raise OptionError(path, f'must be a mapping with a type, not {opt!r}.')
+        raise OptionError(path, f'must be a mapping with a type, not {shown(opt)}.')
     if not isinstance(opt.get('type'), str):
         raise OptionError(f'{path}:type', f'is missing; name one of: {", ".join(sorted(form.names()))}.')
     try:
@@ -189,19 +212,33 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
     arguments, is_open = _arguments(target)
     for name in form.skip:
         arguments.pop(name, None)
-    extra = form.extra or {}
+    known = {name: key for name, key in (form.arguments or {}).items() if name in arguments} | dict(form.extra or {})
     for name, value in opt.items():
         if name == 'type':
             continue
-        if name in extra:
-            _check_value(value, extra[name], f'{path}:{name}')
+        place = f'{path}:{name}'
+        if not finite(value):
+            raise OptionError(place, f'must be finite, not {shown(value)}.')
+        if name in known:
+            opt[name] = _check_value(value, known[name], place)
         elif name in arguments:
-            _check_argument(value, arguments[name], f'{path}:{name}')
+            _check_argument(value, arguments[name], place)
         elif not is_open:
-            raise OptionError(f'{path}:{name}', _unknown(name, [*arguments, *extra]))
+            raise OptionError(place, _unknown(name, [*arguments, *known]))
+        if form.greatest is not None:
+            _check_counts(value, form.greatest, place)
     for name, argument in arguments.items():
         if argument.default is inspect.Parameter.empty and name not in opt:
             raise OptionError(f'{path}:{name}', f'is missing; {opt["type"]} needs it.')
+
+
+def _check_counts(value: Any, greatest: int, path: str) -> None:
+    """Refuse whole numbers, also in lists, beyond ``greatest``."""
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _check_counts(item, greatest, f'{path}:{number}')
+    elif isinstance(value, int) and abs(value) > greatest:
+        raise OptionError(path, f'must be at most {greatest}, not {shown(value)}.')
 
 
 def _arguments(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -220,40 +257,56 @@ def _arguments(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
 
 
 def _check_argument(value: Any, argument: inspect.Parameter, path: str) -> None:
-    """Compare a value with the argument's annotation, or, where BasicSR gives none, with the type of its default.
+    """Compare a value with the argument's annotation, or, where BasicSR gives none, with its default.
 
-    Only plain types are compared; anything else is left to the class.
+    Only plain types, and lists of them, are compared; anything else is left to the class.
     """
-    if argument.annotation is not inspect.Parameter.empty:
-        annotation = argument.annotation
-        kinds = {_kind(typing.get_origin(part) or part) for part in _union_members(annotation)}
-    elif argument.default in (None, inspect.Parameter.empty):
-        return
-    else:
-        kinds = {_kind(type(argument.default))}
-        if 'int' in kinds:  # BasicSR writes whole defaults, such as res_scale=1, for real numbers
-            kinds.add('float')
-    plain = kinds - {'any', 'none'}  # of `float | Tensor`, a YAML file can give the float alone
-    if not plain or (value is None and 'none' in kinds):
-        return
-    for kind in sorted(plain):
-        try:
-            _check_value(value, Key(kind, '', REQUIRED), path)
+    annotation, default = argument.annotation, argument.default
+    if annotation is inspect.Parameter.empty:
+        if default in (None, inspect.Parameter.empty):
             return
-        except OptionError as error:
-            problem = error
-    raise problem
+        annotation = _type_of(default)
+    if (reason := _misfit(value, annotation)) is not None:
+        raise OptionError(path, f'must be {reason}, not {shown(value)}.')
 
 
-def _union_members(annotation: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
+def _type_of(default: Any) -> Any:
+    """The type of which a default is one value."""
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        return float  # BasicSR writes whole defaults, such as res_scale=1, for real numbers
+    if isinstance(default, list | tuple) and default:
+        kinds = {_type_of(item) for item in default}
+        return Sequence[kinds.pop()] if len(kinds) == 1 else Sequence  # type: ignore[misc]
+    return type(default)
 
 
-def _kind(python_type: Any) -> str:
-    """The name under which ``_check_value`` knows a type."""
-    if python_type in (bool, int, float, str):
-        return python_type.__name__
-    if python_type in (list, tuple, Sequence):
-        return 'list'
-    return 'none' if python_type is type(None) else 'any'
+KINDS = {bool: 'bool', int: 'int', float: 'float', str: 'str'}
+
+
+def _misfit(value: Any, annotation: Any) -> str | None:
+    """What a value of this type must be, in words, if ``value`` is none; None if it is one, or that cannot be told."""
+    origin, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):  # of `float | Tensor`, a YAML file can give the float alone
+        reasons = [_misfit(value, part) for part in inner if not _is_beyond_yaml(part)]
+        return None if None in reasons or not reasons else ' or '.join(dict.fromkeys(filter(None, reasons)))
+    if origin is type(None):
+        return None if value is None else 'absent'
+    if origin in KINDS:
+        return None if FITS[KINDS[origin]](value) else NAMES[KINDS[origin]]
+    if origin not in (list, tuple, Sequence):
+        return None
+    if not isinstance(value, list | tuple):
+        return 'a list'
+    if origin is tuple and inner and Ellipsis not in inner and len(inner) != len(value):
+        return f'a list of {len(inner)} entries'
+    items = inner if origin is tuple and Ellipsis not in inner else inner[:1] * len(value)
+    for item, part in zip(value, items, strict=False):
+        if (reason := _misfit(item, part)) is not None:
+            return f'a list whose entries are each {reason}'
+    return None
+
+
+def _is_beyond_yaml(annotation: Any) -> bool:
+    """Whether no value of a YAML file is of this type."""
+    origin = typing.get_origin(annotation) or annotation
+    return origin not in (*KINDS, list, tuple, Sequence, dict, Mapping, type(None), typing.Any)

@@ -17,12 +17,24 @@ class Key:
         help: What it is for.
         default: Its value where it is absent; ``REQUIRED`` if it must be given. A key whose default is None may be ~.
         choices: The allowed values, if they are few.
+        minimum: The least value of a number, or of each number in a list.
+        above: As ``minimum``, but this value itself is not allowed.
+        maximum: The greatest.
+        below: As ``maximum``, but this value itself is not allowed.
+        items: The kind of a list's entries.
+        length: How many entries a list must have.
     """
 
     kind: str
     help: str
     default: Any = None
     choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    below: float | None = None
+    items: str = 'any'
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,8 @@ class Component:
         names: The names there are.
         skip: Arguments that the program itself gives.
         extra: Further keys, that are not arguments.
+        arguments: What the signatures of these classes do not say of their arguments, by name.
+        greatest: The greatest whole number that an argument may be; a count of layers beyond it would take days.
         optional: Whether it may be absent.
     """
 
@@ -58,6 +72,8 @@ class Component:
     names: Callable[[], Iterable[str]]
     skip: tuple[str, ...] = ()
     extra: Mapping[str, Key] | None = None
+    arguments: Mapping[str, Key] | None = None
+    greatest: int | None = None
     optional: bool = False
 
 

@@ -39,8 +39,28 @@ SCHEDULERS = {
 }
 """BasicSR's names for its schedulers."""
 
-NETWORK = Component('network', network_class, _arch_names)
-LOSS = Component('loss', _from(LOSS_REGISTRY), _names(LOSS_REGISTRY), optional=True)
+GREATEST_COUNT = 2**16
+"""Of layers, channels, positions or whatever else a network or a loss may have a number of."""
+
+NETWORK = Component('network', network_class, _arch_names, greatest=GREATEST_COUNT)
+OPTIONAL_NETWORK = Component('network', network_class, _arch_names, greatest=GREATEST_COUNT, optional=True)
+LOSS = Component('loss', _from(LOSS_REGISTRY), _names(LOSS_REGISTRY), greatest=GREATEST_COUNT, optional=True)
+OPTIMIZER = Component('optimizer', lambda name: _optimizers()[name], lambda: _optimizers(), skip=('params',))
+SCHEDULER = Component(
+    'scheduler',
+    lambda name: SCHEDULERS[name],
+    lambda: SCHEDULERS,
+    skip=('optimizer', 'last_epoch'),
+    arguments={
+        'milestones': Key('list', 'Steps at which the learning rate is multiplied by gamma.', REQUIRED, items='int'),
+        'gamma': Key('float', 'Factor of the learning rate.', 0.1, minimum=0),
+        'periods': Key('list', 'Steps of each cosine period.', REQUIRED, items='int', minimum=1),
+        'restarts': Key('list', 'Steps at which the schedule starts again.', (0,), items='int', minimum=0),
+        'restart_weights': Key('list', 'Factor of the learning rate after each restart.', (1,), items='float'),
+        'eta_min': Key('float', 'Least learning rate.', 0.0, minimum=0),
+    },
+)
+"""BasicSR's classes do not say what type their arguments have."""
 
 DEFAULT_DATASET = 'PairedImageDataset'
 
@@ -56,15 +76,19 @@ DATASET_KEYS = {
         {'type': Key('str', 'Where images are stored.', 'disk', ('disk', 'lmdb', 'memcached'))},
         patterns={'': Key('any', "The backend's own options.")},
     ),
-    'color': Key('str', "'y' to read the Y channel alone."),
-    'mean': Key('list', 'Mean to subtract from images in [0, 1], a value a channel.'),
-    'std': Key('list', 'Standard deviation to divide images by, a value a channel.'),
-    'gt_size': Key('int', 'Side of a training HR patch, in pixels; a multiple of the scale.'),
-    'lq_size': Key('int', 'Side of a training LR patch, in pixels, instead of gt_size, which is scale times that.'),
+    'color': Key('str', "'y' to read the Y channel alone.", choices=('y',)),
+    'mean': Key('list', 'Mean to subtract from images in [0, 1], a value a channel.', items='float', length=3),
+    'std': Key('list', 'Standard deviation to divide images by, a value a channel.', items='float', length=3, above=0),
+    'gt_size': Key('int', 'Side of a training HR patch, in pixels; a multiple of the scale.', minimum=1),
+    'lq_size': Key(
+        'int', 'Side of a training LR patch, in pixels, instead of gt_size, which is scale times that.', minimum=1
+    ),
     'use_hflip': Key('bool', 'Whether to flip training patches.', True),
     'use_rot': Key('bool', 'Whether to rotate training patches.', True),
-    'batch_size_per_gpu': Key('int', 'Training patches a step and process.', 16),
-    'num_worker_per_gpu': Key('int', 'Processes that read images, for each training process.', 0),
+    'batch_size_per_gpu': Key('int', 'Training patches a step and process.', 16, minimum=1, maximum=2**16),
+    'num_worker_per_gpu': Key(
+        'int', 'Processes that read images, for each training process.', 0, minimum=0, maximum=256
+    ),
     'pin_memory': Key('bool', 'Whether to read into page-locked memory; faster transfer to a GPU.', True),
     'persistent_workers': Key('bool', "BasicSR's; readers live as long as the run here, whatever it says.", False),
     'prefetch_mode': Key('str', "BasicSR's; batches are always transferred ahead of use here."),
@@ -81,6 +105,11 @@ METRIC = Component(
     _from(METRIC_REGISTRY),
     _names(METRIC_REGISTRY),
     skip=('img', 'img2', 'kwargs'),
+    arguments={
+        'crop_border': Key('int', 'Pixels at each edge that are left out.', REQUIRED, minimum=0),
+        'input_order': Key('str', "BasicSR's; the order of an image's dimensions.", 'HWC', ('HWC',)),
+        'test_y_channel': Key('bool', 'Whether the Y channel alone is compared.', False),
+    },
     extra={'better': Key('str', 'Which values are better.', 'higher', ('higher', 'lower'))},
 )
 
@@ -98,8 +127,12 @@ TESTING_KEYS = {
         False,
         (False, True, 'both'),
     ),
-    'tile': Key('int', 'Side of the squares, in LR pixels, that images are cut into to bound memory; 0 for none.', 0),
-    'tile_overlap': Key('int', "Surroundings that each square is given, in LR pixels; a receptive field's reach.", 32),
+    'tile': Key(
+        'int', 'Side of the squares, in LR pixels, that images are cut into to bound memory; 0 for none.', 0, minimum=0
+    ),
+    'tile_overlap': Key(
+        'int', "Surroundings that each square is given, in LR pixels; a receptive field's reach.", 32, minimum=0
+    ),
     'grey': Key(
         'str',
         'How grey HR images are measured: colour (three equal channels, as BasicSR reads them) or as_is (one channel).',
@@ -121,9 +154,9 @@ TESTED_WEIGHTS = Key('str', 'Which weights of the file: params_ema where it has 
 COMMON_KEYS: dict[str, Any] = {
     'name': Key('str', 'Name of the run, and of its folder.', REQUIRED),
     'model_type': Key('str', 'Registered model class.', 'DistillModel'),
-    'scale': Key('int', 'Super-resolution factor.', REQUIRED),
+    'scale': Key('int', 'Super-resolution factor.', REQUIRED, minimum=1, maximum=64),
     'num_gpu': Key('any', 'GPUs of this process: 0 for the CPU, 1, or auto (1 if there is a GPU, else 0).', 'auto'),
-    'manual_seed': Key('int', 'Seed of everything random.', 0),
+    'manual_seed': Key('int', 'Seed of everything random.', 0, minimum=0, maximum=2**63 - 1),
 }
 
 TRAIN = Section(
@@ -131,7 +164,7 @@ TRAIN = Section(
         **COMMON_KEYS,
         'datasets': MapOf(DATASET, ('train', 'val')),
         'network_g': NETWORK,
-        'network_t': Component('network', network_class, _arch_names, optional=True),
+        'network_t': OPTIONAL_NETWORK,
         'path': Section(
             {
                 **NETWORK_PATHS,
@@ -150,19 +183,28 @@ TRAIN = Section(
         ),
         'train': Section(
             {
-                'total_iter': Key('int', 'Optimizer steps to take.', REQUIRED),
-                'warmup_iter': Key('int', 'Steps over which the learning rate rises from 0; -1 for none.', -1),
-                'ema_decay': Key('float', 'Decay of the moving average of the weights; 0 for none.', 0.0),
+                'total_iter': Key('int', 'Optimizer steps to take.', REQUIRED, minimum=1, maximum=10**9),
+                'warmup_iter': Key(
+                    'int', 'Steps over which the learning rate rises from 0; -1 for none.', -1, minimum=-1
+                ),
+                'ema_decay': Key(
+                    'float', 'Decay of the moving average of the weights; 0 for none.', 0.0, minimum=0, below=1
+                ),
                 'accumulation_steps': Key(
-                    'int', 'Batches of batch_size_per_gpu whose gradients are averaged for one optimizer step.', 1
+                    'int',
+                    'Batches of batch_size_per_gpu whose gradients are averaged for one optimizer step.',
+                    1,
+                    minimum=1,
+                    maximum=2**16,
                 ),
                 'grad_clip': Key(
-                    'float', 'Greatest norm of the gradient, scaled down to it if larger; 0 for none.', 0.0
+                    'float', 'Greatest norm of the gradient, scaled down to it if larger; 0 for none.', 0.0, minimum=0
                 ),
                 'max_skipped_steps': Key(
                     'int',
                     'Steps in a row that are skipped because a loss or gradient is not finite; one more ends the run.',
                     20,  # under fp16 the scaler alone may need 16, from 2^16 down to 1
+                    minimum=0,
                 ),
                 'precision': Key(
                     'str',
@@ -180,21 +222,21 @@ TRAIN = Section(
                 ),
                 'channels_last': Key('bool', 'Whether feature maps are stored with their channels last.', False),
                 'compile': Key('bool', 'Whether torch.compile compiles the networks; needs a C++ compiler.', False),
-                'optim_g': Component(
-                    'optimizer', lambda name: _optimizers()[name], lambda: _optimizers(), skip=('params',)
-                ),
-                'scheduler': Component(
-                    'scheduler', lambda name: SCHEDULERS[name], lambda: SCHEDULERS, skip=('optimizer', 'last_epoch')
-                ),
+                'optim_g': OPTIMIZER,
+                'scheduler': SCHEDULER,
             },
             patterns={'_opt': LOSS},
         ),
-        'val': Section({'val_freq': Key('int', 'Steps between validations.', REQUIRED), **VAL_KEYS}, optional=True),
+        'val': Section(
+            {'val_freq': Key('int', 'Steps between validations.', REQUIRED, minimum=1), **VAL_KEYS}, optional=True
+        ),
         'logger': Section(
             {
-                'print_freq': Key('int', 'Steps between log lines.', 100),
-                'save_checkpoint_freq': Key('int', 'Steps between checkpoints.', 5000),
-                'keep_last': Key('int', 'How many checkpoints and training states to keep, the newest; 0 for all.', 0),
+                'print_freq': Key('int', 'Steps between log lines.', 100, minimum=1),
+                'save_checkpoint_freq': Key('int', 'Steps between checkpoints.', 5000, minimum=1),
+                'keep_last': Key(
+                    'int', 'How many checkpoints and training states to keep, the newest; 0 for all.', 0, minimum=0
+                ),
                 'use_tb_logger': Key('bool', 'Whether to write TensorBoard logs.', True),
                 'wandb': Section(
                     {
@@ -207,7 +249,7 @@ TRAIN = Section(
         'dist_params': Section(
             {
                 'backend': Key('str', 'Of torch.distributed on GPUs; CPUs use gloo.', 'nccl'),
-                'port': Key('int', 'Port of the first process under Slurm.', 29500),
+                'port': Key('int', 'Port of the first process under Slurm.', 29500, minimum=1, maximum=65535),
             }
         ),
         'find_unused_parameters': Key('bool', "BasicSR's; not needed.", False),
@@ -218,7 +260,7 @@ TEST = Section(
     {
         **COMMON_KEYS,
         'datasets': MapOf(DATASET, ('test', 'val')),
-        'network_g': Component('network', network_class, _arch_names, optional=True),
+        'network_g': OPTIONAL_NETWORK,
         'networks': MapOf(
             Section(
                 {
@@ -232,12 +274,21 @@ TEST = Section(
         'path': Section({**NETWORK_PATHS, 'param_key_g': TESTED_WEIGHTS}),
         'val': Section({**VAL_KEYS, **TESTING_KEYS}),
         'teacher': Key('str', 'Name of the network whose agreement with the others is measured.'),
-        'published': Key('list', 'Names of published results for the table; see mipkd_sr/evaluation/published.yml.'),
+        'published': Key(
+            'list', 'Names of published results for the table; see mipkd_sr/evaluation/published.yml.', items='str'
+        ),
         'published_file': Key('str', 'File of published results, of the same form; the package has one.'),
         'figure': Section(
             {
                 'image': Key('str', 'Name of a test image, without ending.', REQUIRED),
-                'box': Key('list', 'Top, left and side of the crop to show, in HR pixels.', REQUIRED),
+                'box': Key(
+                    'list',
+                    'Top, left and side of the crop to show, in HR pixels.',
+                    REQUIRED,
+                    items='int',
+                    length=3,
+                    minimum=0,
+                ),
             },
             optional=True,
         ),

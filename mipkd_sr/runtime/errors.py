@@ -1,5 +1,8 @@
 """The errors that a user can cause and mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class OptionError(ValueError):
     """Something in the option file, or in a file that it names, is wrong.
@@ -10,9 +13,9 @@ class OptionError(ValueError):
     """
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__(f'{key}: {message}' if key else message)
+        super().__init__(printable(f'{key}: {message}' if key else message))
         self.key = key
-        self.message = message
+        self.message = printable(message)
 
 
 class RunError(Exception):
@@ -26,3 +29,41 @@ class RunError(Exception):
 def sentence(error: Exception) -> str:
     """An exception's message on one line, with one full stop at its end."""
     return ' '.join(str(error).split()).rstrip('.') + '.'
+
+
+def printable(text: str) -> str:
+    """``text`` on one line and in characters that any terminal shows: others are written as escapes."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in text)
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """``value`` as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = 'a number of thousands of digits'
+    return text if len(text) <= longest else f'{text[:longest]}...'
+
+
+@contextmanager
+def blamed_on(key: str) -> Iterator[None]:
+    """A context in which whatever is raised becomes an OptionError about ``key``.
+
+    For what is built from a user's options by classes of BasicSR's, torch's or the user's: for arguments that they
+    cannot use they raise anything.
+
+    Args:
+        key: The options that it is built from.
+
+    Raises:
+        OptionError: In place of any exception that is not the package's own.
+    """
+    try:
+        yield
+    except (OptionError, RunError):
+        raise
+    except (ValueError, AssertionError) as error:  # their messages are for whoever gave the value
+        raise OptionError(key, sentence(error) if str(error) else 'cannot be built; look at its arguments.') from error
+    except Exception as error:
+        kind, text = type(error).__name__, sentence(error).rstrip('.')
+        raise OptionError(key, f'cannot be built; look at its arguments ({kind}: {text[:300]}).') from error
