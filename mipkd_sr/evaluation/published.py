@@ -1,13 +1,13 @@
 """Published results, each with its source, as rows of a table."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mipkd_sr.evaluation.tables import Row
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.strict_yaml import read_yaml
 
 PUBLISHED = Path(__file__).with_name('published.yml')
 """The package's own file of published results."""
@@ -17,14 +17,39 @@ def read_published(file: Path = PUBLISHED) -> dict[str, dict[Any, Any]]:
     """The published results of a file: name -> scale -> test set -> [PSNR, SSIM], and ``source``.
 
     A source that begins with one of the file's ``papers`` gets that paper's address behind it.
+
+    Raises:
+        ValueError: If it is not such a file. The message names it.
     """
-    entries: dict[str, dict[Any, Any]] = yaml.safe_load(file.read_text(encoding='utf-8'))
-    papers = entries.pop('papers', {})
-    for entry in entries.values():
-        paper = str(entry['source']).partition(',')[0]
-        if paper in papers:
-            entry['source'] = f'{entry["source"]}, {papers[paper]}'
-    return entries
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise ValueError(f'{file}: holds no results')
+    papers = content.pop('papers', None) or {}
+    return {name: _read_entry(f'{file}: {name}', entry, papers) for name, entry in content.items()}
+
+
+def _read_entry(where: str, entry: Any, papers: Any) -> dict[Any, Any]:
+    """One published result, its scales as numbers.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(papers, dict) or not isinstance(entry, dict) or not isinstance(entry.get('source'), str):
+        raise ValueError(f'{where}: must be a mapping with a source, and scales')
+    paper = entry['source'].partition(',')[0]
+    found: dict[Any, Any] = dict(entry)
+    if paper in papers:
+        found['source'] = f'{entry["source"]}, {papers[paper]}'
+    for scale in [key for key in entry if key.isdecimal()]:
+        found[int(scale)] = sets = found.pop(scale)
+        values = list(sets.values()) if isinstance(sets, dict) else [None]
+        if not all(isinstance(cell, list) and len(cell) <= 2 and all(map(_is_cell, cell)) for cell in values):
+            raise ValueError(f'{where}: {scale}: must be test sets, each with its PSNR and SSIM in brackets')
+    return found
+
+
+def _is_cell(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def published_values(
@@ -42,7 +67,10 @@ def published_rows(opt: Mapping[str, Any]) -> list[Row]:
         OptionError: If there is none of such a name.
     """
     file = Path(opt['published_file'] or PUBLISHED)
-    entries = read_published(file)
+    try:
+        entries = read_published(file)
+    except ValueError as error:
+        raise OptionError('published_file', f'{error}.') from None
     rows = []
     for name in opt['published']:
         if name not in entries:

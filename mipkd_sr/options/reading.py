@@ -10,7 +10,6 @@ its LR patches, instead of ``gt_size``, which is ``scale`` times that.
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -19,26 +18,8 @@ from typing import Any
 
 import yaml
 
-from mipkd_sr.runtime.errors import OptionError
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, with two repairs: ``1e-4`` is a number, and a key that stands twice is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen and key_node.tag != 'tag:yaml.org,2002:merge':
-                line = key_node.start_mark.line + 1
-                raise OptionError(str(key_node.value), f'stands twice (again in line {line}); remove one.')
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1, which PyYAML follows, wants a dot and a signed exponent in a number with an exponent.
-_Loader.add_implicit_resolver(
-    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$'), list('-+0123456789.')
-)
+from mipkd_sr.runtime.errors import OptionError, shown
+from mipkd_sr.runtime.strict_yaml import parse_yaml, read_yaml
 
 
 SCALE = '{scale}'
@@ -76,17 +57,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
         OptionError: If it cannot be read, is not YAML, has a key twice, or holds no mapping.
     """
     try:
-        text = file.read_text(encoding='utf-8')
-    except OSError as error:
-        raise OptionError('', f'{file}: cannot be read ({error.strerror}); give the path of an option file.') from None
-    except UnicodeDecodeError:
-        raise OptionError('', f'{file}: is not a text file; give the path of an option file.') from None
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise OptionError('', f'{file}: is not valid YAML: {" ".join(str(error).split())}.') from None
-    except OptionError as error:
-        raise OptionError('', f'{file}: {error}') from None
+        data = read_yaml(file)
+    except ValueError as error:
+        raise OptionError('', f'{error}; give the path of an option file.') from None
     if not isinstance(data, dict):
         raise OptionError('', f'{file}: holds no options; an option file is a mapping of keys to values.')
     return data
@@ -176,7 +149,10 @@ def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
         raise OptionError('', f'{above[-1]}: base: leads back to {file}; remove the circle.')
     data = read_yaml(file)
     bases = data.pop('base', None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise OptionError('', f'{file}: base: must be the path of an option file, or a list of them.')
+    for base in bases:
         _read_into(options, Path(os.path.normpath(file.parent / base)), (*above, file))
     _merge(options.template, data, str(file), options.origin)
 
@@ -191,17 +167,19 @@ def force_options(options: Options, entries: Iterable[str]) -> None:
         keys, equals, text = entry.partition('=')
         names = [name.strip() for name in keys.split(':')]
         if not equals or not all(names):
-            raise OptionError('--force_yml', f"'{entry}' is not of the form key:key=value.")
+            raise OptionError('--force_yml', f'{shown(entry)} is not of the form key:key=value.')
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
-            raise OptionError('--force_yml', f"'{text}' in '{entry}' is not valid YAML.") from None
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise OptionError('--force_yml', f'{shown(text)} in {shown(entry)} is not valid YAML: {error}.') from None
         for depth in range(1, len(names)):
             above: Any = options.template
             for name in names[:depth]:
                 above = above.get(name, {})
                 if not isinstance(above, dict):
-                    raise OptionError('--force_yml', f"'{':'.join(names[:depth])}' in '{entry}' is not a mapping.")
+                    raise OptionError(
+                        '--force_yml', f'{shown(":".join(names[:depth]))} in {shown(entry)} is not a mapping.'
+                    )
         for name in reversed(names):
             value = {name: value}
         _merge(options.template, value, '--force_yml', options.origin)
