@@ -42,6 +42,48 @@ def test_unsafe_broken_or_ambiguous_yaml_is_refused_with_its_file(tmp_path, text
         read(tmp_path, text)
 
 
+ODD_YAML = {
+    'a date that is none': ('name: 2024-13-45', {'name': '2024-13-45'}),
+    'a date': ('name: 2024-01-02', {'name': '2024-01-02'}),
+    'keys are text, as written': ('{1: a, on: b, 1.0: c}', {'1': 'a', 'on': 'b', '1.0': 'c'}),
+    'merged keys': ('x: &x {1: a, b: 2}\ny: {<<: *x, b: 3}', {'x': {'1': 'a', 'b': 2}, 'y': {'1': 'a', 'b': 3}}),
+    'a number of 5,000 digits': (f'a: {"9" * 5000}', r'is no value; put it in quotes if it is text \(line 1\)'),
+    'no number': ('x: 1\na: !!int x', r"'x' is no value; put it in quotes if it is text \(line 2\)"),
+    'an empty number': ('a: !!int ""', 'is no value'),
+    'no truth value': ('a: !!bool maybe', 'is no value'),
+    'itself': ('a: &a [*a]', 'holds itself'),
+    'itself, in a mapping': ('a: &a {b: *a}', 'holds itself'),
+    'billions': ('a0: &a0 [1, 1]\n' + '\n'.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]' for i in range(1, 12)),
+                 'holds more than 100,000 values, as aliases repeat them'),
+    'nests too deeply': (f'a: {"[" * 3000}', 'nests too deeply'),
+    'a list as a key': ('{? [1, 2] : b}', r'a key must be text \(line 1\)'),
+    'NUL': ('a: "x\\0y"', 'holds a character that no name or text can have'),
+    'half a character': ('a: "\\ud800"', 'holds a character that no name or text can have'),
+    'a base that is none': ('base: 5', 'base: must be the path of an option file, or a list of them'),
+    'bases that are none': ('base: [[x]]', 'base: must be the path of an option file, or a list of them'),
+    'a base that is a device': ('base: /dev/null', '/dev/null: there is no such file'),
+    'another kind of value': ('a: !!set {b}', 'could not determine a constructor'),
+    'tabs': ('a:\n\tb: 1', 'is not valid YAML'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('text', 'expected'), ODD_YAML.values(), ids=ODD_YAML)
+def test_what_a_file_may_hold_and_what_not(tmp_path, text, expected):
+    if isinstance(expected, dict):
+        assert read(tmp_path, text).data == expected
+        return
+    with pytest.raises(OptionError, match=expected) as found:
+        read(tmp_path, text)
+    assert len(str(found.value)) < 400
+    assert str(found.value).isprintable()
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / 'main.yml').write_bytes(b'name: \xff\xe9')
+    with pytest.raises(OptionError, match=r'main\.yml: is not a text file'):
+        read_options(tmp_path / 'main.yml')
+
+
 def test_bases_are_merged_key_by_key_and_another_type_replaces_the_whole(tmp_path):
     options = read(
         tmp_path,
@@ -116,6 +158,33 @@ BAD = {
     'GPUs': ({'num_gpu': 2}, 'num_gpu: is 2, .* torchrun --nproc_per_node=2'),
     'wrong model': ({'model_type': 'MiPKDModel', 'train': {'mipkd_opt': None}}, 'train: MiPKDModel needs a MiPKDLoss'),
     'no stages': ({'network_g': {'type': 'Bicubic', 'upscale': 2}}, 'Bicubic, the student, has no head'),
+    'not finite': ({'train': {'ema_decay': float('nan')}}, 'train:ema_decay: must be finite, not nan'),
+    'not finite in a list': (
+        {'train': {'optim_g': {'betas': [float('inf'), 0.9]}}},
+        r'train:optim_g:betas: must be finite, not \[inf, 0.9\]',
+    ),
+    'too large for a number': ({'train': {'grad_clip': 10**400}}, 'train:grad_clip: must be finite'),
+    'below its range': ({'val': {'val_freq': 0}}, 'val:val_freq: must be at least 1, not 0'),
+    'no scale': ({'scale': 0}, 'scale: must be at least 1, not 0'),
+    'a negative seed': ({'manual_seed': -1}, 'manual_seed: must be at least 0, not -1'),
+    'too many readers': (
+        {'datasets': {'train': {'num_worker_per_gpu': 2**31}}},
+        'datasets:train:num_worker_per_gpu: must be at most 256, not 2147483648',
+    ),
+    'a decay of 1': ({'train': {'ema_decay': 1}}, 'train:ema_decay: must be less than 1, not 1'),
+    'no list': ({'train': {'scheduler': {'milestones': 5}}}, 'train:scheduler:milestones: must be a list, not 5'),
+    'entries': ({'train': {'scheduler': {'milestones': ['x']}}}, "milestones:0: must be a whole number, not 'x'"),
+    'entries of an argument': (
+        {'train': {'optim_g': {'betas': [0.9, 'x']}}},
+        'train:optim_g:betas: must be a list whose entries are each a number',
+    ),
+    'length of an argument': ({'train': {'optim_g': {'betas': [0.9]}}}, 'betas: must be a list of 2 entries'),
+    'a count of layers': ({'network_g': {'num_block': 2**31}}, 'network_g:num_block: must be at most 65536'),
+    'metric': (
+        {'val': {'metrics': {'psnr': {'crop_border': '-'}}}},
+        "psnr:crop_border: must be a whole number, not '-'",
+    ),
+    'mean': ({'datasets': {'train': {'mean': [0.5]}}}, 'datasets:train:mean: must have 3 entries, not 1'),
     'wandb': ({'logger': {'wandb': {'project': 'x'}}}, 'logger:wandb:project: is not supported'),
 }
 

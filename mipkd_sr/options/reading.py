@@ -21,7 +21,6 @@ import yaml
 from mipkd_sr.runtime.errors import OptionError, shown
 from mipkd_sr.runtime.strict_yaml import parse_yaml, read_yaml
 
-
 SCALE = '{scale}'
 """What stands for the scale in an option file's texts."""
 

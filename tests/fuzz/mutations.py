@@ -1,5 +1,7 @@
 """Changes that an adversary makes to a recipe: to its options, to the text of its file, to the command line."""
 
+# ruff: noqa: E501  (lists of hostile values read best without a line each)
+
 import inspect
 import random
 import string

@@ -1,5 +1,6 @@
 """The shipped recipes over tiny data, with tiny networks: what the adversary changes."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def small_vgg() -> None:
         if file is not None:
             return real(file)
         widths = [3, *[4] * 14]
-        convolutions = (nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        convolutions = (nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         layers: Iterator[nn.Module] = (layer for conv in convolutions for layer in (conv, nn.ReLU()))
         kept = [*layers, nn.Identity()]
         return nn.Sequential(*kept, *[nn.ReLU() for _ in range(max(csd_loss.LAYERS) + 1 - len(kept))])

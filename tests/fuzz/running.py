@@ -103,9 +103,8 @@ def _stage(name: str, main: Callable[[list[str]], int], arguments: list[str], er
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if 'mipkd_sr' in frame.filename]
-        outcome.faults.append(
-            f'{name}: {type(error).__name__} at {_place(own[-1]) if own else ""} > {_place(place)}: {str(error)[:120]!r}'
-        )
+        where = f'{_place(own[-1]) if own else ""} > {_place(place)}'
+        outcome.faults.append(f'{name}: {type(error).__name__} at {where}: {str(error)[:120]!r}')
         outcome.trace = traceback.format_exc()
         return
     outcome.codes[name] = code
