@@ -1,10 +1,11 @@
-"""Test networks: ``mipkd-test -opt FILE``, or ``python mipkd_sr/test.py -opt FILE``, or under torchrun.
+"""Test networks: ``mipkd test -opt FILE``, or ``python mipkd_sr/test.py -opt FILE``, or under torchrun.
 
 An option file names one network (BasicSR's ``network_g``) or several (``networks``), and test sets. The result is one
 table, printed and written to results/<name>/ with every image's values, and, where ``figure`` asks for it, a picture of
 the same crop from each network.
 """
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
-from mipkd_sr.commands.command_line import parse_arguments, report, set_aside
+from mipkd_sr.commands.command_line import TESTING, add_run_arguments, new_parser, run_command, set_aside
 from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
@@ -37,29 +38,34 @@ from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, 
 from mipkd_sr.options.loading import load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runtime import distributed
-from mipkd_sr.runtime.errors import OptionError, RunError, sentence
+from mipkd_sr.runtime.errors import OptionError, sentence
 from mipkd_sr.runtime.log import run_log
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command; returns the exit code, see ``run_command``."""
+    parser = new_parser('mipkd-test', TESTING)
+    add_run_arguments(parser)
+    return start(parser.parse_args(argv))
 
-    Returns:
-        The exit code: 0 done, 2 wrong options, 3 dry run with data missing, 4 the run cannot go on.
-    """
-    args = parse_arguments('Test super-resolution networks.', argv)
-    options = None
+
+def start(args: argparse.Namespace) -> int:
+    """Test, or, with ``--dry_run``, say what would be done; returns the exit code."""
     try:
-        options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
+        return run_command(follow, args)
+    finally:
+        distributed.stop()  # when it has been said what ended the run, as the others may not answer any more
+
+
+def follow(args: argparse.Namespace) -> int:
+    """Do what the arguments ask for."""
+    options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
+    with options.explaining():
         distributed.start(args.launcher, options.data)
         entries = network_entries(options.data)
         if args.dry_run:
             return describe_testing(options, entries)
         return run(options, entries)
-    except (OptionError, RunError, OSError) as error:
-        return report(error, options)
-    finally:
-        distributed.stop()
 
 
 def network_entries(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""Train a student: ``mipkd-train -opt FILE``, ``python mipkd_sr/train.py -opt FILE``, or under torchrun.
+"""Train a student: ``mipkd train -opt FILE``, ``python mipkd_sr/train.py -opt FILE``, or under torchrun.
 
 Reads and checks the options, builds data sets and model, and only then creates folders and trains.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,15 @@ import mipkd_sr  # isort: skip  (repairs BasicSR before anything imports it)
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mipkd_sr.commands.command_line import explain_os_error, parse_arguments, report, set_aside
+from mipkd_sr.commands.command_line import (
+    GO_ON,
+    TRAINING,
+    add_run_arguments,
+    explain_os_error,
+    new_parser,
+    run_command,
+    set_aside,
+)
 from mipkd_sr.commands.dry_run import describe_training
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
@@ -29,36 +38,37 @@ from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states
-from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.files import remove_parts
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.runtime.stop_requests import Interrupted
 from mipkd_sr.training.loop import Progress, Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command; returns the exit code, see ``run_command``."""
+    parser = new_parser('mipkd-train', TRAINING)
+    add_run_arguments(parser)
+    return start(parser.parse_args(argv))
 
-    Returns:
-        The exit code: 0 done, 2 wrong options, 3 dry run with data missing, 4 the run cannot go on, 128 + a signal.
-    """
-    args = parse_arguments('Train a super-resolution student.', argv)
-    options = None
+
+def start(args: argparse.Namespace) -> int:
+    """Train, or, with ``--dry_run``, say what would be done; returns the exit code."""
     try:
-        options = load_options(args.opt, True, args.root, args.force_yml, args.debug)
+        return run_command(follow, args, GO_ON)
+    finally:
+        distributed.stop()  # when it has been said what ended the run, as the others may not answer any more
+
+
+def follow(args: argparse.Namespace) -> int:
+    """Do what the arguments ask for."""
+    options = load_options(args.opt, True, args.root, args.force_yml, args.debug)
+    with options.explaining():
         distributed.start(args.launcher, options.data)
         if args.dry_run:
             return describe_training(options)
         restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # by torchrun, after a process failed
         return run(options, args.auto_resume or restarted)
-    except (OptionError, RunError, OSError) as error:
-        return report(error, options)
-    except Interrupted as stop:
-        print(f'{stop}; go on with --auto_resume', flush=True)
-        return stop.exit_code
-    finally:
-        distributed.stop()
 
 
 def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
@@ -147,7 +157,7 @@ def make_folders(opt: dict[str, Any], file_name: str, keep: bool) -> None:
             Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
         (root / file_name).write_text(dump_options(spell_out(deepcopy(opt))), encoding='utf-8')
     except OSError as error:
-        raise OptionError('name', f'{explain_os_error(error)} Or give another folder with --root.') from None
+        raise OptionError('name', f'{explain_os_error(error, GO_ON)} Or give another folder with --root.') from None
     for name in ('models', 'training_states', 'experiments_root'):
         remove_parts(Path(opt['path'][name]))
 

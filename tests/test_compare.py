@@ -1,4 +1,4 @@
-"""scripts/compare.py: a study of tiny runs, its report, and that nothing is run twice."""
+"""``mipkd compare``: a study of tiny runs, its report, and that nothing is run twice."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import yaml
 
 from .conftest import ROOT
 
-COMMAND = [sys.executable, '-W', 'ignore', str(ROOT / 'scripts' / 'compare.py')]
+COMMAND = [sys.executable, '-W', 'ignore', '-m', 'mipkd_sr', 'compare']
 
 
 def compare(folder, *arguments):

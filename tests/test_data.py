@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import cv2
@@ -16,25 +16,21 @@ import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 
+from mipkd_sr.__main__ import main as mipkd
 from mipkd_sr.data import PairedPatchDataset
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.train import main
 
-from .conftest import ENVIRONMENT, ROOT, experiment, load_script, smooth_image
+from .conftest import ENVIRONMENT, experiment, smooth_image
 
-SCRIPT = str(ROOT / 'scripts' / 'prepare_data.py')
+COMMAND = [sys.executable, '-m', 'mipkd_sr', 'prepare']
 
 
 def prepare(*arguments: object, code: int = 0) -> str:
-    """Run the script in this process; returns its last words."""
+    """Run the command in this process; returns its last words."""
     said = io.StringIO()
-    try:
-        with redirect_stdout(said):
-            load_script('prepare_data').main([*map(str, arguments), '--jobs', '1'])
-    except SystemExit as end:
-        assert code == 1
-        return str(end)
-    assert code == 0
+    with redirect_stdout(said), redirect_stderr(said):
+        assert mipkd(['prepare', *map(str, arguments), '--jobs', '1']) == code
     return said.getvalue()
 
 
@@ -93,7 +89,7 @@ def test_a_run_reads_arrays(stores, training_options, write_options, tmp_path, c
     assert main(['-opt', str(write_options(training_options(datasets={'train': data, 'val': data})))]) == 0
     wrong = data | {'dataroot_gt': str(stores / 'png/HR'), 'dataroot_lq': str(stores / 'png/LR_x2')}
     assert main(['-opt', str(write_options(training_options(datasets={'train': wrong})))]) == 2
-    assert 'is no array; prepare the images with scripts/prepare_data.py --store npy.' in capsys.readouterr().err
+    assert 'is no array; prepare the images with mipkd prepare --store npy.' in capsys.readouterr().err
     assert experiment(tmp_path).exists()
 
 
@@ -101,7 +97,7 @@ def test_a_run_reads_arrays(stores, training_options, write_options, tmp_path, c
 def test_prepared_files_are_verified_and_a_changed_one_is_named(store, photographs, tmp_path):
     out = tmp_path / 'out'
     options = (str(photographs), '--out', str(out), '--scale', '2', '3', '--tile', '36', '--store', store)
-    command = [sys.executable, SCRIPT, *options, '--jobs', '2']
+    command = [*COMMAND, *options, '--jobs', '2']
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert '36 pairs' in done.stdout, done.stderr
     assert {folder.name for folder in out.iterdir()} == {'HR', 'LR_x2', 'LR_x3', 'prepared.jsonl'}
@@ -111,7 +107,7 @@ def test_prepared_files_are_verified_and_a_changed_one_is_named(store, photograp
     image[0, 0, 0] ^= 1
     np.save(file, image) if store == 'npy' else cv2.imwrite(str(file), image)
     before = file.read_bytes()
-    assert f'{file} is absent or not the image that it should be' in prepare(*options, '--verify', code=1)
+    assert f'{file} is absent or not the image that it should be' in prepare(*options, '--verify', code=4)
     assert file.read_bytes() == before
 
 
@@ -120,7 +116,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(photographs, tmp_path):
     many.mkdir()
     for i in range(200):
         (many / f'p{i}.png').symlink_to(photographs / f'photo{i % 6}.png')
-    command = [sys.executable, SCRIPT, str(many), '--out', str(out), '--jobs', '1']
+    command = [*COMMAND, str(many), '--out', str(out), '--jobs', '1']
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
     record = out / 'prepared.jsonl'
     while not record.exists() or len(record.read_text().splitlines()) < 5:
@@ -143,13 +139,13 @@ def test_a_killed_preparation_goes_on_where_it_stopped(photographs, tmp_path):
 def test_what_cannot_be_prepared_is_said_in_one_sentence(photographs, tmp_path):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('kept')
-    assert 'holds files that this script has not prepared' in prepare(photographs, '--out', tmp_path / 'mine', code=1)
-    assert 'mine holds no image' in prepare(tmp_path / 'mine', '--out', tmp_path / 'out', code=1)
+    assert 'holds files that this command has not prepared' in prepare(photographs, '--out', tmp_path / 'mine', code=2)
+    assert 'mine holds no image' in prepare(tmp_path / 'mine', '--out', tmp_path / 'out', code=2)
     prepare(photographs, '--out', tmp_path / 'out', '--scale', 2)
-    assert 'with other settings' in prepare(photographs, '--out', tmp_path / 'out', '--scale', 3, code=1)
+    assert 'with other settings' in prepare(photographs, '--out', tmp_path / 'out', '--scale', 3, code=2)
     (tmp_path / 'mine' / 'broken.png').write_text('no image')
-    assert 'broken.png cannot be read as an image' in prepare(tmp_path / 'mine', '--out', tmp_path / 'other', code=1)
-    assert '--tile 25 cannot be divided' in prepare(photographs, '--out', tmp_path / 'o', '--tile', 25, code=1)
+    assert 'broken.png cannot be read as an image' in prepare(tmp_path / 'mine', '--out', tmp_path / 'other', code=4)
+    assert '--tile: 25 cannot be divided' in prepare(photographs, '--out', tmp_path / 'o', '--tile', 25, code=2)
 
 
 def test_a_run_reads_whole_images_that_the_scale_does_not_divide(

@@ -1,14 +1,13 @@
 """The demo, in miniature: its own data, option files and commands."""
 
-import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.commands.demo import prepare
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
@@ -19,19 +18,8 @@ from mipkd_sr.train import main as run_train
 from .conftest import ROOT
 
 
-def prepare(root):
-    """The demo's pairs, as its script makes them, under ``root``."""
-    sys.path.insert(0, str(ROOT / 'scripts'))
-    try:
-        import prepare_demo_data
-    finally:
-        sys.path.pop(0)
-    prepare_demo_data.main(root)
-
-
 def test_the_demos_training_and_testing(tmp_path):
     prepare(tmp_path)
-    shutil.copytree(ROOT / 'experiments' / 'pretrained_models', tmp_path / 'experiments' / 'pretrained_models')
     for method in ('plain', 'kd', 'mipkd'):
         arguments = ['-opt', str(ROOT / f'options/train/demo/{method}.yml'), '--root', str(tmp_path)]
         assert run_train([*arguments, '--auto_resume', '--force_yml', 'train:total_iter=3', 'val:val_freq=10']) == 0

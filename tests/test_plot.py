@@ -1,16 +1,14 @@
 """The papers' figures, from what runs and tests write."""
 
 import json
-import re
 
 import cv2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+from mipkd_sr.__main__ import main
 from mipkd_sr.evaluation.figures import COLUMN, TEXT, comparison_figure
-
-from .conftest import load_script
 
 RESULTS = {
     'bicubic': {'parameters': 0, 'images': {'A': {'x': {'psnr': 30.0, 'psnr_to_big': 33.0}}}},
@@ -22,7 +20,7 @@ RESULTS = {
 
 @pytest.fixture
 def plot(tmp_path, monkeypatch):
-    """The script, and the figures that it draws, before they are closed."""
+    """The figures that ``mipkd plot`` draws, before they are closed."""
     drawn = []
     monkeypatch.setattr(plt, 'close', drawn.append)
     (tmp_path / 'results.json').write_text(json.dumps(RESULTS))
@@ -30,7 +28,7 @@ def plot(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         entries = [{'iter': i, 'dataset': 'A', 'psnr': 30 + i / 100 + shift} for i in (100, 200)]
         (tmp_path / name / 'validations.json').write_text(json.dumps(entries))
-    yield load_script('plot').main, drawn
+    yield drawn
     monkeypatch.undo()
     plt.close('all')
 
@@ -41,38 +39,36 @@ def check_files(stem, width):
 
 
 def test_quality_against_parameters(plot, tmp_path):
-    main, drawn = plot
-    main(['parameters', str(tmp_path)])
+    assert main(['plot', 'parameters', str(tmp_path)]) == 0
     check_files(tmp_path / 'parameters', COLUMN)
-    (axes,) = drawn[0].axes
+    (axes,) = plot[0].axes
     assert [tuple(dots.get_offsets()[0]) for dots in axes.collections] == [(9.0, 34.0), (1.0, 32.0)]
     assert [line.get_ydata()[0] for line in axes.lines] == [30.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ['1', '9']
 
 
 def test_agreement_with_the_teacher(plot, tmp_path):
-    main, drawn = plot
-    main(['agreement', str(tmp_path)])
+    assert main(['plot', 'agreement', str(tmp_path)]) == 0
     check_files(tmp_path / 'agreement', COLUMN)
-    (axes,) = drawn[0].axes
+    (axes,) = plot[0].axes
     assert [line.get_xdata()[0] for line in axes.lines] == [33.0, 38.0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ['bicubic', 'small']
 
 
 def test_training_curves(plot, tmp_path):
-    main, drawn = plot
-    main(['curves', str(tmp_path / 'run1'), str(tmp_path / 'run2'), '--out', str(tmp_path / 'curves')])
+    assert (
+        main(['plot', 'curves', str(tmp_path / 'run1'), str(tmp_path / 'run2'), '--out', str(tmp_path / 'curves')]) == 0
+    )
     check_files(tmp_path / 'curves', COLUMN)
-    lines = drawn[0].axes[0].lines
+    lines = plot[0].axes[0].lines
     assert [(line.get_label(), list(line.get_ydata())) for line in lines] == [('run1', [31, 32]), ('run2', [32, 33])]
 
 
 def test_crops_are_the_networks_own(plot, tmp_path):
-    _, drawn = plot
     hr, sr = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
     comparison_figure(hr, {'net': sr}, {'net': '31.00'}, (5, 7, 20), tmp_path / 'crops')
     check_files(tmp_path / 'crops', TEXT)
-    panels = {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes[1:]}
+    panels = {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in plot[0].axes[1:]}
     assert np.array_equal(panels['net\n31.00'], sr[5:25, 7:27, ::-1])
     assert np.array_equal(panels['HR\n'], hr[5:25, 7:27, ::-1])
 
@@ -85,6 +81,8 @@ def test_crops_are_the_networks_own(plot, tmp_path):
         (['curves', '{}/run1', '--metric', 'ssim'], 'no run has a validation with ssim'),
     ],
 )
-def test_what_cannot_be_drawn_is_said_in_one_sentence(arguments, message, plot, tmp_path):
-    with pytest.raises(SystemExit, match=re.escape(message)):
-        plot[0]([argument.format(tmp_path) for argument in arguments])
+def test_what_cannot_be_drawn_is_said_in_one_sentence(arguments, message, plot, tmp_path, capsys):
+    assert main(['plot', *(argument.format(tmp_path) for argument in arguments)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert message in said
+    assert not plot

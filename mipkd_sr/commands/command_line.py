@@ -1,29 +1,55 @@
-"""The command line that training and testing share."""
+"""What the commands share: the flags of a run, one way to end, and the exit codes.
+
+Nothing here, nor at the top of any command's file, starts PyTorch: a command imports what it needs as it runs, so that
+``--help`` answers at once.
+"""
 
 import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from basicsr.utils import get_time_str
-
-from mipkd_sr.options.reading import Options
-from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
-EXIT_CANNOT_GO_ON = 4
-"""A run had to stop: a full disk, an image that cannot be read, numbers that are not finite."""
 EXIT_MISSING_DATA = 3
 """A dry run found everything right except that data or checkpoints are not there."""
+EXIT_CANNOT_GO_ON = 4
+"""A command had to stop: a full disk, an image that cannot be read, numbers that are not finite."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C; a training run that was stopped by a signal ends with 128 + the signal's number."""
+EXIT_NO_READER = 141
+"""What read the output has gone away, as ``head`` does."""
+
+GO_ON = 'go on with --auto_resume'
+
+TRAINING = """Train a super-resolution student.
+
+mipkd train -opt mipkd/edsr_x4 --dry_run     # check everything, print what would run, write nothing
+mipkd train -opt mipkd/edsr_x4               # a shipped recipe; `mipkd recipes` lists them
+mipkd train -opt my_options.yml --auto_resume --force_yml train:optim_g:lr=1e-4
+"""
+TESTING = """Test super-resolution networks: one table, and a picture.
+
+mipkd test -opt demo                         # a shipped recipe; `mipkd recipes` lists them
+mipkd test -opt my_test.yml --force_yml val:self_ensemble=true
+"""
 
 
-def parse_arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def new_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser that shows ``description`` as it is written, examples and all."""
+    return argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """BasicSR's flags, and ``--root`` and ``--dry_run``."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
+    parser.add_argument('-opt', required=True, metavar='FILE', help="option file (YAML), or a shipped recipe's name")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     parser.add_argument(
         '--auto_resume', action='store_true', help='go on from the last training state, if there is one'
@@ -38,13 +64,46 @@ def parse_arguments(description: str, argv: Sequence[str] | None) -> argparse.Na
     parser.add_argument(
         '--root',
         help='folder for experiments, results and relative paths; by default the folder that holds the option '
-        "file's options/ folder, or the option file's own",
+        "file's options/ folder, or the option file's own; for a shipped recipe the current folder",
     )
     parser.add_argument('--dry_run', action='store_true', help='check everything, print what would run, and stop')
-    return parser.parse_args(argv)
 
 
-def fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
+def run_command(
+    run: Callable[[argparse.Namespace], int], args: argparse.Namespace, again: str = 'run the command again'
+) -> int:
+    """Run a command; what ends it before its end is one sentence and an exit code.
+
+    Args:
+        run: The command.
+        args: Its arguments.
+        again: How to go on when a file could not be read or written and that has been mended.
+
+    Returns:
+        The exit code: ``run``'s own (0 for done, 3 for a dry run with data missing), 2 if something that the user gave
+        is wrong, 4 if it cannot go on, 128 + the signal's number if it was stopped.
+    """
+    try:
+        code = run(args)
+        sys.stdout.flush()  # here, where a reader that has gone away is expected
+        return code
+    except OptionError as error:
+        return _fail(str(error))
+    except RunError as error:
+        return _fail(last_sentence(error), EXIT_CANNOT_GO_ON)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+        return EXIT_NO_READER
+    except OSError as error:
+        return _fail(explain_os_error(error, again), EXIT_CANNOT_GO_ON)
+    except Interrupted as stop:
+        print(f'{stop}; {GO_ON}', flush=True)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return _fail('interrupted.', EXIT_INTERRUPTED)
+
+
+def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     """Print ``message``, and return the exit code.
 
     What is wrong with the options every process finds alike, and the first one says; other errors may be one's own.
@@ -54,28 +113,14 @@ def fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     return exit_code
 
 
-def report(error: OptionError | RunError | OSError, options: Options | None) -> int:
-    """Print what ended a command, in one sentence, and return the exit code.
-
-    Args:
-        error: What was raised.
-        options: The options, which tell in which file a wrong one stands; None if they could not be read.
-    """
-    if isinstance(error, OptionError):
-        return fail(options.explain(error) if options else str(error))
-    if isinstance(error, RunError):
-        return fail(last_sentence(error), EXIT_CANNOT_GO_ON)
-    return fail(explain_os_error(error), EXIT_CANNOT_GO_ON)
-
-
-def explain_os_error(error: OSError) -> str:
-    """One sentence for a file that cannot be written or read, or a full disk."""
+def explain_os_error(error: OSError, again: str) -> str:
+    """One sentence for a file that cannot be written or read, or a full disk; ``again`` says how to go on then."""
     where = f'{error.filename}: ' if error.filename else ''
     advice = {
-        errno.ENOSPC: 'free some space, and go on with --auto_resume',
+        errno.ENOSPC: f'free some space, and {again}',
         errno.EACCES: 'make it writable',
         errno.EROFS: 'make it writable',
-    }.get(error.errno or 0, 'put it right, and go on with --auto_resume')
+    }.get(error.errno or 0, f'put it right, and {again}')
     return f'{where}{error.strerror or error}; {advice}.'
 
 
@@ -92,11 +137,12 @@ def set_aside(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    archive = folder.with_name(f'{folder.name}_archived_{get_time_str()}')
+    now = time.strftime('%Y%m%d_%H%M%S')
+    archive = folder.with_name(f'{folder.name}_archived_{now}')
     number = 1
     while archive.exists():
         number += 1
-        archive = folder.with_name(f'{folder.name}_archived_{get_time_str()}_{number}')
+        archive = folder.with_name(f'{folder.name}_archived_{now}_{number}')
     try:
         folder.rename(archive)
     except OSError as error:

@@ -23,7 +23,7 @@ def _open(file: str) -> np.ndarray:
 
 @DATASET_REGISTRY.register()
 class PairedPatchDataset(Dataset):
-    """BasicSR's PairedImageDataset for images that ``scripts/prepare_data.py --store npy`` has prepared.
+    """BasicSR's PairedImageDataset for images that ``mipkd prepare --store npy`` has prepared.
 
     The same options, the same random draws and, bit for bit, the same samples, at many times the rate: a PNG file has
     to be decoded whole for every patch.
@@ -48,7 +48,7 @@ class PairedPatchDataset(Dataset):
         for path in self.paths:
             for file in path.values():
                 if not file.endswith('.npy'):
-                    raise ValueError(f'{file} is no array; prepare the images with scripts/prepare_data.py --store npy')
+                    raise ValueError(f'{file} is no array; prepare the images with mipkd prepare --store npy')
 
     def __len__(self) -> int:
         return len(self.paths)

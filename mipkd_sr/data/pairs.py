@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mipkd_sr.imresize import imresize_uint8
+from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.files import written_whole
 
 STORES = ('png', 'npy')
@@ -50,7 +51,8 @@ def write_image(file: Path, image: np.ndarray) -> None:
     """Write an image (H x W x 3, BGR, 8 bits) as the file's ending says, whole or not at all, and read it again.
 
     Raises:
-        OSError: If it cannot be written, or comes back as another image.
+        OSError: If it cannot be written.
+        RunError: If it comes back as another image.
     """
     if file.suffix == '.npy':
         buffer = BytesIO()
@@ -67,14 +69,14 @@ def check_image(file: Path, image: np.ndarray) -> None:
     """Compare an image file with what it should hold.
 
     Raises:
-        OSError: If it is absent or different. The message names it.
+        RunError: If it is absent or different. The message names it.
     """
     try:
         found = np.load(file, allow_pickle=False) if file.suffix == '.npy' else cv2.imread(str(file), cv2.IMREAD_COLOR)
     except (OSError, ValueError, EOFError):
         found = None
     if found is None or not np.array_equal(found, image):
-        raise OSError(f'{file} is absent or not the image that it should be')
+        raise RunError(f'{file} is absent or not the image that it should be; prepare it again in another folder.')
 
 
 def write_pairs(

@@ -126,7 +126,7 @@ def scan(opt: Mapping[str, Any], key: str, metrics: Mapping[str, Mapping[str, An
             raise OptionError(key, f'{error}.') from None
     for file, info in infos.items():
         if info.form in REFUSED:
-            raise OptionError(key, f'{file} {REFUSED[info.form]}; scripts/prepare_data.py saves it as 8-bit colour.')
+            raise OptionError(key, f'{file} {REFUSED[info.form]}; mipkd prepare saves it as 8-bit colour.')
     for gt, lq in pairs:
         if gt is not None:
             _check_sizes(gt, lq, infos, opt, key)
@@ -184,7 +184,7 @@ def _check_sizes(gt: Path, lq: Path, infos: Mapping[Path, ImageInfo], opt: Mappi
         raise OptionError(
             key,
             f'{gt} is {size_hr} pixels and {lq} {size_lr}, but at scale {scale} it must be {wanted[0]} x {wanted[1]}; '
-            'scripts/prepare_data.py makes pairs that match.',
+            'mipkd prepare makes pairs that match.',
         )
     side = opt.get('gt_size') or 0
     if opt['phase'] == 'train' and min(hr.height, hr.width) < side:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mipkd_sr.runtime.checkpoint import save_atomically
-from mipkd_sr.runtime.errors import RunError
+from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.runtime.files import written_whole
 
 FORMATS = ('.onnx', '.safetensors', '.pth')
@@ -34,12 +34,15 @@ def export(net: nn.Module, file: Path, size: int) -> str:
         What was written, in words.
 
     Raises:
-        RunError: If the format is not known, the file is there already, or ONNX computes something else.
+        OptionError: If the format is not known, or the file is there already.
+        RunError: If ONNX computes something else.
     """
     if file.suffix not in FORMATS:
-        raise RunError(f'{file} ends in none of {", ".join(FORMATS)}; name the file by the format that you want.')
+        raise OptionError(
+            '--out', f'{file} ends in none of {", ".join(FORMATS)}; name the file by the format that you want.'
+        )
     if file.exists():
-        raise RunError(f'{file} is there already; give another name, or remove it.')
+        raise OptionError('--out', f'{file} is there already; give another name, or remove it.')
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == '.onnx':
         return _export_onnx(net, file, size)

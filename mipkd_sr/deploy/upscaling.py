@@ -1,14 +1,40 @@
 """Upscaling images of any form with a network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from mipkd_sr.data.pairs import IMAGE_SUFFIXES
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.imresize import imresize
-from mipkd_sr.runtime.errors import RunError
+from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.files import written_whole
+
+
+def find_images(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The images that ``paths`` are or, as folders, hold, and the file in ``out`` that each becomes.
+
+    Raises:
+        OptionError: If there is none, or two would become the same file.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif not path.is_file():
+            raise OptionError('', f'there is no {path}; give images, or folders of them.')
+        for file in files:
+            target = out / f'{file.stem}.png'
+            if target in found:
+                raise OptionError('', f'{found[target]} and {file} would both become {target}; give them apart.')
+            found[target] = file
+    if not found:
+        raise OptionError('', f'there is no image in {", ".join(map(str, paths))}; give images, or folders of them.')
+    return {file: target for target, file in found.items()}
 
 
 def read_any(file: Path) -> np.ndarray:
@@ -50,3 +76,15 @@ def upscale(net: Network, image: np.ndarray, device: torch.device) -> np.ndarray
         parts.append(imresize(planes[:, -1:], sr.shape[-1] // planes.shape[-1]))
     whole = torch.cat(parts, 1)[0].clamp(0, 1).mul(top).round().permute(1, 2, 0).numpy()
     return whole.astype(image.dtype).reshape(*whole.shape[:2], *image.shape[2:])
+
+
+def upscale_file(net: Network, file: Path, target: Path, device: torch.device) -> None:
+    """Upscale the image in ``file`` and write it to ``target``, a .png file.
+
+    Raises:
+        RunError: If it cannot be read, or the output is not finite.
+        OSError: If it cannot be written.
+    """
+    content = cv2.imencode('.png', upscale(net, read_any(file), device))[1]
+    with written_whole(target) as part:
+        part.write_bytes(content.tobytes())

@@ -8,19 +8,8 @@ from typing import Any
 from mipkd_sr.options.checking import check
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
+from mipkd_sr.options.recipes import find_root
 from mipkd_sr.runtime.errors import OptionError
-
-
-def find_root(file: Path) -> Path:
-    """The folder that experiments, results and every relative path in an option file belong to.
-
-    It is the folder that holds the option file's ``options`` folder; for an option file that is under no such folder,
-    it is the option file's own. So it does not matter from where, or how, a run is started.
-    """
-    for folder in file.absolute().parents:
-        if folder.name == 'options':
-            return folder.parent
-    return file.absolute().parent
 
 
 def load_options(
@@ -33,9 +22,9 @@ def load_options(
     """Read, merge and check an option file, and fill in what follows from it. Nothing is written.
 
     Args:
-        file: The option file.
+        file: The option file, or a shipped recipe's name.
         is_train: Whether it is for training; for testing otherwise.
-        root: Folder for experiments, results and relative paths; see ``find_root`` for the default.
+        root: Folder for experiments, results and relative paths; by default as ``find_root`` says.
         force: Entries of ``--force_yml``.
         debug: Whether to use BasicSR's settings for ``--debug``.
 
@@ -44,13 +33,11 @@ def load_options(
     """
     options = read_options(file)
     force_options(options, force)
-    try:
+    with options.explaining():
         check(options.data, TRAIN if is_train else TEST)
-    except OptionError as error:
-        raise OptionError('', options.explain(error)) from None
     if debug:
         _use_debug_settings(options.data)
-    complete(options.data, is_train, Path(root).absolute() if root else find_root(options.file))
+    complete(options.data, is_train, Path(root).absolute() if root else find_root(file))
     return options
 
 

@@ -10,7 +10,8 @@ its LR patches, instead of ``gt_size``, which is ``scale`` times that.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import Any
 
 import yaml
 
+from mipkd_sr.options.recipes import find_option_file
+from mipkd_sr.runtime import strict_yaml
 from mipkd_sr.runtime.errors import OptionError, shown
-from mipkd_sr.runtime.strict_yaml import parse_yaml, read_yaml
+from mipkd_sr.runtime.strict_yaml import parse_yaml
 
 SCALE = '{scale}'
 """What stands for the scale in an option file's texts."""
@@ -48,6 +51,14 @@ class Options:
             key = key.rpartition(':')[0]
         return f'{self.origin.get(key, self.file)}: {error}'
 
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """A context in which an OptionError says the file where its key was set."""
+        try:
+            yield
+        except OptionError as error:
+            raise OptionError('', self.explain(error)) from None
+
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read one YAML file as a mapping; ``base`` is a key like any other.
@@ -56,7 +67,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         OptionError: If it cannot be read, is not YAML, has a key twice, or holds no mapping.
     """
     try:
-        data = read_yaml(file)
+        data = strict_yaml.read_yaml(file)
     except ValueError as error:
         raise OptionError('', f'{error}; give the path of an option file.') from None
     if not isinstance(data, dict):
@@ -88,10 +99,13 @@ def _types_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def read_options(file: str | os.PathLike[str]) -> Options:
     """Read an option file and the files that it extends. Nothing is checked beyond the YAML itself.
 
+    Args:
+        file: The option file, or a shipped recipe's name.
+
     Raises:
         OptionError: If a file is absent, is not YAML, or extends itself.
     """
-    path = Path(file).absolute()
+    path = find_option_file(file)
     options = Options({}, path)
     _read_into(options, path, ())
     options.data = with_scale(options.template)

@@ -1,5 +1,6 @@
-"""The errors that a user can cause and mend."""
+"""What ends a command before its end: errors that a user can mend, and a request to stop."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,19 @@ class RunError(Exception):
     Args:
         message: One sentence: what is wrong, where, and what to do.
     """
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state.
+
+    Args:
+        iteration: The last iteration that was done.
+        signal_number: The signal.
+    """
+
+    def __init__(self, iteration: int, signal_number: int) -> None:
+        super().__init__(f'stopped by {signal.Signals(signal_number).name} after iteration {iteration}')
+        self.exit_code = 128 + signal_number
 
 
 def sentence(error: Exception) -> str:

@@ -11,19 +11,6 @@ import torch.distributed
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its state.
-
-    Args:
-        iteration: The last iteration that was done.
-        signal_number: The signal.
-    """
-
-    def __init__(self, iteration: int, signal_number: int) -> None:
-        super().__init__(f'stopped by {signal.Signals(signal_number).name} after iteration {iteration}')
-        self.exit_code = 128 + signal_number
-
-
 class StopRequests:
     """Collects SIGINT and SIGTERM instead of dying of them, so that a run can save and stop between two iterations.
 

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, Dataset
 from mipkd_sr.data.stream import samples_an_iteration, training_batches
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.runtime.checkpoint import write_json
+from mipkd_sr.runtime.errors import Interrupted
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.runtime.stop_requests import Interrupted, StopRequests
+from mipkd_sr.runtime.stop_requests import StopRequests
 from mipkd_sr.training.progress import Reporter
 
 

@@ -1,6 +1,6 @@
 """Train variants of a recipe over several seeds, and compare them in one table and one plot.
 
-    python scripts/compare.py experiments/studies/mipkd/study.yml --jobs 2
+    mipkd compare experiments/studies/mipkd/study.yml --jobs 2
 
 A study file names the variants, each an option file and changes to it (entries of --force_yml); every run has the same
 steps and data. Runs that are finished are not run again, interrupted ones go on where they stopped. The results go
@@ -38,7 +38,7 @@ from mipkd_sr.options.reading import force_options, read_options
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STUDY_KEYS = {'recipe', 'seeds', 'variants'}
 VARIANT_KEYS = {'recipe', 'force'}
 
@@ -197,19 +197,18 @@ def write_report(results: list[dict[str, Any]], folder: Path) -> str:
     return table
 
 
-def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument('study', type=Path, help='the study file')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time on CPUs')
     parser.add_argument('--devices', nargs='+', default=[], help='GPUs to use, a run at a time on each: 0 1 2')
     parser.add_argument('--root', type=Path, default=ROOT, help='folder for experiments and relative paths')
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
     runs = read_study(args.study.absolute())
     root = args.root.absolute()
     execute([run for run in runs if not is_finished(run, root)], root, args.jobs, args.devices)
     print(write_report(collect(runs, root), args.study.absolute().parent))
-
-
-if __name__ == '__main__':
-    main()
+    return 0

@@ -1,0 +1,67 @@
+"""The command ``mipkd``, also ``python -m mipkd_sr``: its subcommands, by name.
+
+A subcommand is a file of ``mipkd_sr/commands``: its docstring is the help text, ``add_arguments`` gives a parser its
+arguments, and ``run`` takes what was parsed and returns the exit code. ``train`` and ``test`` run ``mipkd_sr/train.py``
+and ``mipkd_sr/test.py``.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+
+from mipkd_sr.commands import compare, demo, export, plot, prepare, upscale
+from mipkd_sr.commands.command_line import TESTING, TRAINING, add_run_arguments, new_parser, run_command
+
+DESCRIPTION = """Knowledge distillation for image super-resolution.
+
+mipkd demo              # distil a student on this machine: no GPU, no data set, a few minutes
+mipkd COMMAND --help    # what a command takes, with an example
+"""
+
+
+def add_command(
+    commands: 'argparse._SubParsersAction[argparse.ArgumentParser]',
+    name: str,
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    """Add a subcommand, whose help is the first line of its description."""
+    parser = commands.add_parser(
+        name,
+        help=description.splitlines()[0],
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def start(module: str, args: argparse.Namespace) -> int:
+    """Run ``mipkd_sr.train`` or ``mipkd_sr.test``, which are imported only now, as they start PyTorch."""
+    return import_module(f'mipkd_sr.{module}').start(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = new_parser('mipkd', DESCRIPTION)
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    add_command(commands, 'demo', str(demo.__doc__), demo.add_arguments, demo.run)
+    add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'train'))
+    add_command(commands, 'test', TESTING, add_run_arguments, partial(start, 'test'))
+    for module in (compare, prepare, upscale, export, plot):
+        name = module.__name__.rpartition('.')[2]
+        add_command(commands, name, str(module.__doc__), module.add_arguments, module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code, see ``run_command``."""
+    args = build_parser().parse_args(argv)
+    return run_command(args.run, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

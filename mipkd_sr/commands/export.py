@@ -1,0 +1,32 @@
+"""Export a trained student: to ONNX, safetensors or BasicSR's .pth, by the ending of --out.
+
+mipkd export -opt experiments/demo_mipkd/mipkd.yml --weights experiments/demo_mipkd/models/net_g_best.pth \\
+    --out student.onnx
+
+ONNX and safetensors need `pip install 'mipkd_sr[export]'`.
+"""
+
+import argparse
+from pathlib import Path
+
+from mipkd_sr.runtime.errors import RunError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument('-opt', required=True, metavar='FILE', help='option file that has the student as network_g')
+    parser.add_argument('--weights', required=True, help="the student's checkpoint; EDSR's and RCAN's own ones, too")
+    parser.add_argument('--out', type=Path, required=True, help='file to write: .onnx, .safetensors or .pth')
+    parser.add_argument('--size', type=int, default=64, help="side of SwinIR's input in ONNX, where it is fixed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from mipkd_sr.deploy.export import export
+    from mipkd_sr.deploy.student import load_student
+
+    try:
+        print(export(load_student(args.opt, args.weights), args.out, args.size))
+    except ModuleNotFoundError as error:
+        raise RunError(f"{error.name} is not installed; pip install 'mipkd_sr[export]'.") from None
+    return 0

@@ -1,0 +1,39 @@
+"""Draw a paper's figures from what runs and tests have written; each as PNG and PDF, one column wide.
+
+mipkd plot parameters results/demo     # quality against parameters, from a test's results
+mipkd plot agreement results/demo      # how close to the teacher; needs the test's `teacher`
+mipkd plot curves experiments/demo_*   # validation over the steps of several runs
+
+The crops of all networks side by side are drawn by the test itself: see `figure` in the recipe test/demo.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    figures = parser.add_subparsers(dest='figure', metavar='FIGURE', required=True)
+    for name, count, what in (
+        ('parameters', None, 'quality against parameters'),
+        ('agreement', None, 'how close to the teacher'),
+        ('curves', '+', 'validation over the steps'),
+    ):
+        figure = figures.add_parser(name, help=what)
+        figure.add_argument('folder', type=Path, nargs=count, help="folder of a test's results, or of runs")
+        figure.add_argument('--metric', default='psnr', help='what is drawn')
+        figure.add_argument('--out', type=Path, help='file without ending; by default beside the results')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from mipkd_sr.evaluation.plots import plot_agreement, plot_curves, plot_parameters
+
+    if args.figure == 'parameters':
+        files = plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
+    elif args.figure == 'agreement':
+        files = plot_agreement(args.folder, args.out or args.folder / 'agreement')
+    else:
+        files = plot_curves(args.folder, args.metric, args.out or Path('curves'))
+    print(' '.join(map(str, files)))
+    return 0

@@ -1,0 +1,37 @@
+"""Make training or test pairs from photographs: HR images, and LR images as MATLAB's bicubic imresize does.
+
+mipkd prepare DIV2K_train_HR --out datasets/DIV2K_train --store npy
+mipkd prepare PHOTOS [MORE_PHOTOS ...] --out datasets/mine --scale 2 --tile 192
+mipkd prepare Set5/HR --out datasets/Set5
+
+An interrupted run goes on where it stopped when it is started again. With --verify nothing is written: every file is
+compared, bit for bit, with what the photographs give.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument('folders', nargs='+', type=Path, help='folders of photographs')
+    parser.add_argument('--out', type=Path, required=True, help='folder for HR, LR_x2, ...')
+    parser.add_argument('--scale', type=int, nargs='+', default=[2, 3, 4], choices=[2, 3, 4])
+    parser.add_argument('--tile', type=int, help='side of sub-images, divided by every scale; default: whole images')
+    parser.add_argument('--store', choices=['png', 'npy'], default='png', help='npy for PairedPatchDataset')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='processes; default: one a core')
+    parser.add_argument('--verify', action='store_true', help='compare what is there, write nothing')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from tqdm import tqdm
+
+    from mipkd_sr.data.preparing import Settings, plan_preparation, prepare
+
+    work = plan_preparation(args.folders, args.out, Settings(args.scale, args.tile, args.store), args.verify)
+    done = tqdm(prepare(work, args.jobs), total=len(work.waiting), unit='image', desc=args.out.name)
+    pairs = work.pairs + sum(done)
+    print(f'{pairs} pairs in {args.out}{": every file is what the photographs give" if args.verify else ""}')
+    return 0

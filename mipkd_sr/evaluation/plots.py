@@ -1,0 +1,94 @@
+"""A paper's figures from the files that runs and tests have written."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mipkd_sr.evaluation.evaluate import mean_metrics
+from mipkd_sr.evaluation.figures import agreement_figure, curves_figure, parameters_figure
+from mipkd_sr.evaluation.tables import ENSEMBLE
+from mipkd_sr.runtime.errors import OptionError
+
+TO = 'psnr_to_'
+"""How the metric of agreement with a teacher begins; the teacher's name follows."""
+
+
+def read_json(file: Path) -> Any:
+    """A file that a run or a test has written.
+
+    Raises:
+        OptionError: If it is not there.
+    """
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        message = f'{file} is not there, or is not what a run or a test writes; give the folder of one.'
+        raise OptionError('', message) from None
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """A test's results, without the self-ensembles of networks that are there by themselves too."""
+    rows = read_json(folder / 'results.json')
+    return {name: row for name, row in rows.items() if name.removesuffix(ENSEMBLE) not in rows.keys() - {name}}
+
+
+def _label(metric: str) -> str:
+    return metric.upper() + (', dB' if metric.startswith('psnr') else '')
+
+
+def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
+    """Draw quality against parameters, from ``folder``/results.json, as ``stem``.png and .pdf.
+
+    Raises:
+        OptionError: If there are no such results.
+    """
+    networks = {}
+    for name, row in read_results(folder).items():
+        means = {test_set: mean_metrics(images) for test_set, images in row['images'].items()}
+        if any(metric not in values for values in means.values()):
+            known = ', '.join(next(iter(means.values())))
+            raise OptionError('--metric', f'{folder} has no {metric}; it has: {known}.')
+        networks[name] = row['parameters'], {test_set: values[metric] for test_set, values in means.items()}
+    return parameters_figure(networks, _label(metric), stem)
+
+
+def plot_agreement(folder: Path, stem: Path) -> list[Path]:
+    """Draw each network's agreement with the teacher, from ``folder``/results.json, as ``stem``.png and .pdf.
+
+    Raises:
+        OptionError: If no agreement was measured.
+    """
+    networks: dict[str, dict[str, float]] = {}
+    teacher = ''
+    for name, row in read_results(folder).items():
+        for test_set, images in row['images'].items():
+            for metric, value in mean_metrics(images).items():
+                if metric.startswith(TO):
+                    teacher = metric.removeprefix(TO)
+                    networks.setdefault(name, {})[test_set] = value
+    if not networks:
+        message = f"{folder} has no network's agreement with a teacher; name the teacher in the test's options."
+        raise OptionError('', message)
+    return agreement_figure(networks, teacher, stem)
+
+
+def plot_curves(folders: Sequence[Path], metric: str, stem: Path) -> list[Path]:
+    """Draw a metric of the first validation set over the steps, from each folder's validations.json.
+
+    Raises:
+        OptionError: If no run has the metric.
+    """
+    runs = {}
+    for folder in folders:
+        entries = read_json(folder / 'validations.json')
+        points = [
+            (entry['iter'], entry[metric])
+            for entry in entries
+            if entry['dataset'] == entries[0]['dataset'] and metric in entry
+        ]
+        if points:
+            runs[folder.name] = points
+    if not runs:
+        raise OptionError('--metric', f'no run has a validation with {metric}; give one that the runs measure.')
+    return curves_figure(runs, _label(metric), stem)

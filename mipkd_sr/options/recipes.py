@@ -1,0 +1,72 @@
+"""The recipes that come with the package, and the demo's teacher: ``options/`` of a checkout, inside of a wheel.
+
+A recipe's name is its path under ``options/`` without the ending; ``train/`` and ``test/`` may be left out, as no two
+recipes differ by that alone: ``mipkd/edsr_x4``, ``demo/kd``, ``benchmarks_x2``.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+from mipkd_sr.runtime.errors import OptionError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_IN_WHEEL = (_PACKAGE / 'recipes').is_dir()
+
+RECIPES = _PACKAGE / 'recipes' if _IN_WHEEL else _PACKAGE.parent / 'options'
+"""The folder of the recipes. Nothing is ever written there."""
+DEMO_TEACHER = Path('experiments', 'pretrained_models', 'demo_teacher_x2.pth')
+"""Where the demo's recipes expect its teacher, under a run's root."""
+SHIPPED_DEMO_TEACHER = (
+    _PACKAGE / DEMO_TEACHER.relative_to('experiments') if _IN_WHEEL else _PACKAGE.parent / DEMO_TEACHER
+)
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes; what others extend (``_base/run``) is none."""
+    files = sorted(file.relative_to(RECIPES) for file in RECIPES.rglob('*.yml'))
+    return [
+        file.with_suffix('').as_posix().removeprefix('train/')
+        for file in files
+        if not any(part.startswith('_') for part in file.parts)
+    ]
+
+
+def recipe_file(name: str | os.PathLike[str]) -> Path | None:
+    """The file of the recipe ``name``, or None if there is no such recipe."""
+    candidates = (RECIPES / kind / f'{str(name).removesuffix(".yml")}.yml' for kind in ('', 'train', 'test'))
+    return next((file for file in candidates if RECIPES in file.parents and file.is_file()), None)
+
+
+def find_option_file(name: str | os.PathLike[str]) -> Path:
+    """The option file that a user names: a file, or else a recipe.
+
+    Raises:
+        OptionError: If there is neither.
+    """
+    if Path(name).is_file():
+        return Path(name).absolute()
+    if file := recipe_file(name):
+        return file
+    near = difflib.get_close_matches(str(name), recipe_names(), 1, 0.7)
+    advice = f"did you mean the recipe '{near[0]}'?" if near else 'give an option file, or a name of `mipkd recipes`.'
+    raise OptionError('', f'{name}: there is no such file and no such recipe; {advice}')
+
+
+def find_root(name: str | os.PathLike[str]) -> Path:
+    """The folder that experiments, results and every relative path in an option file belong to.
+
+    It is the folder that holds the option file's ``options`` folder; for an option file that is under no such folder,
+    it is the option file's own. So it does not matter from where, or how, a run is started. For a recipe that is given
+    by its name, or that is inside an installed package, it is the current folder.
+
+    Args:
+        name: The option file, as the user names it.
+    """
+    file = Path(name).absolute()
+    if (not file.is_file() and recipe_file(name)) or (_IN_WHEEL and RECIPES in file.resolve().parents):
+        return Path.cwd()
+    for folder in file.parents:
+        if folder.name == 'options':
+            return folder.parent
+    return file.parent
