@@ -62,7 +62,7 @@ ODD_YAML = {
     'half a character': ('a: "\\ud800"', 'holds a character that no name or text can have'),
     'a base that is none': ('base: 5', 'base: must be the path of an option file, or a list of them'),
     'bases that are none': ('base: [[x]]', 'base: must be the path of an option file, or a list of them'),
-    'a base that is a device': ('base: /dev/null', '/dev/null: there is no such file'),
+    'a base that is a device': ('base: /dev/null', r'/dev/null: cannot be read \(there is no such file'),
     'another kind of value': ('a: !!set {b}', 'could not determine a constructor'),
     'tabs': ('a:\n\tb: 1', 'is not valid YAML'),
 }  # fmt: skip

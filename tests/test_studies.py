@@ -123,7 +123,6 @@ def test_the_studies_that_are_there_can_be_read(name):
         ('recipe: recipe.yml\nvariants: {a: {}}\nreport_at: [3]', 'report_at: 3 is no step at which'),
         ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [0, 0]', 'seeds: must name at least one number, and each once'),
         ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [x]', 'seeds: must be a list of whole numbers'),
-        ('recipe: recipe.yml\nvariants: {1: {}}', 'variants:1: must be called by a text'),
     ],
 )
 def test_a_bad_study_is_one_sentence(text, message, study):

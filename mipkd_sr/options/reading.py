@@ -60,7 +60,7 @@ class Options:
             raise OptionError('', self.explain(error)) from None
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_mapping(file: Path) -> dict[str, Any]:
     """Read one YAML file as a mapping; ``base`` is a key like any other.
 
     Raises:
@@ -160,7 +160,7 @@ def _fill_in(value: Any, scale: int) -> Any:
 def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
     if file in above:
         raise OptionError('', f'{above[-1]}: base: leads back to {file}; remove the circle.')
-    data = read_yaml(file)
+    data = read_mapping(file)
     bases = data.pop('base', None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

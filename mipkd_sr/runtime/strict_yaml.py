@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, 'a key must be text', key.start_mark)
             if key.value in seen and key.tag != f'{TAG}merge':
-                reason = f'{key.value} stands twice; remove one'
+                reason = f'{key.value}: stands twice; remove one'
                 raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
             seen.add(key.value)
         self.flatten_mapping(node)  # puts in what << names
@@ -110,7 +110,7 @@ def read_yaml(file: str | os.PathLike[str]) -> Any:
     """
     try:
         if not Path(file).is_file():
-            raise ValueError(f'{file}: there is no such file')
+            raise ValueError(f'{file}: cannot be read (there is no such file)')
         text = Path(file).read_text(encoding='utf-8')
     except OSError as error:
         raise ValueError(f'{file}: cannot be read ({error.strerror})') from None

@@ -23,7 +23,7 @@ from typing import Any
 from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.keys import TEST, TRAIN
-from mipkd_sr.options.reading import Options, force_options, read_options, read_yaml
+from mipkd_sr.options.reading import Options, force_options, read_mapping, read_options
 from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.studies.identity import digest
@@ -144,7 +144,7 @@ def read_study(file: Path, root: Path | None = None) -> Study:
     """
     file = file.absolute()
     root = root.absolute() if root else study_root(file)
-    opt = read_yaml(file)
+    opt = read_mapping(file)
     try:
         check_form(opt, STUDY)
         seeds = _whole_numbers(opt['seeds'], 'seeds', 0)
