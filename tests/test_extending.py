@@ -1,8 +1,12 @@
 """Classes of a user's own: what the package promises them, and what it says where they break the rules."""
 
+import random
+import re
 from collections import OrderedDict
+from copy import deepcopy
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
@@ -12,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from mipkd_sr.archs import build_network, check_output, check_staged, feature_shapes
 from mipkd_sr.archs.staged import part_of_context
 from mipkd_sr.distill.objective import NetworkPass
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.train import main
 
-from .conftest import SCALE, experiment
+from .conftest import NETWORKS, SCALE, experiment, same
 
 
 @ARCH_REGISTRY.register()
@@ -121,3 +126,239 @@ def test_a_context_that_cannot_be_cut_is_refused(context, found):
     whole = NetworkPass(Normalised(), torch.rand(4, 3, 10, 10), features, context)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=f'Normalised: the context of a batch of 4 holds {found}; it must be made of'):
         whole.part(0, 2, with_features=True)
+
+
+class Wrapped(nn.Module):
+    """A network with stages, to be spoiled."""
+
+    depth: Any = 4
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 6, 3, 1, 1)
+        self.blocks = nn.ModuleList(nn.Conv2d(6, 6, 3, 1, 1) for _ in range(4))
+        self.last = nn.Conv2d(6, channels * SCALE**2, 3, 1, 1)
+
+    def head(self, lq: Tensor) -> Any:
+        feature = self.first(lq)
+        return feature, feature
+
+    def body(self, feature: Tensor, context: Any, start: int = 0, stop: int | None = None) -> Tensor:
+        for block in self.blocks[start:stop]:
+            feature = feature + block(feature).relu()
+        return feature
+
+    def tail(self, feature: Tensor, context: Any) -> Any:
+        return F.pixel_shuffle(self.last(feature + context), SCALE)
+
+    def forward(self, x: Tensor) -> Any:
+        feature, context = self.head(x)
+        return self.tail(self.body(feature, context), context)
+
+
+class IgnoresStart(Wrapped):
+    def body(self, feature: Tensor, context: Any, start: int = 0, stop: int | None = None) -> Tensor:
+        return super().body(feature, context, 0, stop)
+
+
+class IgnoresStop(Wrapped):
+    def body(self, feature: Tensor, context: Any, start: int = 0, stop: int | None = None) -> Tensor:
+        return super().body(feature, context, start)
+
+
+class OneMoreSkip(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + F.interpolate(x, scale_factor=SCALE)
+
+
+class TooDeep(Wrapped):
+    depth = 6
+
+
+class TooShallow(Wrapped):
+    depth = 3
+
+
+class NoNumber(Wrapped):
+    depth = '4'
+
+
+class Indexes(Wrapped):
+    depth = 5
+
+    def body(self, feature: Tensor, context: Any, start: int = 0, stop: int | None = None) -> Tensor:
+        for number in range(start, self.depth if stop is None else stop):
+            feature = self.blocks[number % 5](feature)
+        return feature
+
+    def forward(self, x: Tensor) -> Tensor:
+        feature, context = self.head(x)
+        return self.tail(self.body(feature, context, 0, 4), context)
+
+
+class WritesIntoItsInput(Wrapped):
+    def body(self, feature: Tensor, context: Any, start: int = 0, stop: int | None = None) -> Tensor:
+        for block in self.blocks[start:stop]:
+            feature += block(feature)
+        return feature
+
+
+class ContextOfTheBatch(Wrapped):
+    def head(self, lq: Tensor) -> Any:
+        feature = self.first(lq)
+        return feature, [feature, torch.tensor(lq.shape[-2:])]  # two values, as many as samples
+
+    def tail(self, feature: Tensor, context: Any) -> Any:
+        return super().tail(feature, context[0])
+
+
+class MixesSamples(ContextOfTheBatch):
+    def head(self, lq: Tensor) -> Any:
+        feature = self.first(lq)
+        return feature, [feature - feature.mean()]
+
+
+class NoPair(Wrapped):
+    def head(self, lq: Tensor) -> Any:
+        return self.first(lq)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.last(self.first(x)), SCALE)
+
+
+class Tokens(NoPair):
+    def head(self, lq: Tensor) -> Any:
+        return self.first(lq).flatten(2), None
+
+
+class OtherScale(Wrapped):
+    def tail(self, feature: Tensor, context: Any) -> Any:
+        return super().tail(feature, context)[..., 1:]
+
+
+class Several(Wrapped):
+    def tail(self, feature: Tensor, context: Any) -> Any:
+        return [super().tail(feature, context)]
+
+
+class StartsAsIdentity(IgnoresStart):
+    """Its units do nothing at first, as where the last layer of a residual branch starts with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for block in self.blocks:
+            nn.init.zeros_(block.weight)
+            nn.init.zeros_(block.bias)
+
+
+BROKEN = {
+    IgnoresStart: 'the body of IgnoresStart does not run the units start to stop alone: .*depth is 4',
+    IgnoresStop: 'the body of IgnoresStop does not run the units start to stop alone: .*depth is 4',
+    StartsAsIdentity: 'the body of StartsAsIdentity does not run the units start to stop alone',
+    OneMoreSkip: r'the forward of OneMoreSkip gives something else than tail\(body\(head\(lq\)\)\)',
+    TooDeep: 'depth of TooDeep is 6, but its body does nothing after unit 4',
+    TooShallow: 'depth of TooShallow is 3, but its body has more units',
+    NoNumber: "depth of NoNumber is '4'; it must be the number of units",
+    Indexes: r'the body of Indexes, of depth 5, fails after unit 4 \(IndexError: ',
+    WritesIntoItsInput: 'the body of WritesIntoItsInput writes into the feature map that it is given, after unit 0',
+    ContextOfTheBatch: r'the head of ContextOfTheBatch: the context of a batch of 1 holds a tensor of shape \(2,\)',
+    MixesSamples: 'the head of MixesSamples makes something else of an image alone',
+    NoPair: 'the head of NoPair returned a Tensor; it must return a pair: the first feature map, B x C x H x W',
+    Tokens: r'the head of Tokens returned a feature map of shape \(2, 6, 64\) for 2 images; it must return a pair',
+    Normalised: 'Normalised has no head, body, tail and depth',
+}
+NO_OUTPUT = {
+    OtherScale: 'OtherScale turns LR images of 2 x 3 x 8 x 8 into 2 x 3 x 16 x 15; its output must have 2 times their',
+    Several: 'Several returned a list; its forward must return SR images, one tensor',
+}
+
+
+@pytest.mark.parametrize(('kind', 'message'), BROKEN.items(), ids=lambda value: getattr(value, '__name__', ''))
+def test_a_network_that_breaks_the_promise_is_told_so(kind, message):
+    with pytest.raises(ValueError, match=f'{message}.*; logits KD and DUKD need no stages$'):
+        check_staged(kind(), SCALE)
+
+
+@pytest.mark.parametrize(('kind', 'message'), NO_OUTPUT.items(), ids=lambda value: getattr(value, '__name__', ''))
+def test_an_output_that_is_not_one_tensor_of_the_right_size_is_told(kind, message):
+    for check in (check_staged, lambda net, scale: check_output(net, scale, 8)):
+        with pytest.raises(ValueError, match=message):
+            check(kind(), SCALE)
+
+
+@pytest.mark.parametrize('upscale', [2, 3, 4])
+@pytest.mark.parametrize('name', NETWORKS)
+def test_the_networks_here_keep_the_promise_and_are_left_as_they_were(name, upscale):
+    net = build_network({'type': name, **NETWORKS[name], 'upscale': upscale}).train()
+    before, states = deepcopy(net.state_dict()), (torch.get_rng_state(), random.getstate(), np.random.get_state()[1])
+    check_staged(net)
+    check_output(net, upscale, 12)
+    assert same(dict(net.state_dict()), dict(before))
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.array_equal(np.random.get_state()[1], states[2])
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_networks_of_any_number_of_channels_are_probed(channels):
+    net = Wrapped(channels)
+    check_staged(net, SCALE)
+    check_output(net, SCALE, 12)
+    assert feature_shapes(net, [1, 4], 12) == {1: (6, 12, 12), 4: (6, 12, 12)}
+
+
+def test_rounding_is_no_fault():
+    class Reordered(Wrapped):
+        """The same arithmetic in another order: as true, and not the same to the last bit."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            feature, context = self.head(x)
+            feature = self.body(feature, context)
+            kernel = self.last.weight
+            whole = F.conv2d(feature, kernel, self.last.bias, 1, 1) + F.conv2d(context, kernel, None, 1, 1)
+            return F.pixel_shuffle(whole, SCALE)
+
+    check_staged(Reordered(), SCALE)
+
+
+class Fails(Wrapped):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def head(self, lq: Tensor) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no'), AttributeError('no'), TypeError('no'), KeyError('no')])
+def test_what_a_network_raises_while_it_is_probed_is_one_sentence(error):
+    message = f'Fails fails: its head does not take LR images of 2 x 3 x 12 x 12 .{type(error).__name__}: .*no'
+    with pytest.raises(ValueError, match=message):
+        feature_shapes(Fails(error), [1], 12)
+
+
+@pytest.mark.parametrize(('kind', 'key'), [(OneMoreSkip, 'network_g'), (TooDeep, 'network_t')])
+def test_a_run_and_a_dry_run_refuse_them(kind, key, training_options, write_options, tmp_path, capsys):
+    ARCH_REGISTRY._obj_map.setdefault(kind.__name__, kind)
+    opt = training_options('kd', train={'own_opt': {'type': 'FitNetLoss', 'positions': 1}})
+    opt[key] = {'type': kind.__name__}
+    if key == 'network_t':
+        torch.save({'params': kind().state_dict()}, tmp_path / 'teacher.pth')
+        opt['path']['pretrain_network_t'] = str(tmp_path / 'teacher.pth')
+    file = write_options(opt)
+    for flags in ([], ['--dry_run']):
+        assert main(['-opt', str(file), *flags]) == 2
+        error = capsys.readouterr().err
+        assert re.search(f'{key}: {BROKEN[kind]}', error), error
+        assert not experiment(tmp_path).exists()
+    opt['train']['own_opt'] = None
+    assert main(['-opt', str(write_options(opt)), '--dry_run']) == 0  # logits KD needs no stages
+
+
+def test_a_plain_network_of_another_scale_is_refused(training_options, write_options, capsys):
+    ARCH_REGISTRY._obj_map.setdefault('OtherScale', OtherScale)
+    opt = training_options()
+    opt['network_g'] = {'type': 'OtherScale'}
+    assert main(['-opt', str(write_options(opt)), '--dry_run']) == 2
+    assert 'network_g: OtherScale turns LR images of 2 x 3 x 8 x 8 into 2 x 3 x 16 x 15' in capsys.readouterr().err

@@ -7,7 +7,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, span_arch, swinir_arch
-from mipkd_sr.archs.staged import StagedNetwork, feature_shapes, is_staged, run_with_features
+from mipkd_sr.archs.probing import feature_shapes
+from mipkd_sr.archs.staged import StagedNetwork, is_staged, run_with_features
+from mipkd_sr.archs.staged_check import check_output, check_staged
 
 __all__ = [
     'STAGED',
@@ -15,6 +17,8 @@ __all__ = [
     'bicubic_arch',
     'bsrn_arch',
     'build_network',
+    'check_output',
+    'check_staged',
     'edsr_arch',
     'feature_shapes',
     'is_staged',

@@ -14,8 +14,7 @@ long skip connection, SwinIR's padding); a feature map that goes on through a ne
 """
 
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
-from typing import Any, Protocol, TypeGuard, cast
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -180,26 +179,3 @@ def run_with_features(
     feature, context = net.head(lq)
     features = dict(walk_body(net, feature, context, [*indices, net.depth]))
     return net.tail(features[net.depth], context), features, context
-
-
-@torch.no_grad()
-def feature_shapes(net: StagedNetwork, indices: Iterable[int], size: int) -> dict[int, tuple[int, ...]]:
-    """Shapes (C, H, W) of the feature maps after the units ``indices`` for an LR image of ``size`` x ``size`` pixels.
-
-    A copy of the network is run, in evaluation mode, on torch's meta device, which computes shapes alone; a network
-    with an operation that does not work there is run for real. So this works for any network, without its saying how
-    wide it is; the network itself is left as it was and no random number is drawn.
-    """
-    probe = deepcopy(cast(nn.Module, net)).eval()
-    indices = list(indices)
-    try:
-        return _run_for_shapes(probe.to('meta'), indices, size)
-    except (NotImplementedError, RuntimeError):
-        return _run_for_shapes(deepcopy(cast(nn.Module, net)).eval(), indices, size)
-
-
-def _run_for_shapes(net: nn.Module, indices: list[int], size: int) -> dict[int, tuple[int, ...]]:
-    parameter = next(net.parameters())
-    staged = cast(StagedNetwork, net)
-    feature, context = staged.head(torch.zeros(1, 3, size, size, dtype=parameter.dtype, device=parameter.device))
-    return {index: tuple(feature.shape[1:]) for index, feature in walk_body(staged, feature, context, indices)}

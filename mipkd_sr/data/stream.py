@@ -5,17 +5,15 @@ were asked for. Here the epochs follow one another without a seam, exactly as ma
 run that is resumed at iteration i reads what an undisturbed run reads from i on.
 """
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mipkd_sr.runtime.errors import RunError, sentence
 from mipkd_sr.runtime.ranks import rank_and_size
-from mipkd_sr.runtime.seeding import mix_seed, seed_everything
+from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_everything
 
 
 class NamedErrors(Dataset):
@@ -60,14 +58,9 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> Any:
         """The sample at ``place``, an (epoch, index) pair. The default generators are left as they were."""
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        seed_everything(self.seed, *place)
-        try:
+        with preserved_random_state():
+            seed_everything(self.seed, *place)
             return self.dataset[place[1]]
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):

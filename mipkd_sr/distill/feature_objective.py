@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mipkd_sr.archs.staged import feature_shapes, is_staged
+from mipkd_sr.archs.probing import feature_shapes
+from mipkd_sr.archs.staged import is_staged
 from mipkd_sr.distill.objective import Objective, StepState
 from mipkd_sr.distill.positions import unit_indices
 

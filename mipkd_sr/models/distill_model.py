@@ -1,7 +1,7 @@
 """The model that trains a student: alone, or under a teacher with any objectives."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mipkd_sr.archs import build_network
+from mipkd_sr.archs import build_network, check_output, check_staged
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
 from mipkd_sr.archs.weights import load_weights
@@ -153,12 +153,29 @@ class DistillModel(SRModel):
                 objectives[key.removesuffix('_opt')] = self._build_objective(key, loss_opt)
         if not objectives:
             raise OptionError('train', 'names no loss; add pixel_opt.')
+        self._check_networks(objectives.values())
         for wanted in self.required_objectives:
             if not any(isinstance(objective, wanted) for objective in objectives.values()):
                 raise OptionError(
                     'train', f'{type(self).__name__} needs a {wanted.__name__} under a key ending in _opt.'
                 )
         return objectives
+
+    def _check_networks(self, objectives: Collection[Objective]) -> None:
+        """Check that student and teacher do what the objectives ask of them: whole, or stage by stage."""
+        taken_apart = {
+            'network_g': any(objective.student_indices() for objective in objectives),
+            'network_t': any(objective.teacher_indices() for objective in objectives),
+        }
+        networks = {'network_g': self.net_g, 'network_t': self.net_t}
+        for key, net in networks.items():
+            check = check_staged if taken_apart[key] else check_output
+            if net is None:
+                continue
+            try:
+                check(net, self.opt['scale'], lq_patch_size(self.opt))
+            except ValueError as error:
+                raise OptionError(key, sentence(error)) from error
 
     def _build_objective(self, key: str, loss_opt: Mapping[str, Any]) -> Objective:
         name = f'train:{key}'
