@@ -1,5 +1,6 @@
 """Data: images on the disk, MATLAB's resizing, and the order in which a training run reads its images."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from basicsr.data import build_dataset as build_basicsr_dataset
@@ -19,7 +20,7 @@ SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
 """Data sets, and what derives from them, whose files are looked at before a run."""
 
 
-def lq_patch_size(opt: dict[str, Any]) -> int:
+def lq_patch_size(opt: Mapping[str, Any]) -> int:
     """Side of the LR training patches of a run with the options ``opt``, in pixels."""
     return opt['datasets']['train']['gt_size'] // opt['scale']
 

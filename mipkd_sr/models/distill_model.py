@@ -1,14 +1,13 @@
 """The model that trains a student: alone, or under a teacher with any objectives."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite
@@ -18,15 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mipkd_sr.archs import build_network, check_output, check_staged
+from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
 from mipkd_sr.archs.weights import load_weights
-from mipkd_sr.data import lq_patch_size
-from mipkd_sr.distill.objective import ImageObjective, Objective
+from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
+from mipkd_sr.models.objectives import build_objectives
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps
 from mipkd_sr.models.teacher_check import check_teacher
@@ -40,9 +39,6 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimizers with a fused implementation on GPUs."""
-
-LOSS_NAMES = {'pixel_opt': 'l_pix'}
-"""BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""
 
 
 @MODEL_REGISTRY.register()
@@ -147,48 +143,13 @@ class DistillModel(SRModel):
 
     def build_objectives(self) -> dict[str, Objective]:
         """Build and attach every objective that ``train`` names."""
-        objectives: dict[str, Objective] = {}
-        for key, loss_opt in self.opt['train'].items():
-            if key.endswith('_opt') and loss_opt:
-                objectives[key.removesuffix('_opt')] = self._build_objective(key, loss_opt)
-        if not objectives:
-            raise OptionError('train', 'names no loss; add pixel_opt.')
-        self._check_networks(objectives.values())
+        objectives = build_objectives(self.opt, self.net_g, self.net_t)
         for wanted in self.required_objectives:
             if not any(isinstance(objective, wanted) for objective in objectives.values()):
                 raise OptionError(
                     'train', f'{type(self).__name__} needs a {wanted.__name__} under a key ending in _opt.'
                 )
         return objectives
-
-    def _check_networks(self, objectives: Collection[Objective]) -> None:
-        """Check that student and teacher do what the objectives ask of them: whole, or stage by stage."""
-        taken_apart = {
-            'network_g': any(objective.student_indices() for objective in objectives),
-            'network_t': any(objective.teacher_indices() for objective in objectives),
-        }
-        networks = {'network_g': self.net_g, 'network_t': self.net_t}
-        for key, net in networks.items():
-            check = check_staged if taken_apart[key] else check_output
-            if net is None:
-                continue
-            try:
-                check(net, self.opt['scale'], lq_patch_size(self.opt))
-            except ValueError as error:
-                raise OptionError(key, sentence(error)) from error
-
-    def _build_objective(self, key: str, loss_opt: Mapping[str, Any]) -> Objective:
-        name = f'train:{key}'
-        try:
-            loss = build_loss(loss_opt)
-            if not isinstance(loss, Objective):
-                return ImageObjective(LOSS_NAMES.get(key, f'l_{key.removesuffix("_opt")}'), loss).to(self.device)
-            if loss.needs_teacher and self.net_t is None:
-                raise ValueError(f'{type(loss).__name__} needs a teacher; add network_t and path:pretrain_network_t')
-            loss.attach(self.net_g, self.net_t, lq_patch_size(self.opt), self.opt['scale'])
-        except (ValueError, TypeError) as error:
-            raise OptionError(name, sentence(error)) from error
-        return loss.to(self.device)
 
     def setup_optimizers(self) -> None:
         """One optimizer, of any of torch's types, for the student and what the objectives learn beside it.
