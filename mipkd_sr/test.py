@@ -8,6 +8,7 @@ the same crop from each network.
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
-from mipkd_sr.commands.command_line import TESTING, add_run_arguments, new_parser, run_command, set_aside
+from mipkd_sr.commands.command_line import TESTING, add_run_arguments, new_parser, run_command
 from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
@@ -40,6 +41,8 @@ from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.errors import OptionError, sentence
 from mipkd_sr.runtime.log import run_log
+from mipkd_sr.runtime.ranks import failing_together
+from mipkd_sr.runtime.run_folder import TESTING_MARKS, own_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,13 +125,12 @@ def run(options: Options, entries: dict[str, dict[str, Any]]) -> int:
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
     folder = Path(opt['path']['results_root'])
-    if opt['rank'] == 0:
-        set_aside(folder)
-        folder.mkdir(parents=True)
-        (folder / options.file.name).write_text(dump_options(opt), encoding='utf-8')
-    if opt['dist']:
-        torch.distributed.barrier()  # no rank writes before the folder is there
-    with run_log(str(folder), f'test_{opt["name"]}', opt['rank']) as logger:
+    with ExitStack() as stack:
+        with failing_together():  # and no rank writes before the folder is there
+            if opt['rank'] == 0:
+                stack.enter_context(own_folder(folder, TESTING_MARKS, anew=True))
+                (folder / options.file.name).write_text(dump_options(opt), encoding='utf-8')
+        logger = stack.enter_context(run_log(str(folder), f'test_{opt["name"]}', opt['rank']))
         logger.info(f'Testing {len(nets)} network(s); results: {folder}')
         rows = test_networks(nets, datasets, opt, device)
         if opt['rank'] != 0:

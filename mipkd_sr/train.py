@@ -6,8 +6,8 @@ Reads and checks the options, builds data sets and model, and only then creates 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from mipkd_sr.commands.command_line import (
     explain_os_error,
     new_parser,
     run_command,
-    set_aside,
 )
 from mipkd_sr.commands.dry_run import describe_training
 from mipkd_sr.data import build_dataset
@@ -34,14 +33,13 @@ from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
 from mipkd_sr.options.loading import load_options, missing_paths
-from mipkd_sr.options.reading import Options, dump_options
-from mipkd_sr.options.spelling_out import spell_out
+from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime import distributed
-from mipkd_sr.runtime.checkpoint import load_file, numbered_states
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.runtime.files import remove_parts
 from mipkd_sr.runtime.log import run_log
+from mipkd_sr.runtime.ranks import failing_together
 from mipkd_sr.runtime.seeding import seed_everything
+from mipkd_sr.training.experiment import Start, experiment_folder, find_start
 from mipkd_sr.training.loop import Progress, Trainer
 
 
@@ -83,26 +81,6 @@ def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
     return sets['train'], [single_images(dataset) for phase, dataset in sets.items() if phase != 'train']
 
 
-def find_training_state(opt: dict[str, Any], auto_resume: bool) -> tuple[Path, dict[str, Any]] | None:
-    """The training state to go on from, and its file: the newest whole one with ``--auto_resume``, else as named.
-
-    Raises:
-        OptionError: If the options name one that cannot be read.
-    """
-    for file in numbered_states(opt['path']['training_states']) if auto_resume else []:
-        try:
-            return file, load_file(file, verify=True)
-        except ValueError as error:
-            if opt['rank'] == 0:
-                print(f'warning: {error}; going back to the training state before it', file=sys.stderr, flush=True)
-    if named := opt['path'].get('resume_state'):
-        try:
-            return Path(named), load_file(named, verify=True)
-        except ValueError as error:
-            raise OptionError('path:resume_state', f'{error}; give another.') from None
-    return None
-
-
 def run(options: Options, auto_resume: bool) -> int:
     """Build everything, create the folders, and train."""
     opt = options.data
@@ -113,19 +91,18 @@ def run(options: Options, auto_resume: bool) -> int:
     train_set, val_loaders = build_datasets(opt)
     model = build_model(opt)
     done = Progress()
-    if found := find_training_state(opt, auto_resume):
-        state_file, state = found
+    if start := find_start(opt, auto_resume):
         try:
-            model.resume_training(state)
+            model.resume_training(start.state)
         except ValueError as error:
-            raise OptionError('path:resume_state', f'{state_file}: {error}.') from None
-        done = Progress(state['iter'], state['samples'])
-        del found, state
-    if opt['rank'] == 0:
-        make_folders(opt, options.file.name, keep=auto_resume or done.iteration > 0)
-    if opt['dist']:
-        torch.distributed.barrier()  # no rank writes before the folders are there
-    with run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']) as logger:
+            raise OptionError('path:resume_state', f'{start.file}: {error}.') from None
+        done = Progress(start.state['iter'], start.state['samples'])
+    with ExitStack() as stack:
+        set_aside = ''
+        with failing_together():  # and no rank writes before the folders are there
+            if opt['rank'] == 0:
+                set_aside = stack.enter_context(claim_folder(options, start, auto_resume))
+        logger = stack.enter_context(run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']))
         logger.info(f'mipkd_sr {mipkd_sr.__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
         logger.info(
             f'{opt["world_size"]} process(es) on {model.device}, training {count_parameters(model.net_g):,} parameters'
@@ -135,31 +112,25 @@ def run(options: Options, auto_resume: bool) -> int:
             logger.warning(
                 f'1 of {count} GPUs is used; for all of them: torchrun --nproc_per_node={count} ... --launcher pytorch'
             )
-        if done.iteration:
-            logger.info(f'Going on from {state_file}, iteration {done.iteration:,}')
+        if start:
+            logger.info(f'Going on from {start.file}, iteration {done.iteration:,}')
+        if set_aside:
+            logger.warning(set_aside)
+        del start
         Trainer(model, opt, train_set, val_loaders, done).train()
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')
     return 0
 
 
-def make_folders(opt: dict[str, Any], file_name: str, keep: bool) -> None:
-    """Create the experiment's folders, and keep the resolved options there. What stood there before is set aside.
-
-    Raises:
-        OptionError: If they cannot be created or written to.
-    """
-    if not keep:
-        set_aside(Path(opt['path']['experiments_root']))
-        set_aside(Path(opt['root_path'], 'tb_logger', opt['name']))
-    root = Path(opt['path']['experiments_root'])
-    try:
-        for name in ('experiments_root', 'models', 'training_states', 'visualization'):
-            Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
-        (root / file_name).write_text(dump_options(spell_out(deepcopy(opt))), encoding='utf-8')
-    except OSError as error:
-        raise OptionError('name', f'{explain_os_error(error, GO_ON)} Or give another folder with --root.') from None
-    for name in ('models', 'training_states', 'experiments_root'):
-        remove_parts(Path(opt['path'][name]))
+@contextmanager
+def claim_folder(options: Options, start: Start | None, auto_resume: bool) -> Iterator[str]:
+    """``experiment_folder``, whose every error is one of the options."""
+    with ExitStack() as stack:
+        try:
+            said = stack.enter_context(experiment_folder(options.data, options.file.name, start, auto_resume))
+        except OSError as error:
+            raise OptionError('name', f'{explain_os_error(error, GO_ON)} Or give another folder with --root.') from None
+        yield said
 
 
 if __name__ == '__main__':

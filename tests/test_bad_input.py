@@ -14,6 +14,7 @@ from PIL import Image
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.data.scan import image_info
+from mipkd_sr.test import main as test_main
 from mipkd_sr.train import main
 
 from .conftest import TEACHER, experiment, smooth_image
@@ -239,3 +240,82 @@ def test_a_full_output_folder(training_options, write_options, tmp_path, capsys,
     monkeypatch.setattr(Path, 'mkdir', refuse)
     error = refused(training_options, write_options, capsys)
     assert 'No space left on device; free some space' in error
+
+
+PATHS = [
+    '',
+    '.',
+    '..',
+    '../photos',
+    '/etc/photos',
+    'a/b',
+    'a\\b',
+    '.hidden',
+    'a\0b',
+    'line\nbreak',
+    'n' * 300,
+    'é' * 120,
+]
+
+
+@pytest.mark.parametrize('dry_run', [[], ['--dry_run']])
+@pytest.mark.parametrize('name', PATHS)
+def test_a_name_that_would_lead_out_of_its_folder(name, dry_run, training_options, write_options, tmp_path, capsys):
+    """In a folder of its own, as such names rename folders around them."""
+    (tmp_path / 'root' / 'experiments' / 'mine').mkdir(parents=True)
+    for opt in (training_options(name=name), training_options(datasets={'val': {'name': name}})):
+        assert main(['-opt', str(write_options(opt)), '--root', str(tmp_path / 'root'), *dry_run]) == 2
+        (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+        assert 'name: ' in error
+        assert error.endswith('; it is the name of a folder or file, so give a plain one.')
+    assert sorted((tmp_path / 'root').rglob('*')) == [
+        tmp_path / 'root' / 'experiments',
+        tmp_path / 'root' / 'experiments' / 'mine',
+    ]
+
+
+@pytest.mark.parametrize('entry', ['networks', 'suffix', 'val', 'datasets'])
+def test_a_name_in_a_test_that_would_lead_out_of_its_folder(entry, pairs, write_options, tmp_path, capsys):
+    network = {'network': {'type': 'Bicubic', 'upscale': 2}}
+    folders = {'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}
+    opt = {'name': 'test', 'scale': 2, 'num_gpu': 0, 'datasets': {'test': {'name': 'waves', **folders}}, 'networks': {}}
+    opt['networks'] = {'../../x' if entry == 'networks' else 'bicubic': network}
+    opt['suffix'] = '/x' if entry == 'suffix' else None
+    opt['val'] = {'save_img': True, 'suffix': 'a/b' if entry == 'val' else None}
+    if entry == 'datasets':
+        opt['datasets']['test']['name'] = str(tmp_path / 'elsewhere')
+    assert test_main(['-opt', str(write_options(opt))]) == 2
+    assert 'has a slash' in capsys.readouterr().err or entry == 'networks'
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['options.yml']
+
+
+@pytest.mark.parametrize('dry_run', [[], ['--dry_run']])
+@pytest.mark.parametrize('kind', ['folder', 'file', 'link'])
+def test_only_a_folder_that_holds_a_run_is_set_aside(kind, dry_run, training_options, write_options, tmp_path, capsys):
+    photos = experiment(tmp_path)
+    photos.parent.mkdir()
+    if kind == 'folder':
+        (photos / 'models').mkdir(parents=True)
+    elif kind == 'file':
+        photos.write_text('mine')
+    else:
+        photos.symlink_to('nowhere')
+    for resume in ([], ['--auto_resume']):
+        assert main(['-opt', str(write_options(training_options())), *resume, *dry_run]) == 2
+        assert f'name: {photos} is in the way, and ' in capsys.readouterr().err
+    assert list((tmp_path / 'experiments').rglob('*')) == [photos, *photos.glob('*')]
+
+
+def test_only_results_and_logs_of_ours_are_set_aside(training_options, pairs, write_options, tmp_path, capsys):
+    (tmp_path / 'results' / 'test').mkdir(parents=True)
+    (tmp_path / 'results' / 'test' / 'thesis.txt').write_text('mine')
+    folders = {'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}
+    opt = {'name': 'test', 'scale': 2, 'num_gpu': 0, 'datasets': {'test': {'name': 'waves', **folders}}}
+    opt['networks'] = {'bicubic': {'network': {'type': 'Bicubic', 'upscale': 2}}}
+    assert test_main(['-opt', str(write_options(opt))]) == 2
+    assert f'name: {tmp_path}/results/test is in the way, and holds no run' in capsys.readouterr().err
+    (tmp_path / 'tb_logger' / 'tiny').mkdir(parents=True)
+    (tmp_path / 'tb_logger' / 'tiny' / 'notes.txt').write_text('mine')
+    assert main(['-opt', str(write_options(training_options()))]) == 2
+    assert f'name: {tmp_path}/tb_logger/tiny is in the way, and holds no run' in capsys.readouterr().err
+    assert not experiment(tmp_path).exists()

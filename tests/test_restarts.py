@@ -1,6 +1,8 @@
 """Stopping, killing and going on: nothing is lost, and the result is that of an undisturbed run."""
 
 import json
+import os
+import random
 import re
 import resource
 import signal
@@ -9,9 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mipkd_sr.data.pairs import write_pairs
-from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically
+from mipkd_sr.models import run_files
+from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically, write_digest
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, smooth_image, state
@@ -321,3 +325,138 @@ def test_a_failed_process_is_started_again_by_torchrun_and_goes_on(training_opti
     assert 'Going on from' in said
     assert same(state(tmp_path, 400), state(undisturbed, 400))
     assert len(list((tmp_path / 'experiments').iterdir())) == 1
+
+
+def states_in(folder: Path) -> list[str]:
+    return [file.stem for file in numbered_states(folder / 'training_states')]
+
+
+def test_going_back_puts_the_abandoned_states_away_and_the_new_line_goes_on(
+    training_options, write_options, tmp_path, capfd
+):
+    """Back from 10 to 4; with keep_last 2 the new 6 stays, and --auto_resume takes it."""
+    opt = training_options(train={'total_iter': 10, 'optim_g': {'lr': 0.01}}, logger={'keep_last': 4})
+    assert main(['-opt', str(write_options(opt))]) == 0
+    folder = experiment(tmp_path)
+    before = {
+        file.name: file.read_bytes() for file in folder.rglob('*.*') if file.suffix in ('.state', '.pth', '.json')
+    }
+    opt['path']['resume_state'] = str(folder / 'training_states' / '4.state')
+    opt['train'] |= {'total_iter': 6}
+    opt['logger']['keep_last'] = 2
+    file = write_options(opt)
+    assert main(['-opt', str(file)]) == 0
+    assert states_in(folder) == ['6', '4']
+    (aside,) = folder.glob('abandoned_*')
+    assert states_in(aside) == ['10', '8', '6']
+    assert f'to the iterations 6, 8, 10, is now in {aside}' in capfd.readouterr().err
+    moved = {file.name: file.read_bytes() for file in aside.rglob('*.*')}
+    assert {'10.state', 'net_g_10.pth', 'net_g_best.pth', 'net_g_latest.pth', 'validations.json'} <= moved.keys()
+    assert all(before[name] == content for name, content in moved.items())
+    record = state(tmp_path, 6)
+    assert [entry['iter'] for entry in record['validations']] == [2, 4, 6]
+    best = record['best_metric_results']['waves-val']['psnr']['iter']
+    assert same(load_file(folder / 'models' / 'net_g_best.pth'), load_file(folder / 'models' / f'net_g_{best}.pth'))
+    assert main(['-opt', str(file), '--auto_resume', '--force_yml', 'train:total_iter=8']) == 0
+    assert states_in(folder) == ['8', '6']
+    assert len(list(folder.glob('abandoned_*'))) == 1
+
+
+def test_a_state_from_elsewhere_leaves_nothing_of_the_run_that_stood_there(training_options, write_options, tmp_path):
+    opt = training_options()
+    assert main(['-opt', str(write_options(opt)), '--root', str(tmp_path / 'other')]) == 0
+    assert main(['-opt', str(write_options(opt))]) == 0
+    opt['path']['resume_state'] = str(experiment(tmp_path / 'other') / 'training_states' / '2.state')
+    opt['train']['total_iter'] = 3
+    assert main(['-opt', str(write_options(opt))]) == 0
+    (aside,) = experiment(tmp_path).glob('abandoned_*')
+    assert states_in(aside) == ['4', '2']
+    assert states_in(experiment(tmp_path)) == ['3']
+
+
+def test_damaged_states_are_not_counted_among_those_that_are_kept(
+    training_options, write_options, tmp_path, monkeypatch
+):
+    """The disk spoils states 6 and 8 while the run goes on: 2 and 4 stay until there are two newer ones."""
+    save = run_files.save_atomically
+
+    def spoil_some(content: object, file: Path) -> None:
+        save(content, file)
+        if file.name in ('6.state', '8.state'):
+            flip_a_bit(file)
+
+    monkeypatch.setattr(run_files, 'save_atomically', spoil_some)
+    opt = training_options(train={'total_iter': 10}, logger={'keep_last': 2})
+    opt.pop('val')
+    assert main(['-opt', str(write_options(opt))]) == 0
+    assert states_in(experiment(tmp_path)) == ['10', '8', '6', '4']
+
+
+def test_auto_resume_begins_over_in_no_folder_that_has_a_student(training_options, write_options, tmp_path, capsys):
+    opt = training_options()
+    file = write_options(opt)
+    assert main(['-opt', str(file)]) == 0
+    folder = experiment(tmp_path)
+    best = (folder / 'models' / 'net_g_best.pth').read_bytes()
+    states = numbered_states(folder / 'training_states')
+    for each in states:
+        truncate(each)
+    assert main(['-opt', str(file), '--auto_resume']) == 2
+    assert 'none of the 2 training states in' in capsys.readouterr().err
+    assert (folder / 'models' / 'net_g_best.pth').read_bytes() == best
+    for each in states:
+        each.unlink()
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    (aside,) = (tmp_path / 'experiments').glob('tiny_archived_*')
+    assert (aside / 'models' / 'net_g_best.pth').read_bytes() == best
+    assert states_in(folder) == ['4', '2']
+
+
+HOLD = """
+import fcntl, sys
+with open(sys.argv[1], 'a+b') as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print('mine', flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize('resume', [[], ['--auto_resume']])
+def test_a_second_run_of_the_same_name_touches_nothing(resume, training_options, write_options, tmp_path, capsys):
+    """The lock dies with its process, however that ends."""
+    file = write_options(training_options())
+    assert main(['-opt', str(file)]) == 0
+    folder = experiment(tmp_path)
+    before = sorted(folder.rglob('*'))
+    command = [sys.executable, '-c', HOLD, str(folder / '.run.lock')]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout
+    assert holder.stdout.readline() == b'mine\n'
+    capsys.readouterr()
+    assert main(['-opt', str(file), *resume]) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert f'name: {folder} belongs to a run that is going on (process {os.getpid()} on ' in error
+    assert sorted(folder.rglob('*')) == before
+    holder.kill()
+    holder.communicate()
+    assert main(['-opt', str(file), *resume]) == 0
+
+
+@pytest.mark.parametrize('damage', ['flip', 'sidecar'])
+def test_a_flipped_bit_in_a_teacher_is_refused_or_harmless(damage, teacher_file, tmp_path):
+    """A file of PyTorch's own checksums, and one of the old format with sha256sum's beside it."""
+    file, content = tmp_path / 'teacher.pth', load_file(teacher_file)
+    torch.save(content, file, _use_new_zipfile_serialization=damage == 'flip')
+    if damage == 'sidecar':
+        write_digest(file)
+    whole, rng, refused = file.read_bytes(), random.Random(5), list[str]()
+    for _ in range(200):
+        spoilt = bytearray(whole)
+        spoilt[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        file.write_bytes(spoilt)
+        try:
+            assert same(load_file(file), content)
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 150
+    assert all(error.startswith(f'{file} is not a checkpoint that can be loaded safely (') for error in refused)

@@ -8,9 +8,7 @@ import argparse
 import errno
 import os
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
 
@@ -127,24 +125,3 @@ def explain_os_error(error: OSError, again: str) -> str:
 def last_sentence(error: RunError) -> str:
     """A RunError's own sentence; one from a process that reads data comes with that process's traceback before it."""
     return str(error).strip().splitlines()[-1].rpartition('RunError: ')[2]
-
-
-def set_aside(folder: Path) -> None:
-    """Rename an existing folder as BasicSR does, so that a new run of the same name loses nothing.
-
-    Raises:
-        OptionError: If it cannot be renamed.
-    """
-    if not folder.exists():
-        return
-    now = time.strftime('%Y%m%d_%H%M%S')
-    archive = folder.with_name(f'{folder.name}_archived_{now}')
-    number = 1
-    while archive.exists():
-        number += 1
-        archive = folder.with_name(f'{folder.name}_archived_{now}_{number}')
-    try:
-        folder.rename(archive)
-    except OSError as error:
-        raise OptionError('name', f'{folder} is in the way and cannot be renamed ({error.strerror}).') from None
-    print(f'{folder} is there already; it is now {archive}', flush=True)

@@ -1,6 +1,7 @@
 """``--dry_run``: everything is checked and built, what would run is printed, and nothing is written."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from mipkd_sr.archs import build_network, feature_shapes
@@ -13,6 +14,7 @@ from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.run_folder import TESTING_MARKS, TRAINING_MARKS, check_ours
 
 
 def describe_training(options: Options) -> int:
@@ -25,6 +27,7 @@ def describe_training(options: Options) -> int:
         OptionError: If something is wrong.
     """
     opt = options.data
+    check_ours(Path(opt['path']['experiments_root']), TRAINING_MARKS)
     missing = leave_out_missing(opt)
     lengths = dataset_lengths(opt, missing)
     model = build_model(opt)
@@ -123,6 +126,7 @@ def describe_testing(options: Options, entries: dict[str, dict[str, Any]]) -> in
         The exit code, as ``describe_training``'s.
     """
     opt = options.data
+    check_ours(Path(opt['path']['results_root']), TESTING_MARKS)
     missing = missing_paths(opt)
     lengths = dataset_lengths(opt, missing)
     lines = [f'{opt["name"]}: x{opt["scale"]}, results would be written to {opt["path"]["results_root"]}']

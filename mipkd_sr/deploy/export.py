@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mipkd_sr.runtime.checkpoint import save_atomically
+from mipkd_sr.runtime.checkpoint import save_atomically, write_digest
 from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.runtime.files import written_whole
 
@@ -24,6 +24,8 @@ def export(net: nn.Module, file: Path, size: int) -> str:
       depends on the size: there H = W = ``size``.
     * ``.safetensors``: the weights alone, under BasicSR's names.
     * ``.pth``: BasicSR's form, ``{'params': weights}``.
+
+    The first two have no checksums: ``sha256sum``'s is written beside them, as ``FILE.sha256``.
 
     Args:
         net: The network, on the CPU, in evaluation mode.
@@ -54,6 +56,7 @@ def export(net: nn.Module, file: Path, size: int) -> str:
 
         with written_whole(file) as part:
             save_file(weights, part)
+        write_digest(file)
     return f'{file}: {len(weights)} tensors'
 
 
@@ -83,5 +86,6 @@ def _export_onnx(net: nn.Module, file: Path, size: int) -> str:
             error = float(np.abs(session.run(None, {'lq': lq.numpy()})[0] - net(lq).numpy()).max())
             if not error <= ONNX_TOLERANCE:
                 raise RunError(f'onnxruntime differs from torch by {error:.1e} at {height} x {width}; nothing written.')
+    write_digest(file)
     sides = f'{size} x {size} pixels only' if is_fixed else 'any size'
     return f'{file}: for images of {sides}, as torch to {ONNX_TOLERANCE:.0e} at {len(sizes)} size(s)'

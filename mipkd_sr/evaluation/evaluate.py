@@ -19,7 +19,7 @@ from mipkd_sr.data.scan import image_info
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.metrics import measure
 from mipkd_sr.runtime.errors import RunError, sentence
-from mipkd_sr.runtime.ranks import fail_together, rank_and_size
+from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 
 ImageCallback = Callable[[str, str, np.ndarray], None]
 Rows = dict[str, dict[str, float]]
@@ -68,20 +68,15 @@ def evaluate(
     """
     rows: dict[str, Rows] = {name: {} for name in networks}
     order: list[str] = []
-    failure: Exception | None = None
-    try:
-        with ExitStack() as stack:
-            for net in networks.values():
-                if isinstance(net, nn.Module):
-                    stack.enter_context(_evaluation_mode(net))
-            measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)), metrics, reference, grey)
-            limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
-            for batch in same_size_batches(batches, limit, order):
-                _run(networks, batch, device, on_image, measuring)
-            measuring.finish()
-    except Exception as error:
-        failure = error
-    fail_together(failure)
+    with failing_together(), ExitStack() as stack:
+        for net in networks.values():
+            if isinstance(net, nn.Module):
+                stack.enter_context(_evaluation_mode(net))
+        measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)), metrics, reference, grey)
+        limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
+        for batch in same_size_batches(batches, limit, order):
+            _run(networks, batch, device, on_image, measuring)
+        measuring.finish()
     return {name: share_rows({image: own[image] for image in order if image in own}) for name, own in rows.items()}
 
 

@@ -57,10 +57,15 @@ class ValidationRecord:
 
     def is_best(self, dataset: str, iteration: int) -> bool:
         """Whether step ``iteration`` is the best so far: by the first metric, on the first validation set."""
+        return self.entries[0]['dataset'] == dataset and self.best_iteration() == iteration
+
+    def best_iteration(self) -> int | None:
+        """The step that is the best so far, as ``is_best`` understands it; None without validations."""
+        if not self.entries:
+            return None
         first = self.entries[0]
         metric = next(name for name in first if name not in ('iter', 'dataset'))
-        best = self.best.get(dataset, {}).get(metric, {})
-        return first['dataset'] == dataset and best.get('iter') == iteration
+        return self.best.get(first['dataset'], {}).get(metric, {}).get('iter')
 
 
 def _update(best: dict[str, Any], metric: str, value: float, iteration: int, better: str) -> None:

@@ -10,6 +10,7 @@ from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.run_folder import problem_with_name
 
 
 def load_options(
@@ -35,10 +36,25 @@ def load_options(
     force_options(options, force)
     with options.explaining():
         check(options.data, TRAIN if is_train else TEST)
+        _check_names(options.data)
     if debug:
         _use_debug_settings(options.data)
     complete(options.data, is_train, Path(root).absolute() if root else find_root(file))
     return options
+
+
+def _check_names(opt: dict[str, Any]) -> None:
+    """Names that become names of folders and files.
+
+    Raises:
+        OptionError: If one would lead out of its folder.
+    """
+    names = {'name': opt['name'], 'suffix': opt.get('suffix'), 'val:suffix': (opt.get('val') or {}).get('suffix')}
+    names |= {f'datasets:{phase}:name': dataset['name'] for phase, dataset in opt['datasets'].items()}
+    names |= {f'networks:{name}': str(name) for name in opt.get('networks', {})}
+    for key, name in names.items():
+        if name is not None and (problem := problem_with_name(name)):
+            raise OptionError(key, f'{problem}; it is the name of a folder or file, so give a plain one.')
 
 
 def _use_debug_settings(opt: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Reading and writing checkpoints and training states, as files."""
 
+import hashlib
 import json
 import os
 import zipfile
@@ -34,25 +35,71 @@ def write_json(content: Any, file: str | os.PathLike[str]) -> None:
         part.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
 
-def load_file(file: str | os.PathLike[str], verify: bool = False) -> Any:
-    """Load a file of tensors and plain values onto the CPU. Pickled code is refused.
+def write_digest(file: str | os.PathLike[str]) -> None:
+    """Write ``FILE.sha256`` beside a file whose format has no checksums, as ``sha256sum`` does; ``load_file`` heeds it.
 
-    Args:
-        file: The file.
-        verify: Whether to compare its contents with the checksums that ``torch.save`` keeps in it.
+    Raises:
+        OSError: If it cannot be written.
+    """
+    file = Path(file)
+    with written_whole(_digest_file(file)) as part:
+        part.write_text(f'{_digest(file)}  {file.name}\n', encoding='utf-8')
+
+
+def _digest_file(file: Path) -> Path:
+    return file.with_name(f'{file.name}.sha256')
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open('rb') as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify(file: str | os.PathLike[str]) -> None:
+    """Compare a file with the checksums that there are: those that ``torch.save`` keeps in it, and ``FILE.sha256``.
+
+    torch.load itself compares none. A file of PyTorch before 1.6 has none in it.
+
+    Raises:
+        ValueError: If it differs.
+        OSError: If it cannot be read.
+    """
+    file = Path(file)
+    beside = _digest_file(file)
+    if beside.exists() and beside.read_text(encoding='utf-8', errors='replace').split()[:1] != [_digest(file)]:
+        raise ValueError(f'it does not have the checksum in {beside.name}')
+    with file.open('rb') as stream:
+        if stream.read(4) != b'PK\x03\x04':
+            return
+        with zipfile.ZipFile(stream) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f'{broken} in it does not have its checksum')
+
+
+def is_whole(file: str | os.PathLike[str]) -> bool:
+    """Whether a file is there and has its checksums."""
+    try:
+        verify(file)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return True
+
+
+def load_file(file: str | os.PathLike[str]) -> Any:
+    """Load a file of tensors and plain values onto the CPU. Checksums are compared, and pickled code is refused.
 
     Raises:
         ValueError: If the file cannot be read as one. The message names it.
     """
     try:
-        if verify:
-            with zipfile.ZipFile(file) as archive:
-                if broken := archive.testzip():
-                    raise ValueError(f'{broken} in it does not have its checksum')
+        verify(file)
         return torch.load(file, map_location='cpu', weights_only=True)
     except OSError as error:
         raise ValueError(f'{file} cannot be read ({error.strerror})') from None
-    except Exception as error:  # torch.load has no exception of its own for broken or hostile files
+    except Exception as error:  # neither zipfile nor torch.load has one exception for broken or hostile files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f'{file} is not a checkpoint that can be loaded safely ({reason})') from None
 

@@ -5,13 +5,15 @@ and each sample's random numbers do not depend on which rank has it. ``BatchDraw
 ``mean_over_ranks`` and ``gather_batch`` are for losses that relate samples to each other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-from mipkd_sr.runtime.errors import RunError, sentence
+from mipkd_sr.runtime.errors import OptionError, RunError, sentence
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -55,24 +57,32 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
-def fail_together(error: Exception | None) -> None:
-    """Raise on every rank if one of them has failed, so that none waits for it. Every rank must call it.
-
-    Args:
-        error: What went wrong on this rank, or None.
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise on every rank what is raised inside on one of them, so that none waits for it. Every rank must enter.
 
     Raises:
-        Exception: ``error``; or, where it is None and another rank has failed, a RunError with that one's message.
+        OptionError: If another rank has raised one; of several the first rank's.
+        RunError: If another rank has raised anything else. The message has that rank's.
     """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
     _, size = rank_and_size()
-    texts: list[str | None] = [None] * size
+    found: list[tuple[str, ...] | None] = [None] * size
     if size > 1:
-        torch.distributed.all_gather_object(texts, None if error is None else sentence(error))
-    if error is not None:
-        raise error
-    for rank, text in enumerate(texts):
-        if text is not None:
-            raise RunError(f'process {rank} failed: {text}')
+        torch.distributed.all_gather_object(found, None if failure is None else _as_texts(failure))
+    if failure is not None:
+        raise failure
+    for rank, texts in enumerate(found):
+        if texts is not None:
+            raise OptionError(*texts) if len(texts) == 2 else RunError(f'process {rank} failed: {texts[0]}')
+
+
+def _as_texts(error: Exception) -> tuple[str, ...]:
+    return (error.key, error.message) if isinstance(error, OptionError) else (sentence(error),)
 
 
 class _GatherBatch(torch.autograd.Function):

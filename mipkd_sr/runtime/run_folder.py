@@ -1,0 +1,151 @@
+"""The folder of a run: its own alone, and nobody else's is ever touched."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from basicsr.utils import get_root_logger, get_time_str
+
+from mipkd_sr.runtime.errors import OptionError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there nobody watches over two runs of one name
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = '.run.lock'
+"""In a run's folder: who writes to it. It stays there, and so it also tells a run's folder from any other."""
+TRAINING_MARKS = (LOCK, 'training_states')
+"""What a folder of a training run holds, BasicSR's included: one of these."""
+TESTING_MARKS = (LOCK, 'test_*.log')
+"""What a folder of results holds, BasicSR's included: one of these."""
+TENSORBOARD_MARKS = ('events.out.tfevents.*',)
+"""What a folder of TensorBoard's holds."""
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and dates and endings are added."""
+
+
+def problem_with_name(name: str) -> str:
+    """Why a text cannot be the name of a folder, for a message; nothing if it can."""
+    if not name:
+        return 'is empty'
+    if name.startswith('.'):
+        return f"'{name}' begins with a dot"
+    if any(character in '/\\' or not character.isprintable() for character in name):
+        return f'{name!r} has a slash or a character that cannot be printed in it'
+    if len(name.encode('utf-8', 'replace')) > LONGEST_NAME:
+        return f'is longer than {LONGEST_NAME} bytes'
+    return ''
+
+
+def check_ours(folder: Path, marks: tuple[str, ...]) -> None:
+    """See that a folder is absent, empty, or one of a run.
+
+    Args:
+        folder: The folder.
+        marks: File names (patterns) of which a run's folder has at least one.
+
+    Raises:
+        OptionError: If it is somebody else's.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise OptionError('name', f'{folder} is in the way, and is no folder; give another name.')
+    if any(folder.iterdir()) and not any(True for mark in marks for _ in folder.glob(mark)):
+        raise OptionError('name', f'{folder} is in the way, and holds no run; give another name.')
+
+
+def set_aside(folder: Path, marks: tuple[str, ...]) -> None:
+    """Rename a run's folder as BasicSR does, so that a new run of the same name loses nothing.
+
+    Args:
+        folder: The folder; it may be absent.
+        marks: See ``check_ours``.
+
+    Raises:
+        OptionError: If it holds no run, or cannot be renamed.
+    """
+    check_ours(folder, marks)
+    if not folder.exists():
+        return
+    archive = unused(folder.with_name(f'{folder.name}_archived_{get_time_str()}'))
+    try:
+        folder.rename(archive)
+    except OSError as error:
+        raise OptionError('name', f'{folder} is in the way and cannot be renamed ({error.strerror}).') from None
+    print(f'{folder} is there already; it is now {archive}', flush=True)
+
+
+def unused(path: Path) -> Path:
+    """``path``, or with a number after it if it is there already."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f'{path.name}_{number}')
+    return free
+
+
+@contextmanager
+def own_folder(folder: Path, marks: tuple[str, ...], anew: bool) -> Iterator[None]:
+    """Have a folder for this process alone; it is created if need be.
+
+    Args:
+        folder: The folder.
+        marks: See ``check_ours``.
+        anew: Whether to begin with an empty one; what stood there is set aside.
+
+    Raises:
+        OptionError: If it holds no run, or another process writes to it.
+        OSError: If it cannot be created or written to.
+    """
+    check_ours(folder, marks)
+    with ExitStack() as stack:
+        if folder.exists():
+            stack.enter_context(_locked(folder))
+        if anew:
+            set_aside(folder, marks)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            stack.enter_context(_locked(folder))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a folder, as long as this one lives."""
+    if fcntl is None:
+        yield
+        return
+    with (folder / LOCK).open('a+b') as file:
+        # Not flock: that lives on in processes that this one has forked, such as those that read images.
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = _holder(file)
+            raise OptionError(
+                'name', f'{folder} belongs to a run that is going on{holder}; wait for it, or give another name.'
+            ) from None
+        except OSError as error:  # a file system without locks
+            get_root_logger().warning(
+                f'{folder} cannot be locked ({error.strerror}): see to it that no other run has the same name.'
+            )
+        if not (folder / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+            raise OptionError('name', f'{folder} has just been taken by another run; give another name.')
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%F %T")}'.encode())
+        file.flush()
+        yield
+
+
+def _holder(file: BinaryIO) -> str:
+    """Who has locked a file."""
+    try:
+        file.seek(0)
+        return f' ({file.read(200).decode("utf-8", "replace")})'
+    except OSError:
+        return ''

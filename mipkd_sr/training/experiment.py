@@ -1,0 +1,120 @@
+"""The folder of a training run, and where in it the run begins: anew, or from a training state."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+from basicsr.utils import get_time_str
+
+from mipkd_sr.models.run_files import RunFiles
+from mipkd_sr.options.reading import dump_options
+from mipkd_sr.options.spelling_out import spell_out
+from mipkd_sr.runtime.checkpoint import load_file, numbered_states
+from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import remove_parts, written_whole
+from mipkd_sr.runtime.ranks import failing_together
+from mipkd_sr.runtime.run_folder import TENSORBOARD_MARKS, TRAINING_MARKS, check_ours, own_folder, set_aside
+
+
+class Start(NamedTuple):
+    """Where a run begins: a training state and its file."""
+
+    file: Path
+    state: dict[str, Any]
+
+
+def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
+    """The training state to go on from: the newest whole one with ``--auto_resume``, else as named. Every rank asks.
+
+    Raises:
+        OptionError: If the options name one that cannot be read, or none of those that there are can be.
+    """
+    file: list[str | None] = [None]
+    with failing_together():
+        if opt['rank'] == 0:
+            file = [_find_file(opt, auto_resume)]
+    if opt['dist']:
+        torch.distributed.broadcast_object_list(file)
+    if file[0] is None:
+        return None
+    return Start(Path(file[0]), load_file(file[0]))
+
+
+def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
+    states = numbered_states(opt['path']['training_states']) if auto_resume else []
+    for file in states:
+        try:
+            load_file(file)
+            return str(file)
+        except ValueError as error:
+            print(f'warning: {error}; going back to the training state before it', file=sys.stderr, flush=True)
+    if named := opt['path'].get('resume_state'):
+        try:
+            load_file(named)
+            return str(named)
+        except ValueError as error:
+            raise OptionError('path:resume_state', f'{error}; give another.') from None
+    if states:
+        folder = opt['path']['training_states']
+        raise OptionError(
+            '--auto_resume',
+            f'none of the {len(states)} training states in {folder} can be read; put one back, or begin anew without '
+            'this flag, which sets them aside.',
+        )
+    return None
+
+
+@contextmanager
+def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | None, auto_resume: bool) -> Iterator[str]:
+    """Have the experiment's folder for this process alone, with the resolved options in it as ``file_name``.
+
+    What stood there before is set aside: all of it if the run begins anew; if it goes on, what came after its start.
+    That needs no keeping where a run with ``--auto_resume`` was stopped before its first state.
+
+    Yields:
+        A sentence for the log about what was set aside; empty if nothing was.
+
+    Raises:
+        OptionError: If the folder holds something else, or another run writes to it.
+        OSError: If it cannot be created or written to.
+    """
+    root = Path(opt['path']['experiments_root'])
+    anew = start is None and not (auto_resume and _nothing_to_lose(opt))
+    of_tensorboard = Path(opt['root_path'], 'tb_logger', opt['name'])
+    if anew:
+        check_ours(of_tensorboard, TENSORBOARD_MARKS)
+    with own_folder(root, TRAINING_MARKS, anew):
+        if anew:
+            set_aside(of_tensorboard, TENSORBOARD_MARKS)
+        for name in ('models', 'training_states', 'visualization'):
+            Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
+        for name in ('models', 'training_states', 'experiments_root'):
+            remove_parts(Path(opt['path'][name]))
+        with written_whole(root / file_name) as part:
+            part.write_text(dump_options(spell_out(deepcopy(dict(opt)))), encoding='utf-8')
+        yield '' if start is None else _abandon_what_came_after(opt, start)
+
+
+def _nothing_to_lose(opt: Mapping[str, Any]) -> bool:
+    """Whether a run has not yet come to a training state, or to a student's file."""
+    folders = (Path(opt['path'][name]) for name in ('models', 'training_states'))
+    return not any(file for folder in folders for file in folder.glob('[!.]*'))
+
+
+def _abandon_what_came_after(opt: Mapping[str, Any], start: Start) -> str:
+    """Put out of the way what a run from ``start`` on would mix up with its own; returns a sentence about it."""
+    states = Path(opt['path']['training_states'])
+    of_this_run = start.file.resolve().parent == states.resolve()
+    first = start.state['iter'] + 1 if of_this_run else 0
+    later = [file for file in numbered_states(states) if int(file.stem) >= first]
+    if not later:
+        return ''
+    aside = Path(opt['path']['experiments_root'], f'abandoned_{get_time_str()}')
+    RunFiles(opt['path']).abandon([int(file.stem) for file in later], start.state, aside)
+    numbers = ', '.join(f'{int(file.stem):,}' for file in reversed(later))
+    return f'What was trained beyond this start, to the iterations {numbers}, is now in {aside}'
