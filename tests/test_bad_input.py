@@ -14,7 +14,7 @@ from PIL import Image
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.data.scan import image_info
-from mipkd_sr.test import main as test_main
+from mipkd_sr.test import main as main_of_test
 from mipkd_sr.train import main
 
 from .conftest import TEACHER, experiment, smooth_image
@@ -284,7 +284,7 @@ def test_a_name_in_a_test_that_would_lead_out_of_its_folder(entry, pairs, write_
     opt['val'] = {'save_img': True, 'suffix': 'a/b' if entry == 'val' else None}
     if entry == 'datasets':
         opt['datasets']['test']['name'] = str(tmp_path / 'elsewhere')
-    assert test_main(['-opt', str(write_options(opt))]) == 2
+    assert main_of_test(['-opt', str(write_options(opt))]) == 2
     assert 'has a slash' in capsys.readouterr().err or entry == 'networks'
     assert sorted(file.name for file in tmp_path.iterdir()) == ['options.yml']
 
@@ -312,7 +312,7 @@ def test_only_results_and_logs_of_ours_are_set_aside(training_options, pairs, wr
     folders = {'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}
     opt = {'name': 'test', 'scale': 2, 'num_gpu': 0, 'datasets': {'test': {'name': 'waves', **folders}}}
     opt['networks'] = {'bicubic': {'network': {'type': 'Bicubic', 'upscale': 2}}}
-    assert test_main(['-opt', str(write_options(opt))]) == 2
+    assert main_of_test(['-opt', str(write_options(opt))]) == 2
     assert f'name: {tmp_path}/results/test is in the way, and holds no run' in capsys.readouterr().err
     (tmp_path / 'tb_logger' / 'tiny').mkdir(parents=True)
     (tmp_path / 'tb_logger' / 'tiny' / 'notes.txt').write_text('mine')
