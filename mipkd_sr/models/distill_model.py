@@ -21,6 +21,7 @@ from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
 from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.distill.teacher import FrozenTeacher
@@ -31,6 +32,7 @@ from mipkd_sr.models.skipped_steps import SkippedSteps
 from mipkd_sr.models.teacher_check import check_teacher
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
+from mipkd_sr.options.hosting import complete_hosted, form_of, is_complete
 from mipkd_sr.options.keys import SCHEDULERS
 from mipkd_sr.runtime.errors import OptionError, sentence
 
@@ -39,6 +41,13 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimizers with a fused implementation on GPUs."""
+
+
+IN_ANOTHER_LOOP = (
+    "The training loop is not this package's: a resumed run starts its epoch again, a signal stops it without saving, "
+    'the last incomplete batch of an epoch is left out and images are not looked at before the start; with '
+    'mipkd_sr.train.main, or `mipkd train -opt FILE`, the same option file has none of that.'
+)
 
 
 @MODEL_REGISTRY.register()
@@ -59,7 +68,8 @@ class DistillModel(SRModel):
         skipped_steps: Account of the steps that were skipped because their numbers were not finite.
 
     Args:
-        opt: Options, as ``mipkd_sr.options.reading.load_options`` completes them.
+        opt: Options, as ``mipkd_sr.options.loading.load_options`` completes them, or as BasicSR's ``parse_options``
+            reads them: they are checked and completed here, in place.
 
     Raises:
         OptionError: If the options do not fit together: a checkpoint of another network, an objective without a teacher
@@ -70,9 +80,14 @@ class DistillModel(SRModel):
     """Objectives that the options must name; a subclass for one method says which."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
+        if not is_complete(opt, form_of(opt)):
+            complete_hosted(opt)
+            if opt['is_train'] and opt['rank'] == 0:
+                get_root_logger().warning(IN_ANOTHER_LOOP)
         BaseModel.__init__(self, opt)  # SRModel's own would wrap the bare student for distributed training
         self.net_g = self._build('network_g', 'g')
         self.net_t: nn.Module | None = None
+        self.record = ValidationRecord()
         if opt.get('network_t'):
             self.net_t = self._build('network_t', 't')
         if self.is_train:
@@ -123,7 +138,6 @@ class DistillModel(SRModel):
         self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'])
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
-        self.record = ValidationRecord()
         self.files = RunFiles(self.opt['path'], self.opt['logger']['keep_last'])
         self.setup_optimizers()
         self.setup_schedulers()
@@ -183,10 +197,12 @@ class DistillModel(SRModel):
 
         With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs.
         """
-        parts = self.opt['train']['accumulation_steps']
+        count = self.opt['train']['accumulation_steps']
+        batches = list(zip(self.lq.chunk(count), self.gt.chunk(count), strict=True))
+        parts = len(batches)  # fewer where another loop's batch has not as many samples
         self.optimizer_g.zero_grad()
         of_parts: list[dict[str, Tensor]] = []
-        for part, (lq, gt) in enumerate(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True)):
+        for part, (lq, gt) in enumerate(batches):
             with self._gradients_averaged_if(part == parts - 1):
                 losses, self.logs, self.output = self._compute_losses(lq, gt, current_iter, part)
                 total = torch.stack(list(losses.values())).sum() / parts
@@ -195,7 +211,9 @@ class DistillModel(SRModel):
                 self.scaler.scale(total).backward()
             of_parts.append({name: loss.detach() for name, loss in losses.items()})
         names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
-        self.losses = {name: sum(losses.get(name, 0) for losses in of_parts) / parts for name in names}
+        self.losses = {
+            name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
+        }
         self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer())
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
@@ -272,11 +290,13 @@ class DistillModel(SRModel):
             self.output = net(self.lq)
         self.net_g.train(self.is_train)
 
-    def validation(self, dataloader: DataLoader, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
+    def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         """Measure the student on a validation set, log the means, and keep the record of the best.
 
         Each rank measures the images of its own ``dataloader``; every rank must call it, and knows all results after.
+        ``current_iter`` is the number of the step, or, in BasicSR's program for testing, the run's name.
         """
+        step = current_iter if self.is_train else 0
         dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]
         val_opt = self.opt['val']
         metrics = val_opt.get('metrics') or {}
@@ -284,7 +304,9 @@ class DistillModel(SRModel):
 
         def save(network: str, name: str, image: Any) -> None:
             if network == 'student':
-                imwrite(image, str(folder / name / f'{name}_{current_iter}.png'))
+                place = folder / name if self.is_train else folder / dataset_name
+                ending = current_iter if self.is_train else val_opt['suffix'] or self.opt['name']
+                imwrite(image, str(place / f'{name}_{ending}.png'))
 
         silent = None if val_opt['pbar'] and self.opt['rank'] == 0 else True  # None: silent where there is no terminal
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
@@ -299,11 +321,11 @@ class DistillModel(SRModel):
             return
         means = mean_metrics(rows['student'])
         better = {name: opt.get('better', 'higher') for name, opt in metrics.items()}
-        get_root_logger().info(self.record.note(dataset_name, current_iter, means, better))
+        get_root_logger().info(self.record.note(dataset_name, step, means, better))
         if tb_logger:
             for metric, value in means.items():
-                tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, current_iter)
-        if self.record.is_best(dataset_name, current_iter) and self.opt['rank'] == 0:
+                tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, step)
+        if self.is_train and self.record.is_best(dataset_name, step) and self.opt['rank'] == 0:
             self.files.save_student(self._networks(), 'best')
 
     def check_teacher(self, dataloader: DataLoader) -> None:
@@ -313,13 +335,13 @@ class DistillModel(SRModel):
             file = self.opt['path']['pretrain_network_t']
             check_teacher(self.net_t, self.net_for_testing(), dataloader, metrics, self.opt['scale'], self.device, file)
 
-    def save(self, epoch: int, current_iter: int, samples: int = 0) -> None:
+    def save(self, epoch: int, current_iter: int, samples: int | None = None) -> None:
         """Write the student's file and, after it, the training state, which holds the student too. Rank 0 writes.
 
         Args:
             epoch: Times that the data set has been gone through.
             current_iter: Step number; -1 writes the student's file alone, as ``net_g_latest.pth``.
-            samples: Samples that all ranks have read.
+            samples: Samples that all ranks have read; as many as ``current_iter`` steps read if None.
 
         Raises:
             OSError: If a file cannot be written; those that were there before are still there.
@@ -332,7 +354,9 @@ class DistillModel(SRModel):
             self.files.save_student(self._networks(), 'latest')
             return
         self.files.save_student(self._networks(), current_iter)
-        self.save_record(epoch, current_iter, samples)
+        self.save_record(
+            epoch, current_iter, current_iter * samples_an_iteration(self.opt) if samples is None else samples
+        )
 
     def save_record(self, epoch: int, current_iter: int, samples: int, with_state: bool = True) -> None:
         """Write the history of validations and, ``with_state``, the training state, which holds it. Rank 0 writes.

@@ -1,0 +1,53 @@
+"""Options that somebody else has read: BasicSR's own programs, or a project's that follow them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mipkd_sr.options.checking import check
+from mipkd_sr.options.forms import Key, Section
+from mipkd_sr.options.keys import TEST, TRAIN
+
+ADDED = {
+    'run': ('is_train', 'auto_resume', 'dist', 'rank', 'world_size', 'root_path'),
+    'path': ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root'),
+    'dataset': ('phase', 'scale'),
+}
+"""What BasicSR's ``parse_options`` adds to an option file, that may not stand in one."""
+
+
+def form_of(opt: Mapping[str, Any]) -> Section:
+    """The form that a run's options have."""
+    return TRAIN if opt['is_train'] else TEST
+
+
+def is_complete(opt: Mapping[str, Any], form: Section) -> bool:
+    """Whether every key that has a default is there, as ``load_options`` leaves it."""
+    for name, entry in form.keys.items():
+        if isinstance(entry, Key) and name not in opt:
+            return False
+        if isinstance(entry, Section) and name in opt and not is_complete(opt[name], entry):
+            return False
+        if isinstance(entry, Section) and name not in opt and not entry.optional:
+            return False
+    return True
+
+
+def complete_hosted(opt: dict[str, Any]) -> None:
+    """Check options that BasicSR's ``parse_options`` has read, and fill in this package's defaults, in place.
+
+    Raises:
+        OptionError: If something in them is wrong.
+    """
+    holders = [(opt, ADDED['run']), (opt.get('path'), ADDED['path'])]
+    holders += [(dataset, ADDED['dataset']) for dataset in (opt.get('datasets') or {}).values()]
+    form = form_of(opt)
+    aside = [
+        (holder, {name: holder.pop(name) for name in names if name in holder})
+        for holder, names in holders
+        if isinstance(holder, dict)
+    ]
+    try:
+        check(opt, form)
+    finally:
+        for holder, values in aside:
+            holder.update(values)
