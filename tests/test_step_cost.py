@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 
+from mipkd_sr.__main__ import main as mipkd
 from mipkd_sr.costs.counting import count_floor, count_needed, count_step
 from mipkd_sr.costs.memory import PeakMemory, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, model_for, take_step
 from mipkd_sr.costs.planner import plan_step
 from mipkd_sr.options.loading import load_options
 
-from .conftest import ROOT, load_script
+from .conftest import ROOT
 from .gradients import tiny_vgg
 
 PIXELS = 8 * 24 * 24
@@ -147,7 +148,7 @@ def test_no_autograd_state_is_kept_of_the_teachers_own_forward(opt):
 def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys):
     file = tmp_path / 'step.json'
     arguments = ['-opt', str(ROOT / 'options/train/demo/mipkd.yml'), '--batch', '1', '--patch', '8', '--repeats', '2']
-    load_script('benchmark').main(['step', *arguments, '--methods', 'DUKD', 'MiPKD', '--profile', '--json', str(file)])
+    assert mipkd(['benchmark', 'step', *arguments, '--methods', 'DUKD', 'MiPKD', '--profile', '--json', str(file)]) == 0
     steps = json.loads(file.read_text())['steps']
     assert list(steps) == ['floor of KD', 'KD', 'DUKD', 'MiPKD']
     assert 1 < steps['DUKD']['peak_memory_mib'] < 100
@@ -176,7 +177,7 @@ def test_a_plan_grows_with_the_batch_and_shrinks_with_the_device(opt):
 @pytest.mark.parametrize('method', ['KD', 'MiPKD'])
 def test_the_memory_that_a_plan_expects_from_one_sample_is_that_of_a_batch(method, capsys):
     recipe = str(ROOT / 'options/train/demo/mipkd.yml')
-    load_script('benchmark').main(['sizes-once', '-opt', recipe, '--method', method, '--repeats', '2'])
+    assert mipkd(['benchmark', 'sizes-once', '-opt', recipe, '--method', method, '--repeats', '2']) == 0
     found = json.loads(capsys.readouterr().out)
     assert found['mib'] == pytest.approx(found['expected_mib'], rel=0.03)
     assert found['ms'] > 0
@@ -185,7 +186,7 @@ def test_the_memory_that_a_plan_expects_from_one_sample_is_that_of_a_batch(metho
 
 def test_the_planner_says_hours_and_memory(capsys):
     recipe = str(ROOT / 'options/train/demo/mipkd.yml')
-    load_script('benchmark').main(['plan', '-opt', recipe, '--gpu', 'V100', '--gpus', '4', '--utilisation', '0.5'])
+    assert mipkd(['benchmark', 'plan', '-opt', recipe, '--gpu', 'V100', '--gpus', '4', '--utilisation', '0.5']) == 0
     said = capsys.readouterr().out
     assert [line.split('|')[1].strip() for line in said.splitlines()[2:7]] == [
         'scratch',

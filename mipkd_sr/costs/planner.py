@@ -13,6 +13,16 @@ from torch.utils.flop_counter import flop_registry
 from mipkd_sr.costs.memory import measure_memory
 from mipkd_sr.costs.methods import batch_for, first_step, model_for, take_step
 
+GPUS = {
+    'V100': (15.7e12, 900e9, 32),
+    'A100': (19.5e12, 1555e9, 40),
+    'A100-TF32': (156e12, 1555e9, 40),
+    'H100': (67e12, 3350e9, 80),
+    'H200': (67e12, 4800e9, 141),
+    'RTX4090': (82.6e12, 1008e9, 24),
+}
+"""Operations a second in single precision, bytes a second of the memory, and GB of it, from the makers' data sheets."""
+
 
 class Plan(NamedTuple):
     """What a step is expected to take: seconds, and bytes of the device's memory."""

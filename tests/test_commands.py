@@ -1,0 +1,94 @@
+"""The command ``mipkd``: its subcommands, their help, how they end."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mipkd_sr.__main__ import build_parser, main
+from mipkd_sr.commands.benchmark import apart
+from mipkd_sr.commands.command_line import run_command
+from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
+
+COMMANDS = ('demo', 'train', 'test', 'compare', 'prepare', 'upscale', 'export', 'plot', 'benchmark')
+MEASUREMENTS = ('step', 'complexity', 'plan', 'sizes', 'teacher', 'views', 'fakd', 'loader', 'metrics')
+
+
+@pytest.mark.parametrize('command', [*COMMANDS, *(f'benchmark {name}' for name in MEASUREMENTS)])
+def test_the_help_of_every_command_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), '--help'])
+    assert end.value.code == 0
+    assert re.search(rf'^ *mipkd {command}\b', capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_help_names_every_command_and_no_inner_one(capsys):
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith('    ')]
+    assert [name for name in shown if name in COMMANDS] == list(COMMANDS)
+    assert 'once' not in build_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'said'),
+    [
+        (OptionError('train:lr', 'is wrong.'), 2, 'error: train:lr: is wrong.\n'),
+        (RunError('the disk is on fire.'), 4, 'error: the disk is on fire.\n'),
+        (OSError(28, 'No space left on device', 'a.png'), 4, 'a.png: No space left on device; free some space, and '),
+        (KeyboardInterrupt(), 130, 'error: interrupted.\n'),
+        (Interrupted(7, 15), 143, ''),
+    ],
+)
+def test_what_ends_a_command_is_one_sentence_and_an_exit_code(error, code, said, capsys):
+    def run(args):
+        raise error
+
+    assert run_command(run, None) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len((captured.err + captured.out).splitlines()) == 1
+    assert 'stopped by SIGTERM after iteration 7; go on with --auto_resume' in captured.out or code != 143
+
+
+@pytest.mark.parametrize(
+    ('code', 'error', 'found'),
+    [
+        (1, 'Traceback\nRuntimeError: CUDA out of memory. Tried', 'does not fit'),
+        (-9, '', 'does not fit'),
+        (1, 'Traceback\nModuleNotFoundError: No module named x\n', 'ModuleNotFoundError: No module named x'),
+        (5, '', 'ended with exit code 5'),
+    ],
+)
+def test_a_measurement_that_fails_says_why(code, error, found, monkeypatch):
+    done = subprocess.CompletedProcess([], code, '', error)
+    monkeypatch.setattr(apart.subprocess, 'run', lambda *args, **kwargs: done)
+    assert apart.measure_apart(['complexity-once']) == ('', found)
+
+
+def test_a_measurement_in_a_process_of_its_own():
+    found, failure = apart.measure_apart(['fakd-once', 'pieces', '16'])
+    assert failure == ''
+    assert float(found) < 100
+    _, failure = apart.measure_apart(['complexity-once', '-opt', 'nothing.yml', '--network', 'x'])
+    assert failure.startswith('error: nothing.yml: there is no such file')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['step', '--methods', 'KDD'], "--methods: there is no method 'KDD'"),
+        (['plan', '-opt', 'demo/mipkd', '--gpu', 'V1000'], "--gpu: 'V1000' is not known"),
+        (['complexity', '-opt', 'demo/mipkdd'], "demo/mipkdd: there is no such file and no such recipe; did you mean"),
+    ],
+)
+def test_a_wrong_argument_of_a_measurement_is_one_sentence(arguments, message, capsys):
+    assert main(['benchmark', *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_away_is_no_error():
+    command = f'{sys.executable} -W ignore -m mipkd_sr benchmark plan -opt demo/mipkd --gpu V100 | true'
+    done = subprocess.run(['bash', '-o', 'pipefail', '-c', command], capture_output=True, text=True)
+    assert done.stderr == ''
