@@ -80,7 +80,7 @@ def test_a_measurement_in_a_process_of_its_own():
     [
         (['step', '--methods', 'KDD'], "--methods: there is no method 'KDD'"),
         (['plan', '-opt', 'demo/mipkd', '--gpu', 'V1000'], "--gpu: 'V1000' is not known"),
-        (['complexity', '-opt', 'demo/mipkdd'], "demo/mipkdd: there is no such file and no such recipe; did you mean"),
+        (['complexity', '-opt', 'demo/mipkdd'], 'demo/mipkdd: there is no such file and no such recipe; did you mean'),
     ],
 )
 def test_a_wrong_argument_of_a_measurement_is_one_sentence(arguments, message, capsys):
