@@ -34,7 +34,7 @@ from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
 from mipkd_sr.options.hosting import complete_hosted, form_of, is_complete
 from mipkd_sr.options.keys import SCHEDULERS
-from mipkd_sr.runtime.errors import OptionError, sentence
+from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 """Types of the arithmetic in the networks, by their names in option files."""
@@ -95,10 +95,8 @@ class DistillModel(SRModel):
             self.init_training_settings()
 
     def _build(self, key: str, letter: str) -> nn.Module:
-        try:
+        with blamed_on(key):
             net = build_network(self.opt[key])
-        except (ValueError, AssertionError, TypeError) as error:
-            raise OptionError(key, sentence(error)) from error
         if (scale := getattr(net, 'upscale', self.opt[key].get('upscale'))) not in (None, self.opt['scale']):
             raise OptionError(f'{key}:upscale', f'is {scale}, but scale is {self.opt["scale"]}; make them the same.')
         path = self.opt['path']
@@ -176,14 +174,19 @@ class DistillModel(SRModel):
         if self.device.type == 'cuda' and optimizer in FUSED and not arguments.keys() & {'foreach', 'fused'}:
             arguments['fused'] = True
         parameters = [parameter for parameter in self.step.parameters() if parameter.requires_grad]
-        self.optimizer_g = optimizer(parameters, **arguments)
+        with blamed_on('train:optim_g'):
+            self.optimizer_g = optimizer(parameters, **arguments)
+            trial = nn.Parameter(torch.zeros(2, 2, device=self.device))
+            trial.grad = torch.zeros_like(trial)
+            optimizer([trial], **arguments).step()  # some arguments are found out here alone
         self.optimizers = [self.optimizer_g]
 
     def setup_schedulers(self) -> None:
         """BasicSR's scheduler of the option file, for each optimizer."""
         arguments = dict(self.opt['train']['scheduler'])
         scheduler = SCHEDULERS[arguments.pop('type')]
-        self.schedulers = [scheduler(optimizer, **arguments) for optimizer in self.optimizers]
+        with blamed_on('train:scheduler'):
+            self.schedulers = [scheduler(optimizer, **arguments) for optimizer in self.optimizers]
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), in [0, 1], and ``lq_path``, file names."""
