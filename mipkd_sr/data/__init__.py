@@ -1,6 +1,7 @@
 """Data: images on the disk, MATLAB's resizing, and the order in which a training run reads its images."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from basicsr.data import build_dataset as build_basicsr_dataset
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.data.scan import scan
-from mipkd_sr.runtime.errors import OptionError, sentence
+from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 __all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size']
 
@@ -40,21 +41,58 @@ def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
         OptionError: If it cannot be used: LR and HR images that do not match, no image at all.
     """
     dataset_opt = opt['datasets'][phase]
+    _check_folders(dataset_opt, f'datasets:{phase}')
     if dataset_opt['scan'] and opt.get('rank', 0) == 0:
         if reason := _cannot_be_scanned(dataset_opt):
             get_root_logger().info(f'datasets:{phase}: its files are not looked at before the run, as {reason}')
         else:
             scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else _metrics(opt))
-    try:
-        dataset = build_basicsr_dataset(dataset_opt)
-    except (AssertionError, ValueError, OSError) as error:
-        raise OptionError(f'datasets:{phase}', sentence(error)) from error
+    with blamed_on(f'datasets:{phase}'):
+        dataset = build_basicsr_dataset(_as_basicsr_reads(dataset_opt))
     paths = getattr(dataset, 'paths', None)
     if isinstance(paths, list):  # BasicSR takes them as the file system gives them, in another order on each machine
         paths.sort(key=lambda path: path['gt_path'] if isinstance(path, dict) else path)
     if not len(dataset):
         raise OptionError(f'datasets:{phase}', 'holds no image.')
+    if phase != 'train':
+        _check_image_names(paths or [], f'datasets:{phase}')
     return dataset
+
+
+def _check_folders(dataset_opt: dict[str, Any], key: str) -> None:
+    """See that the folders are named that a data set of BasicSR's form reads.
+
+    Raises:
+        OptionError: If one is not, or images without HR are to be trained on.
+    """
+    kind = DATASET_REGISTRY.get(dataset_opt['type'])
+    if not issubclass(kind, SCANNED):
+        return
+    if issubclass(kind, SingleImageDataset) and dataset_opt['phase'] == 'train':
+        raise OptionError(f'{key}:type', 'SingleImageDataset has no HR images to learn from; use PairedImageDataset.')
+    for name in ('dataroot_lq',) if issubclass(kind, SingleImageDataset) else ('dataroot_lq', 'dataroot_gt'):
+        if dataset_opt.get(name) is None:
+            raise OptionError(f'{key}:{name}', f'is missing; {dataset_opt["type"]} needs it.')
+
+
+def _as_basicsr_reads(dataset_opt: dict[str, Any]) -> dict[str, Any]:
+    """The options without ``meta_info_file: ~``, which BasicSR's SingleImageDataset takes for a file."""
+    return {name: value for name, value in dataset_opt.items() if name != 'meta_info_file' or value is not None}
+
+
+def _check_image_names(paths: list[Any], key: str) -> None:
+    """See that no two images have one name but for their ending: results go by that.
+
+    Raises:
+        OptionError: If two have.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        file = str(path.get('gt_path', path.get('lq_path', path)) if isinstance(path, dict) else path)
+        name = Path(file).stem
+        if name in found:
+            raise OptionError(key, f'{found[name]} and {file} have one name, {name}; rename one.')
+        found[name] = file
 
 
 def _cannot_be_scanned(dataset_opt: dict[str, Any]) -> str:
@@ -64,6 +102,4 @@ def _cannot_be_scanned(dataset_opt: dict[str, Any]) -> str:
         return f'{name} derives from none of {", ".join(scanned.__name__ for scanned in SCANNED)}'
     if storage != 'disk':
         return f'they are in {storage}'
-    if dataset_opt.get('dataroot_lq') is None:
-        return 'there is no dataroot_lq'
     return ''

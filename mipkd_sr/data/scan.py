@@ -1,7 +1,7 @@
 """A look at a data set's files before a run: better now than in the third night.
 
-No image is decoded. Names and sizes must match, every file must be whole (PNG files have checksums, which are compared;
-of others the end is looked for), and of a form that training reads without loss.
+Names and sizes must match, every file must be whole (PNG files have checksums, which are compared; of others the end is
+looked for), and of a form that training reads without loss. Images of the usual formats are not decoded for that.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.metrics import least_side
@@ -24,10 +24,21 @@ PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 REFUSED = {
     'transparent': 'has an alpha channel, which would be ignored',
     '16-bit': 'has 16 bits a value, which would be cut to 8',
+    'foreign': 'has neither RGB nor grey values, which programs turn into RGB in ways of their own',
+    'turned': 'is turned by its EXIF data, which not every program does',
 }
 """Forms that would be read with loss, and the loss."""
 NOTED = {'grey': 'three equal channels', 'palette': 'their colours'}
 """Forms that are read without loss, and as what."""
+
+
+RGB_OR_GREY = {'RGB', 'RGBA', 'L', 'LA', 'P', 'PA', '1'}
+"""Pillow's names of the forms that can be read as RGB; and those with 16 bits begin with I or F."""
+ORIENTATION, BITS, STRIPS, TILES = 274, 258, (273, 279), (324, 325)
+"""Tags of EXIF and TIFF: how the image is turned, bits of each value, and where its parts are and how long."""
+
+# Pillow warns of larger images and refuses those of twice as many pixels, which is what OpenCV reads at most.
+Image.MAX_IMAGE_PIXELS = 2**29
 
 
 class ImageInfo(NamedTuple):
@@ -50,17 +61,33 @@ def image_info(file: str | os.PathLike[str]) -> ImageInfo:
     try:
         with Image.open(file) as image, file.open('rb') as stream:
             width, height = image.size
-            if image.format == 'PNG':
-                depth = _check_png(stream)
-            else:
-                depth = 16 if image.mode.startswith(('I', 'F')) else 8
-                _check_end(stream, image.format)
-            transparent = image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
-            form = {'L': 'grey', '1': 'grey', 'P': 'palette'}.get(image.mode, 'colour')
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:  # Pillow raises all of these
-        reason = str(error) if isinstance(error, ValueError) else 'it is not an image'
+            depth = _check_png(stream) if image.format == 'PNG' else _depth(image)
+            if image.format != 'PNG':
+                _check_end(image, stream)
+            exif = image.getexif() if image.format != 'PNG' or 'exif' in image.info else {}  # or the PNG is decoded
+            form = 'turned' if exif.get(ORIENTATION, 1) != 1 else _form(image, depth)
+    except (ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f'{file} cannot be used: {error}; replace it, or remove it and its counterpart') from None
+    except Exception:  # what Pillow's decoders raise for a file that they do not understand
+        reason = 'it is not an image, or not whole'
         raise ValueError(f'{file} cannot be used: {reason}; replace it, or remove it and its counterpart') from None
-    return ImageInfo(height, width, '16-bit' if depth == 16 else 'transparent' if transparent else form)
+    return ImageInfo(height, width, form)
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits a value; Pillow opens a TIFF file of 3 x 16 bits as if it had 3 x 8."""
+    bits = getattr(image, 'tag_v2', {}).get(BITS, (8,))
+    return 16 if image.mode.startswith(('I', 'F')) or max(np.atleast_1d(bits)) > 8 else 8
+
+
+def _form(image: Image.Image, depth: int) -> str:
+    if depth == 16:
+        return '16-bit'
+    if image.mode not in RGB_OR_GREY:
+        return 'foreign'
+    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+        return 'transparent'
+    return {'L': 'grey', '1': 'grey', 'P': 'palette'}.get(image.mode, 'colour')
 
 
 def _array_info(file: Path) -> ImageInfo:
@@ -95,14 +122,23 @@ def _check_png(stream: BinaryIO) -> int:
             return depth
 
 
-def _check_end(stream: BinaryIO, form: str | None) -> None:
-    """Look for the end of a JPEG file, which may be followed by anything a camera adds.
+def _check_end(image: Image.Image, stream: BinaryIO) -> None:
+    """See that a file that is no PNG is whole.
 
     Raises:
-        ValueError: If it is not there.
+        ValueError: If it is not.
+        OSError: The same, from Pillow.
     """
-    if form == 'JPEG' and b'\xff\xd9' not in stream.read()[-(2**16) :]:
-        raise ValueError('it is truncated')
+    if image.format == 'JPEG':  # its end may be followed by anything a camera adds
+        if b'\xff\xd9' not in stream.read()[-(2**16) :]:
+            raise ValueError('it is truncated')
+    elif image.format == 'TIFF':
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        ends = [a + b for starts, counts in (STRIPS, TILES) for a, b in zip(tags.get(starts, ()), tags.get(counts, ()))]
+        if max(ends, default=0) > os.fstat(stream.fileno()).st_size:
+            raise ValueError('it is truncated')
+    else:
+        image.load()
 
 
 def scan(opt: Mapping[str, Any], key: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
@@ -143,7 +179,10 @@ def _pairs(opt: Mapping[str, Any], key: str) -> list[tuple[Path | None, Path]]:
         return [(None, file) for file in _images(lq_root, f'{key}:dataroot_lq')]
     gt_root = Path(opt['dataroot_gt'])
     if opt.get('meta_info_file'):
-        lines = Path(opt['meta_info_file']).read_text(encoding='utf-8').splitlines()
+        try:
+            lines = Path(opt['meta_info_file']).read_text(encoding='utf-8').splitlines()
+        except (OSError, ValueError):
+            raise OptionError(f'{key}:meta_info_file', f'{opt["meta_info_file"]} is no text file in UTF-8.') from None
         gts = [gt_root / line.split(' ')[0] for line in lines if line.strip()]
         for gt in gts:
             if not gt.is_file():
@@ -166,7 +205,10 @@ def _pairs(opt: Mapping[str, Any], key: str) -> list[tuple[Path | None, Path]]:
 def _images(folder: Path, key: str) -> list[Path]:
     if not folder.is_dir():
         raise OptionError(key, f'{folder} is not a folder.')
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith('.'))
+    files = sorted(file for file in folder.iterdir() if not file.is_dir() and not file.name.startswith('.'))
+    for file in files:
+        if not file.exists():
+            raise OptionError(key, f'{file} links to nothing; put its image there, or remove the link.')
     if not files:
         raise OptionError(key, f'{folder} holds no image.')
     return files

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from basicsr.losses import build_loss
 from torch import nn
 
 from mipkd_sr.archs import check_output, check_staged
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import ImageObjective, Objective
-from mipkd_sr.runtime.errors import OptionError, sentence
+from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 LOSS_NAMES = {'pixel_opt': 'l_pix'}
 """BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""
@@ -42,15 +43,14 @@ def build_objectives(opt: Mapping[str, Any], student: nn.Module, teacher: nn.Mod
 
 
 def _build_objective(opt: Mapping[str, Any], key: str, student: nn.Module, teacher: nn.Module | None) -> Objective:
-    try:
+    with blamed_on(f'train:{key}'):
         loss = build_loss(opt['train'][key])
         if not isinstance(loss, Objective):
+            loss(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32))  # one that takes something else fails here
             return ImageObjective(LOSS_NAMES.get(key, f'l_{key.removesuffix("_opt")}'), loss)
         if loss.needs_teacher and teacher is None:
             raise ValueError(f'{type(loss).__name__} needs a teacher; add network_t and path:pretrain_network_t')
         loss.attach(student, teacher, lq_patch_size(opt), opt['scale'])
-    except (ValueError, TypeError) as error:
-        raise OptionError(f'train:{key}', sentence(error)) from error
     return loss
 
 

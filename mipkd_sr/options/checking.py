@@ -25,6 +25,7 @@ def check(opt: dict[str, Any], form: Section) -> None:
     check_form(opt, form)
     if opt['model_type'] not in MODEL_REGISTRY:
         raise OptionError('model_type', _no_such('model', opt['model_type'], MODEL_REGISTRY.keys()))
+    _check_set_names(opt['datasets'])
     if form is TRAIN:
         _check_training(opt)
 
@@ -38,6 +39,17 @@ def check_form(opt: dict[str, Any], form: Section) -> None:
     _check_section(opt, form, '')
 
 
+def _check_set_names(datasets: dict[str, Any]) -> None:
+    """Refuse two validation or test sets of one name, under which their results would become one."""
+    found: dict[str, str] = {}
+    for phase, dataset in datasets.items():
+        if phase == 'train':
+            continue
+        if (name := dataset['name']) in found:
+            raise OptionError(f'datasets:{phase}:name', f'is that of datasets:{found[name]} too; give them apart.')
+        found[name] = phase
+
+
 def _check_training(opt: dict[str, Any]) -> None:
     """What a training run needs and no single key shows."""
     train_set = opt['datasets'].get('train')
@@ -46,6 +58,9 @@ def _check_training(opt: dict[str, Any]) -> None:
     gt_size, scale = train_set['gt_size'], opt['scale']
     if gt_size is None or gt_size < scale or gt_size % scale:
         raise OptionError('datasets:train:gt_size', f'must be a multiple of scale, {scale}, not {gt_size}.')
+    periods, total = opt['train']['scheduler'].get('periods'), opt['train']['total_iter']
+    if periods is not None and sum(periods) < total:
+        raise OptionError('train:scheduler:periods', f'end after {sum(periods)} steps, before total_iter, {total}.')
     if 'network_t' in opt and opt['path']['pretrain_network_t'] is None:
         raise OptionError('path:pretrain_network_t', 'is missing: the file of the weights of network_t, the teacher.')
     if 'network_t' not in opt and opt['path']['pretrain_network_t'] is not None:
@@ -193,9 +208,14 @@ def _check_dataset(opt: Any, path: str) -> None:
     if not isinstance(opt, dict):
         raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
     kind = opt.get('type', DEFAULT_DATASET)
-    if kind not in DATASET_REGISTRY:
+    if not isinstance(kind, str) or kind not in DATASET_REGISTRY:
         raise OptionError(f'{path}:type', _no_such('data set', kind, DATASET_REGISTRY.keys()))
     of_basicsr = dict(iter(DATASET_REGISTRY))[kind].__module__.startswith(('basicsr.', 'mipkd_sr.'))
+    template = opt.get('filename_tmpl', '{}')
+    if not isinstance(template, str) or template.count('{}') != 1 or set('{}') & set(template.replace('{}', '')):
+        raise OptionError(
+            f'{path}:filename_tmpl', f"must be text with one {{}}, such as '{{}}x4', not {shown(template)}."
+        )
     own_keys = None if of_basicsr else {'': Key('any', "The data set class's own.")}
     _check_section(opt, Section(DATASET_KEYS, own_keys), f'{path}:')
 

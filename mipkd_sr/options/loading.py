@@ -9,7 +9,7 @@ from mipkd_sr.options.checking import check
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, shown
 from mipkd_sr.runtime.run_folder import problem_with_name
 
 
@@ -79,8 +79,8 @@ def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
     for phase, dataset in opt['datasets'].items():
         dataset['phase'] = phase.split('_')[0]
         dataset['scale'] = opt['scale']
-    for _, holder, name in path_keys(opt):
-        holder[name] = str(root / Path(holder[name]).expanduser())
+    for key, holder, name in path_keys(opt):
+        holder[name] = _absolute(key, holder[name], root)
     if is_train:
         experiment = root / 'experiments' / opt['name']
         folders = {'experiments_root': '', 'models': 'models', 'training_states': 'training_states', 'log': ''}
@@ -89,6 +89,20 @@ def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
     else:
         results = root / 'results' / opt['name']
         opt['path'].update(results_root=str(results), log=str(results), visualization=str(results / 'visualization'))
+
+
+def _absolute(key: str, path: Any, root: Path) -> str:
+    """A path of an option file, against ``root``.
+
+    Raises:
+        OptionError: If it is none.
+    """
+    if not isinstance(path, str) or not path.strip():
+        raise OptionError(key, f'must be a path, not {shown(path)}.')
+    try:
+        return str(root / Path(path).expanduser())
+    except RuntimeError:  # ~nobody
+        raise OptionError(key, f'names the folder of a user that there is not, {shown(path)}.') from None
 
 
 def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
@@ -113,5 +127,12 @@ def missing_paths(opt: dict[str, Any]) -> list[OptionError]:
     return [
         OptionError(key, f'there is no {holder[name]}; put it there, or give the right path.')
         for key, holder, name in path_keys(opt)
-        if not Path(holder[name]).exists()
+        if not _is_there(holder[name])
     ]
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long a name, or a folder that may not be looked into
+        return False
