@@ -24,8 +24,6 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mipkd_sr.archs import build_network
-from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.commands.command_line import TESTING, add_run_arguments, new_parser, run_command
 from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset
@@ -36,10 +34,10 @@ from mipkd_sr.evaluation.figures import comparison_figure
 from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
+from mipkd_sr.evaluation.tested import Entry, check_figure, find_image, load_network, network_entries
 from mipkd_sr.options.loading import load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runtime import distributed
-from mipkd_sr.runtime.errors import OptionError, sentence
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.ranks import failing_together
 from mipkd_sr.runtime.run_folder import TESTING_MARKS, own_folder
@@ -71,59 +69,17 @@ def follow(args: argparse.Namespace) -> int:
         return run(options, entries)
 
 
-def network_entries(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The networks to test, by name: ``networks``, and BasicSR's single ``network_g`` under the run's name.
-
-    Raises:
-        OptionError: If there is none, or the teacher is none of them.
-    """
-    entries = dict(opt.get('networks', {}))
-    if 'network_g' in opt:
-        path = opt['path']
-        entries[opt['name']] = {
-            'network': opt['network_g'],
-            'path': path['pretrain_network_g'],
-            'param_key': path['param_key_g'],
-        }
-    if not entries:
-        raise OptionError('networks', 'is missing; name the networks to test, or give network_g.')
-    if opt['teacher'] not in (None, *entries):
-        raise OptionError('teacher', f"'{opt['teacher']}' is none of the networks; there are: {', '.join(entries)}.")
-    return entries
-
-
-def load_entry(name: str, entry: dict[str, Any], scale: int) -> nn.Module:
-    """Build a network of the option file and load its weights.
-
-    Raises:
-        OptionError: If its weights are absent, or another network's, or its scale is not the run's.
-    """
-    try:
-        net = build_network(entry['network'])
-    except (ValueError, TypeError, AssertionError) as error:
-        raise OptionError(f'networks:{name}:network', sentence(error)) from error
-    if entry['network'].get('upscale', scale) != scale:
-        raise OptionError(f'networks:{name}:network:upscale', f'differs from scale, {scale}; make them the same.')
-    if not entry['path']:
-        if count_parameters(net):
-            raise OptionError(f'networks:{name}:path', 'is missing: the file of its weights.')
-        return net
-    try:
-        load_weights(net, entry['path'], entry['param_key'])
-    except ValueError as error:
-        raise OptionError(f'networks:{name}:path', f'{error}; give the file of this network.') from None
-    return net
-
-
-def run(options: Options, entries: dict[str, dict[str, Any]]) -> int:
+def run(options: Options, entries: Mapping[str, Entry]) -> int:
     """Load everything, create the results' folder, and test."""
     opt = options.data
     if missing := missing_paths(opt):
         raise missing[0]
     device = torch.device('cuda' if opt['num_gpu'] else 'cpu')
-    nets = {name: load_entry(name, entry, opt['scale']).eval().to(device) for name, entry in entries.items()}
+    nets = {name: load_network(entry, opt['scale']).eval().to(device) for name, entry in entries.items()}
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
+    if opt.get('figure'):
+        check_figure(opt['figure'], datasets)
     folder = Path(opt['path']['results_root'])
     with ExitStack() as stack:
         with failing_together():  # and no rank writes before the folder is there
@@ -186,33 +142,24 @@ def draw_figure(
     opt: dict[str, Any],
     stem: Path,
 ) -> list[Path]:
-    """Draw the picture that ``figure`` asks for, as ``stem``.png and .pdf.
-
-    Raises:
-        OptionError: If its image is not in the test sets, or its box not in the image.
-    """
+    """Draw the picture that ``figure`` asks for, as ``stem``.png and .pdf; ``check_figure`` has been called."""
     figure = opt['figure']
-    for set_name, dataset in datasets.items():
-        for index in range(len(dataset)):  # type: ignore[arg-type]
-            if Path(dataset.paths[index]['gt_path']).stem != figure['image']:  # type: ignore[attr-defined]
-                continue
-            sample = dataset[index]
-            with torch.no_grad():
-                images = {
-                    row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
-                    for row_name, (name, network) in runs_of(nets, opt).items()
-                    if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
-                }
-            captions = {}
-            for row in rows:
-                values = row.images[set_name].get(figure['image'], {})
-                own = {name: values[name] for name in opt['val'].get('metrics', {}) if name in values}
-                captions[row.name] = format_metrics(own)
-            try:
-                return comparison_figure(tensor2img(sample['gt']), images, captions, tuple(figure['box']), stem)
-            except ValueError as error:
-                raise OptionError('figure:box', f'{error}.') from None
-    raise OptionError('figure:image', f"there is no image '{figure['image']}' in the test sets.")
+    found = find_image(figure['image'], datasets)
+    assert found is not None
+    set_name, index = found
+    sample = datasets[set_name][index]
+    with torch.no_grad():
+        images = {
+            row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
+            for row_name, (name, network) in runs_of(nets, opt).items()
+            if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
+        }
+    captions = {}
+    for row in rows:
+        values = row.images[set_name].get(figure['image'], {})
+        own = {name: values[name] for name in opt['val'].get('metrics', {}) if name in values}
+        captions[row.name] = format_metrics(own)
+    return comparison_figure(tensor2img(sample['gt']), images, captions, tuple(figure['box']), stem)
 
 
 def _device_of(net: nn.Module) -> torch.device:

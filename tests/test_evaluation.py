@@ -100,7 +100,7 @@ def test_basicsrs_single_network_files_are_taken(testing_options, write_options,
         (lambda opt: opt['networks']['teacher'].pop('path'), 'networks:teacher:path: is missing'),
         (
             lambda opt: opt['networks']['bicubic']['network'].update(upscale=3),
-            'networks:bicubic:network:upscale: differs',
+            'networks:bicubic:network:upscale: is 3, but scale is 2',
         ),
         (lambda opt: opt.pop('networks'), 'networks: is missing'),
     ],

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,13 +23,21 @@ def read_weights(file: str | os.PathLike[str], param_key: str = 'params') -> dic
     content = load_file(file)
     if not isinstance(content, Mapping):
         raise ValueError(f'{file} holds no weights')
-    for key in (param_key, 'params'):
+    for key in (param_key, *({'params_ema': ['params']}.get(param_key, []))):
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
+    else:
+        if param_key not in ('params', 'params_ema'):  # a bare state dict has neither
+            raise ValueError(f"{file} holds nothing under '{param_key}' (it has: {_some_of(content)})")
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{file} holds no weights under '{param_key}' (it has: {', '.join(map(str, content))})")
+        raise ValueError(f"{file} holds no weights under '{param_key}' (it has: {_some_of(content)})")
     return to_basicsr({name.removeprefix('module.'): value for name, value in content.items()})
+
+
+def _some_of(content: Mapping[Any, Any]) -> str:
+    names = [str(name) for name in content]
+    return ', '.join(names[:10]) + (' and others' if len(names) > 10 else '')
 
 
 def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 'params', strict: bool = True) -> None:

@@ -1,14 +1,19 @@
 """``--dry_run``: everything is checked and built, what would run is printed, and nothing is written."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mipkd_sr.archs import build_network, feature_shapes
+from torch.utils.data import Dataset
+
+from mipkd_sr.archs import feature_shapes
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
 from mipkd_sr.data import build_dataset, lq_patch_size
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.evaluation.complexity import count_parameters
+from mipkd_sr.evaluation.published import published_rows
+from mipkd_sr.evaluation.tested import Entry, check_figure, load_network
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.options.loading import missing_paths
@@ -29,7 +34,7 @@ def describe_training(options: Options) -> int:
     opt = options.data
     check_ours(Path(opt['path']['experiments_root']), TRAINING_MARKS)
     missing = leave_out_missing(opt)
-    lengths = dataset_lengths(opt, missing)
+    lengths = {phase: len(dataset) for phase, dataset in datasets_there(opt, missing).items()}  # type: ignore[arg-type]
     model = build_model(opt)
     lines = [
         f'{opt["name"]}: {type(model).__name__}, x{opt["scale"]}, would be written to {opt["path"]["experiments_root"]}'
@@ -57,18 +62,14 @@ def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
     return missing
 
 
-def dataset_lengths(opt: dict[str, Any], missing: list[OptionError]) -> dict[str, int]:
-    """Build the data sets that are there: number of images by phase.
+def datasets_there(opt: dict[str, Any], missing: list[OptionError]) -> dict[str, Dataset]:
+    """Build the data sets that are there, by phase.
 
     Raises:
         OptionError: If one that is there cannot be used.
     """
-    lengths = {}
-    for phase in opt['datasets']:
-        if any(error.key.startswith(f'datasets:{phase}:') for error in missing):
-            continue
-        lengths[phase] = len(build_dataset(opt, phase))  # type: ignore[arg-type]
-    return lengths
+    absent = {error.key.split(':')[1] for error in missing if error.key.startswith('datasets:')}
+    return {phase: build_dataset(opt, phase) for phase in opt['datasets'] if phase not in absent}
 
 
 def report_missing(options: Options, missing: list[OptionError]) -> int:
@@ -119,20 +120,29 @@ def _size(shape: tuple[int, ...]) -> str:
     return ' x '.join(map(str, shape))
 
 
-def describe_testing(options: Options, entries: dict[str, dict[str, Any]]) -> int:
-    """Build the networks ``entries`` (see ``mipkd_sr.test``) and the test sets, and print them. Writes nothing.
+def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
+    """Build the networks ``entries`` and the test sets, check all that a test needs, and print it. Writes nothing.
 
     Returns:
         The exit code, as ``describe_training``'s.
+
+    Raises:
+        OptionError: If something is wrong.
     """
     opt = options.data
     check_ours(Path(opt['path']['results_root']), TESTING_MARKS)
     missing = missing_paths(opt)
-    lengths = dataset_lengths(opt, missing)
+    absent = {error.key for error in missing}
+    datasets = datasets_there(opt, missing)
     lines = [f'{opt["name"]}: x{opt["scale"]}, results would be written to {opt["path"]["results_root"]}']
     for name, entry in entries.items():
-        net = build_network(entry['network'])
+        net = load_network(entry, opt['scale'], with_weights=entry.path_key not in absent)
         lines.append(f'  network {name}: {type(net).__name__}, {count_parameters(net):,} parameters')
-    lines += [f'  {phase}: {opt["datasets"][phase]["name"]}, {length:,} images' for phase, length in lengths.items()]
+    for phase, dataset in datasets.items():
+        lines.append(f'  {phase}: {opt["datasets"][phase]["name"]}, {len(dataset):,} images')  # type: ignore[arg-type]
+    if opt.get('published') and 'published_file' not in absent:
+        published_rows(opt)
+    if opt.get('figure') and len(datasets) == len(opt['datasets']):
+        check_figure(opt['figure'], datasets)
     print('\n'.join(lines))
     return report_missing(options, missing)

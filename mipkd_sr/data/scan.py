@@ -134,7 +134,11 @@ def _check_end(image: Image.Image, stream: BinaryIO) -> None:
             raise ValueError('it is truncated')
     elif image.format == 'TIFF':
         tags = image.tag_v2  # type: ignore[attr-defined]
-        ends = [a + b for starts, counts in (STRIPS, TILES) for a, b in zip(tags.get(starts, ()), tags.get(counts, ()))]
+        ends = [
+            a + b
+            for starts, counts in (STRIPS, TILES)
+            for a, b in zip(tags.get(starts, ()), tags.get(counts, ()), strict=False)
+        ]
         if max(ends, default=0) > os.fstat(stream.fileno()).st_size:
             raise ValueError('it is truncated')
     else:

@@ -33,6 +33,21 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return files
 
 
+def check_box(shape: Sequence[int], box: Sequence[int]) -> None:
+    """See that a box is inside an image.
+
+    Args:
+        shape: Height and width of the image, in pixels.
+        box: Top, left and side of the box.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    top, left, side = box
+    if min(top, left) < 0 or side < 1 or top + side > shape[0] or left + side > shape[1]:
+        raise ValueError(f'the box {list(box)} is not inside an image of {shape[0]} x {shape[1]} pixels')
+
+
 def comparison_figure(
     hr: np.ndarray,
     crops_of: Mapping[str, np.ndarray],
@@ -55,9 +70,8 @@ def comparison_figure(
     Raises:
         ValueError: If the box is not inside the image.
     """
+    check_box(hr.shape, crop)
     top, left, side = crop
-    if min(top, left) < 0 or side < 1 or top + side > hr.shape[0] or left + side > hr.shape[1]:
-        raise ValueError(f'the box {list(crop)} is not inside an image of {hr.shape[0]} x {hr.shape[1]} pixels')
     panels = {'HR': hr, **crops_of}
     columns = (len(panels) + 1) // 2
     with plt.rc_context(STYLE):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.tables import Row
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, advice, shown
 from mipkd_sr.runtime.strict_yaml import read_yaml
 
 PUBLISHED = Path(__file__).with_name('published.yml')
@@ -74,7 +74,7 @@ def published_rows(opt: Mapping[str, Any]) -> list[Row]:
     rows = []
     for name in opt['published']:
         if name not in entries:
-            raise OptionError('published', f"{file} has no '{name}'; it has: {', '.join(entries)}.")
+            raise OptionError('published', f'{file} has no {shown(name)}; {advice(name, entries, "it has")}')
         row = Row(f'{name} (published)', None)
         for test_set in entries[name].get(opt['scale'], {}):
             row.images[test_set] = {'mean': published_values(entries, name, opt['scale'], test_set)}

@@ -1,6 +1,5 @@
 """Comparing options with what may stand in an option file, and filling in the defaults."""
 
-import difflib
 import inspect
 import sys
 import types
@@ -13,7 +12,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, Section
 from mipkd_sr.options.keys import DATASET, DATASET_KEYS, DEFAULT_DATASET, RENAMED, TRAIN
-from mipkd_sr.runtime.errors import OptionError, shown
+from mipkd_sr.runtime.errors import OptionError, advice, shown
 
 
 def check(opt: dict[str, Any], form: Section) -> None:
@@ -71,16 +70,7 @@ def _check_training(opt: dict[str, Any]) -> None:
 
 
 def _no_such(what: str, name: object, names: Iterable[str]) -> str:
-    return f'there is no {what} {shown(name)}; {_advice(name, names, "there are")}'
-
-
-def _advice(name: object, names: Iterable[str], otherwise: str) -> str:
-    """The nearest right name, whatever its case, or all of them."""
-    by_lower_case = {known.lower(): known for known in sorted(names)}
-    near = difflib.get_close_matches(str(name).lower(), by_lower_case, 1, 0.5)
-    if near:
-        return f"did you mean '{by_lower_case[near[0]]}'?"
-    return f'{otherwise}: {", ".join(by_lower_case.values())}.'
+    return f'there is no {what} {shown(name)}; {advice(name, names, "there are")}'
 
 
 def _check_value(value: Any, key: Key, path: str) -> Any:
@@ -161,7 +151,7 @@ def _pattern(form: Section, name: str) -> Any:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    return f'is not a key that is known here; {_advice(name, known, "known here")}'
+    return f'is not a key that is known here; {advice(name, known, "known here")}'
 
 
 def _check_entry(opt: dict[str, Any], name: str, entry: Any, prefix: str) -> None:

@@ -1,8 +1,12 @@
 """What ends a command before its end: errors that a user can mend, and a request to stop."""
 
+import difflib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+MOST_NAMES = 30
+"""Names that a sentence lists."""
 
 
 class OptionError(ValueError):
@@ -43,6 +47,22 @@ class Interrupted(Exception):
 def sentence(error: Exception) -> str:
     """An exception's message on one line, with one full stop at its end."""
     return ' '.join(str(error).split()).rstrip('.') + '.'
+
+
+def advice(name: object, names: Iterable[str], otherwise: str) -> str:
+    """What to do about a name that there is not: the nearest right one, whatever its case, or all of them.
+
+    Args:
+        name: The name.
+        names: The right ones.
+        otherwise: What is said before all of them.
+    """
+    by_lower_case = {known.lower(): known for known in sorted(names)}
+    near = difflib.get_close_matches(str(name)[:200].lower(), by_lower_case, 1, 0.5)
+    if near:
+        return f"did you mean '{by_lower_case[near[0]]}'?"
+    known, beyond = list(by_lower_case.values()), len(by_lower_case) - MOST_NAMES
+    return f'{otherwise}: {", ".join(known[:MOST_NAMES])}{f" and {beyond} more" if beyond > 0 else ""}.'
 
 
 def printable(text: str) -> str:

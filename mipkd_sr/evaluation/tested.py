@@ -1,0 +1,111 @@
+"""What a test is of: networks with their weights, and a picture of one image. All is checked before anything is run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from mipkd_sr.archs import build_network, check_output
+from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.evaluation.complexity import count_parameters
+from mipkd_sr.evaluation.figures import check_box
+from mipkd_sr.runtime.errors import OptionError, blamed_on
+
+PROBE_SIZE = 48
+"""Side of the LR images, in pixels, with which a network is tried."""
+
+
+class Entry(NamedTuple):
+    """A network of a test's option file.
+
+    ``key`` and ``path_key`` are where its options and the path of its weights stand.
+    """
+
+    network: Mapping[str, Any]
+    path: str | None
+    param_key: str
+    key: str
+    path_key: str
+
+
+def network_entries(opt: Mapping[str, Any]) -> dict[str, Entry]:
+    """The networks to test, by name: ``networks``, and BasicSR's single ``network_g`` under the run's name.
+
+    Raises:
+        OptionError: If there is none, two have one name, or the teacher is none of them.
+    """
+    entries = {
+        name: Entry(
+            entry['network'], entry['path'], entry['param_key'], f'networks:{name}:network', f'networks:{name}:path'
+        )
+        for name, entry in opt.get('networks', {}).items()
+    }
+    if 'network_g' in opt:
+        path, name = opt['path'], opt['name']
+        if name in entries:
+            raise OptionError(f'networks:{name}', 'is the name of the run, and so of network_g, too; give another.')
+        entries[name] = Entry(
+            opt['network_g'], path['pretrain_network_g'], path['param_key_g'], 'network_g', 'path:pretrain_network_g'
+        )
+    if not entries:
+        raise OptionError('networks', 'is missing; name the networks to test, or give network_g.')
+    if opt['teacher'] not in (None, *entries):
+        raise OptionError('teacher', f"'{opt['teacher']}' is none of the networks; there are: {', '.join(entries)}.")
+    return entries
+
+
+def load_network(entry: Entry, scale: int, with_weights: bool = True) -> nn.Module:
+    """Build a network of the option file and load its weights.
+
+    Args:
+        entry: The network.
+        scale: The run's scale.
+        with_weights: Whether to load them; a dry run does without where they are not there.
+
+    Raises:
+        OptionError: If its weights are absent, or another network's, or it is not of the run's scale.
+    """
+    with blamed_on(entry.key):
+        net = build_network(entry.network)
+        if (own := getattr(net, 'upscale', entry.network.get('upscale'))) not in (None, scale):
+            raise OptionError(f'{entry.key}:upscale', f'is {own}, but scale is {scale}; make them the same.')
+        check_output(net, scale, PROBE_SIZE)
+    if not with_weights:
+        return net
+    if not entry.path:
+        if count_parameters(net):
+            raise OptionError(entry.path_key, 'is missing: the file of its weights.')
+        return net
+    try:
+        load_weights(net, entry.path, entry.param_key)
+    except ValueError as error:
+        raise OptionError(entry.path_key, f'{error}; give the file of this network.') from None
+    return net
+
+
+def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | None:
+    """The first test set, and the index in it, of an image by its name without ending; None if there is none."""
+    for set_name, dataset in datasets.items():
+        for index, path in enumerate(getattr(dataset, 'paths', ())):
+            if isinstance(path, dict) and Path(path.get('gt_path', '')).stem == name:
+                return set_name, index
+    return None
+
+
+def check_figure(figure: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> None:
+    """See that the picture that ``figure`` asks for can be drawn.
+
+    Raises:
+        OptionError: If its image is not in the test sets, or its box not in the image.
+    """
+    found = find_image(figure['image'], datasets)
+    if found is None:
+        raise OptionError('figure:image', f"there is no image '{figure['image']}' in the test sets.")
+    set_name, index = found
+    box: Sequence[int] = figure['box']
+    try:
+        check_box(datasets[set_name][index]['gt'].shape[-2:], box)
+    except ValueError as error:
+        raise OptionError('figure:box', f'{error}.') from None
