@@ -251,7 +251,6 @@ PATHS = [
     'a/b',
     'a\\b',
     '.hidden',
-    'a\0b',
     'line\nbreak',
     'n' * 300,
     'é' * 120,

@@ -258,7 +258,7 @@ def test_where_two_papers_differ_on_a_cell_both_stand():
 def test_unknown_published_results_and_teachers_are_refused(testing_options, write_options, capsys):
     assert main(['-opt', str(write_options(testing_options | {'published': ['VDSR']}))]) == 2
     assert 'published: ' in (error := capsys.readouterr().err)
-    assert "has no 'VDSR'; it has: bicubic, EDSR, RCAN, RCAN+" in error
+    assert "has no 'VDSR'; did you mean 'EDSR'?" in error
     assert main(['-opt', str(write_options(testing_options | {'teacher': 'nobody'}))]) == 2
     assert "teacher: 'nobody' is none of the networks; there are: bicubic, teacher." in capsys.readouterr().err
 
