@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
+from mipkd_sr.distill.schedule import ALWAYS, Schedule
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws
 
@@ -112,6 +114,19 @@ class Objective(nn.Module):
     """Whether it uses the teacher's output for ``lq``."""
     needs_teacher_first = False
     """Whether its views follow from that output: then the teacher runs on ``lq`` before, in a call of its own."""
+    compares_outputs = False
+    """Whether it compares the student's output for ``lq`` with the teacher's, so that ``gate`` is defined for it."""
+
+    schedule: Schedule = ALWAYS
+    """A factor on its losses; where it is 0 the objective is not asked at all. From the option ``schedule``."""
+    gate = 0
+    """Side, in HR pixels, of the patches in which it sees the teacher's output only where that is better than the
+    student's, see ``mipkd_sr.distill.gate``; 0 for everywhere. From the option ``gate``."""
+    listens_to: Mapping[str, float] = MappingProxyType({})
+    """Weights, of sum 1, of the teachers whose outputs it learns from, by their names; all alike if empty. From the
+    option ``teacher``."""
+    progress = 0.0
+    """The part of the training that is done, in (0, 1], when a step asks for its views."""
 
     def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
         """Meet the two networks, once, before training: create what depends on their widths, check that they fit.
@@ -144,6 +159,18 @@ class Objective(nn.Module):
             draws: Random numbers for samples, as in ``StepState``.
         """
         return {}
+
+    def after_step(self, student: nn.Module, iteration: int) -> None:
+        """Act after the optimizer's step: what is not learned by gradients (a history, a codebook) is updated here.
+
+        It is called once an iteration, alike on every rank, with whatever number of accumulated parts, and where the
+        step was skipped as well: the student is then as it was. Networks and buffers that are the objective's own are
+        saved in the training state; what it holds must need no gradient and stay in evaluation mode by itself.
+
+        Args:
+            student: The student as it is used: its moving average where there is one.
+            iteration: Number of the step, from 1.
+        """
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """The weighted losses, scalars, by the name under which they are logged (``l_...``); they are summed.

@@ -9,9 +9,11 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from mipkd_sr.distill.gate import through_gate
 from mipkd_sr.distill.log_names import LogNames, check_losses
 from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
-from mipkd_sr.distill.teacher import FrozenTeacher, run_network
+from mipkd_sr.distill.schedule import Schedule
+from mipkd_sr.distill.teacher import FrozenTeacher, mixed_passes, run_network
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws
 from mipkd_sr.runtime.seeding import mix_seed
@@ -38,7 +40,7 @@ class DistillStep(nn.Module):
 
     Args:
         student: The network to train.
-        teacher: The frozen teacher, or None.
+        teacher: The frozen teacher, several by name, or None.
         objectives: The objectives by name; already attached to the networks.
         total_iter: Steps of the training.
         seed: Seed of the random choices between branches.
@@ -48,7 +50,7 @@ class DistillStep(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: FrozenTeacher | None,
+        teacher: FrozenTeacher | Mapping[str, FrozenTeacher] | None,
         objectives: Mapping[str, Objective],
         total_iter: int,
         seed: int,
@@ -56,7 +58,7 @@ class DistillStep(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self.teacher = teacher
+        self.teachers = {'teacher': teacher} if isinstance(teacher, FrozenTeacher) else dict(teacher or {})
         self.objectives = nn.ModuleDict(objectives)
         self.total_iter = total_iter
         self.seed = seed
@@ -64,9 +66,10 @@ class DistillStep(nn.Module):
         self._log_names = LogNames()
         self._parameter_names = {name for name, _ in self.objectives.named_parameters()}
         self._student_indices = sorted({i for objective in objectives.values() for i in objective.student_indices()})
-        self._teacher_indices = sorted({i for objective in objectives.values() for i in objective.teacher_indices()})
-        self._asks_teacher = any(objective.needs_teacher for objective in objectives.values())
-        self._teacher_goes_first = any(objective.needs_teacher_first for objective in objectives.values())
+        self._teacher_indices = {
+            name: sorted({i for o in objectives.values() if name in self._heard(o) for i in o.teacher_indices()})
+            for name in self.teachers
+        }
 
     def forward(self, lq: Tensor, gt: Tensor, iteration: int, part: int = 0) -> StepOutput:
         """Compute the losses of one batch.
@@ -80,44 +83,48 @@ class DistillStep(nn.Module):
         Raises:
             RunError: If an objective returns something else than losses, or creates a parameter.
         """
-        draws = {name: BatchDraws(self._seed(name, iteration, 1 + part), lq.device) for name, _ in self._objectives()}
-        alone = None
-        if self._teacher_goes_first and self.teacher is not None:
-            alone = self.teacher(lq, self._teacher_indices)
-        views = {'lq': View(lq, lq if self._asks_teacher and alone is None else None)}
-        for name, objective in self._objectives():
+        progress = iteration / self.total_iter
+        active = {name: o for name, o in self._objectives() if o.schedule.factor(progress) != 0}
+        draws = {name: BatchDraws(self._seed(name, iteration, 1 + part), lq.device) for name in active}
+        first = {
+            name: {'lq': teacher(lq, self._teacher_indices[name])}
+            for name, teacher in self.teachers.items()
+            if any(objective.needs_teacher_first and name in self._heard(objective) for objective in active.values())
+        }
+        views = {'lq': View(lq, lq)}
+        for name, objective in active.items():
+            objective.progress = progress
+            alone = mixed_passes(self._heard(objective), first).get('lq')
             own = objective.views(lq, gt, alone.sr if alone else None, draws[name])
             views.update({_of(name, view_name): view for view_name, view in own.items()})
         student = self._run_student(views)
-        teacher = self._run_teacher(views)
-        if alone:
-            teacher['lq'] = alone
+        teachers = self._run_teachers(views, active, first)
         losses_by_key: dict[str, dict[str, Tensor]] = {}
         logs_by_key: dict[str, dict[str, Tensor | float]] = {}
-        for name, objective in self._objectives():
+        for name, objective in active.items():
             rng = torch.Generator().manual_seed(self._seed(name, iteration))
             logs_by_key[name] = {}
+            teacher = mixed_passes(self._heard(objective), teachers)
             state = StepState(
-                lq,
-                gt,
-                _own(name, student),
-                _own(name, teacher),
-                iteration / self.total_iter,
-                rng,
-                draws[name],
-                logs_by_key[name],
+                lq, gt, _own(name, student), _own(name, teacher), progress, rng, draws[name], logs_by_key[name]
             )
-            losses_by_key[name] = objective(state)
+            losses_by_key[name] = objective(through_gate(state, objective.gate))
             check_losses(name, objective, losses_by_key[name])
+            _weigh(losses_by_key[name], logs_by_key[name], name, objective.schedule, progress)
+        return self._output(losses_by_key, logs_by_key, student['lq'].sr)
+
+    def _output(
+        self, losses_by_key: dict[str, dict[str, Tensor]], logs_by_key: dict[str, dict[str, Tensor | float]], sr: Tensor
+    ) -> StepOutput:
         parameters = self._trained_parameters()
         losses, logs = self._log_names.join(losses_by_key, logs_by_key)
         # A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
         # gradient, which DistributedDataParallel does not allow. With this term their gradient is zero, on one process
         # as on many.
         name = next(iter(losses), 'l_none')
-        unused = student['lq'].sr.sum() + sum(parameter.sum() for parameter in parameters)
+        unused = sr.sum() + sum(parameter.sum() for parameter in parameters)
         losses[name] = losses.get(name, 0) + 0 * unused
-        return StepOutput(losses, logs, student['lq'].sr)
+        return StepOutput(losses, logs, sr)
 
     def _seed(self, name: str, *numbers: int) -> int:
         """The seed of an objective's random numbers; alike on every rank."""
@@ -139,7 +146,7 @@ class DistillStep(nn.Module):
                 f'train:{key}_opt: {type(self.objectives[key]).__name__} created its parameter {own_name} in a '
                 'training step, where no optimizer knows of it; create it in __init__ or attach.'
             )
-        return list(parameters.values())
+        return [parameter for parameter in parameters.values() if parameter.requires_grad]
 
     def _run_student(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
         inputs = {name: view.student for name, view in views.items()}
@@ -149,11 +156,29 @@ class DistillStep(nn.Module):
                 passes[name] = replace(passes[name], sr=view.restore(passes[name].sr))
         return passes
 
-    def _run_teacher(self, views: Mapping[str, View]) -> dict[str, NetworkPass]:
-        if self.teacher is None:
-            return {}
-        inputs = {name: view.teacher for name, view in views.items() if view.teacher is not None}
-        return self._run(self.teacher, inputs, self._teacher_indices)
+    def _heard(self, objective: Objective) -> Mapping[str, float]:
+        """The weights of the teachers that an objective listens to."""
+        return objective.listens_to or {name: 1 / len(self.teachers) for name in self.teachers}
+
+    def _run_teachers(
+        self, views: Mapping[str, View], active: Mapping[str, Objective], first: Mapping[str, Mapping[str, NetworkPass]]
+    ) -> dict[str, dict[str, NetworkPass]]:
+        """The passes of each teacher, by view; of the views that an objective asked for, those of its own teachers."""
+        asked: dict[str, set[str]] = {'lq': set()}
+        for name, objective in active.items():
+            heard = set(self._heard(objective))
+            asked['lq'] |= heard if objective.needs_teacher else set()
+            asked |= {view: heard for view in views if view.startswith(_of(name, ''))}
+        found = {}
+        for name, teacher in self.teachers.items():
+            done = dict(first.get(name, {}))
+            inputs = {
+                view_name: view.teacher
+                for view_name, view in views.items()
+                if view.teacher is not None and name in asked[view_name] and view_name not in done
+            }
+            found[name] = self._run(teacher, inputs, self._teacher_indices[name]) | done
+        return found
 
     def _run(
         self, run: Callable[..., NetworkPass], inputs: Mapping[str, Tensor], indices: list[int]
@@ -185,3 +210,15 @@ def _own(key: str, passes: Mapping[str, NetworkPass]) -> dict[str, NetworkPass]:
     """Of the passes, ``lq`` and those for the views that the objective ``key`` asked for, by its own names."""
     own = {name.removeprefix(_of(key, '')): found for name, found in passes.items() if name.startswith(_of(key, ''))}
     return own | {'lq': passes['lq']} if 'lq' in passes else own
+
+
+def _weigh(
+    losses: dict[str, Tensor], logs: dict[str, Tensor | float], key: str, schedule: Schedule, progress: float
+) -> None:
+    """Multiply an objective's losses by its schedule's factor, in place, and log that."""
+    if schedule.is_constant:
+        return
+    factor = schedule.factor(progress)
+    logs[f'weight/{key}'] = factor
+    for name in losses:
+        losses[name] = losses[name] * factor

@@ -1,6 +1,7 @@
-"""The teacher, frozen."""
+"""The teacher, frozen; and several of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,3 +42,48 @@ def run_network(net: nn.Module, lq: Tensor, indices: Iterable[int] = ()) -> Netw
         return NetworkPass(net, net(lq))  # type: ignore[arg-type]  # a network without stages has its output alone
     sr, features, context = run_with_features(net, lq, indices)  # type: ignore[arg-type]
     return NetworkPass(net, sr, features, context)  # type: ignore[arg-type]
+
+
+class TeacherMixture(nn.Module):
+    """Several teachers as one network, whose output is a weighted sum of theirs; it has no head, body and tail.
+
+    Args:
+        nets: The networks by name.
+        weights: Their weights by name.
+    """
+
+    def __init__(self, nets: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+        self.nets = nn.ModuleDict({name: nets[name] for name in weights})
+        self.window_size = max(getattr(net, 'window_size', 0) for net in self.nets.values())
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""
+        first, *others = [self.weights[name] * net(lq) for name, net in self.nets.items()]
+        return sum(others, first)
+
+
+def mixed_passes(
+    weights: Mapping[str, float], passes: Mapping[str, Mapping[str, NetworkPass]]
+) -> dict[str, NetworkPass]:
+    """What an objective hears of its teachers: the one's passes, or the weighted sum of their outputs.
+
+    Args:
+        weights: Weights of its teachers by name.
+        passes: For each teacher its passes by view.
+
+    Returns:
+        Passes for the views that all of them have; those of several are without network, features and context.
+    """
+    names = [name for name in weights if name in passes]
+    if not names or len(names) < len(weights):
+        return {}
+    if len(names) == 1:
+        return dict(passes[names[0]])
+    common = [view for view in passes[names[0]] if all(view in passes[name] for name in names)]
+    mixed = {}
+    for view in common:
+        first, *others = [weights[name] * passes[name][view].sr for name in names]
+        mixed[view] = NetworkPass(cast(Any, None), sum(others, first))
+    return mixed

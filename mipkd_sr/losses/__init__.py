@@ -4,22 +4,28 @@ from mipkd_sr.losses import (
     at_loss,
     crosskd_loss,
     csd_loss,
+    dckd_loss,
     dukd_loss,
+    eco_loss,
     fakd_loss,
     fitnet_loss,
     logits_kd_loss,
     mipkd_loss,
     rkd_loss,
+    wavelet_loss,
 )
 
 __all__ = [
     'at_loss',
     'crosskd_loss',
     'csd_loss',
+    'dckd_loss',
     'dukd_loss',
+    'eco_loss',
     'fakd_loss',
     'fitnet_loss',
     'logits_kd_loss',
     'mipkd_loss',
     'rkd_loss',
+    'wavelet_loss',
 ]

@@ -66,6 +66,7 @@ class CSDLoss(Objective):
         ValueError: If VGG19's weights are not to be had.
     """
 
+    compares_outputs = True
     mean: Tensor
     std: Tensor
 

@@ -18,6 +18,8 @@ class LogitsKDLoss(Objective):
         loss_weight: Weight of the loss.
     """
 
+    compares_outputs = True
+
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight

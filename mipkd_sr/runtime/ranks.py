@@ -42,6 +42,12 @@ class BatchDraws:
         numbers = torch.rand(size * batch, *shape, generator=self._generator, device=self._generator.device)
         return numbers[rank * batch : (rank + 1) * batch]
 
+    def normal(self, batch: int, *shape: int) -> Tensor:
+        """Normally distributed numbers for this rank's ``batch`` samples: batch x shape."""
+        rank, size = rank_and_size()
+        numbers = torch.randn(size * batch, *shape, generator=self._generator, device=self._generator.device)
+        return numbers[rank * batch : (rank + 1) * batch]
+
     def whole(self, batch: int, limit: int) -> Tensor:
         """Whole numbers in [0, limit) for this rank's ``batch`` samples."""
         return (self.uniform(batch) * limit).long().clamp_max(limit - 1)  # the product can round up to the limit
