@@ -13,19 +13,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.archs.vqgan import VQGAN
 from mipkd_sr.distill.objective import ImageObjective, Objective
+from mipkd_sr.distill.schedule import Schedule
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.losses import csd_loss
+from mipkd_sr.losses import csd_loss, dckd_loss
 from mipkd_sr.losses.at_loss import ATLoss
 from mipkd_sr.losses.crosskd_loss import CrossKDLoss
 from mipkd_sr.losses.csd_loss import CSDLoss
+from mipkd_sr.losses.dckd_loss import DistributionMappingLoss, DynamicContrastiveLoss
 from mipkd_sr.losses.dukd_loss import AugmentationLoss, DUKDLoss
+from mipkd_sr.losses.eco_loss import ECOLoss
 from mipkd_sr.losses.fakd_loss import FAKDLoss
 from mipkd_sr.losses.fitnet_loss import FitNetLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.mipkd_loss import MiPKDLoss
 from mipkd_sr.losses.rkd_loss import RKDLoss
+from mipkd_sr.losses.wavelet_loss import WaveletLoss
 from mipkd_sr.runtime.ranks import rank_and_size
 
 from .conftest import NETWORKS
@@ -60,11 +65,34 @@ def cases() -> dict[str, tuple[str, dict[str, Objective]]]:
         'fakd': {'fakd': FAKDLoss(positions=2)},
         'crosskd': {'crosskd': CrossKDLoss()},
         'csd': {'csd': CSDLoss(negatives=2)},
+        'dckd': {'dcl': DynamicContrastiveLoss(negatives=2), 'dm': DistributionMappingLoss()},
+        'wavelet': {'wavelet': WaveletLoss()},
+        'eco': {'eco': ECOLoss()},
+        'eco of the target alone': {'eco': ECOLoss(mix_input=False)},
+        'gated and scheduled': {'kd': having(LogitsKDLoss(), gate=4, schedule=Schedule('cosine', 0, 1, 0, 0.5))},
+        'two teachers': {
+            'kd': LogitsKDLoss(),
+            'mipkd': having(mipkd(), listens_to={'second': 1.0}),
+            'dukd': having(DUKDLoss(crop='hardest'), listens_to={'teacher': 1.0}),
+            'wavelet': having(WaveletLoss(), listens_to={'teacher': 0.25, 'second': 0.75}),
+        },
     }
     found = {f'EDSR, {name}': ('EDSR', objectives) for name, objectives in edsr.items()}
     for kind in ('RCAN', 'SwinIR'):
         found[f'{kind}, mipkd and dukd'] = kind, {'kd': LogitsKDLoss(), 'mipkd': mipkd(), 'dukd': DUKDLoss()}
     return found
+
+
+def having(objective: Objective, **options: object) -> Objective:
+    """The objective with what an option file may say of any."""
+    for name, value in options.items():
+        setattr(objective, name, value)
+    return objective
+
+
+def tiny_vqgan(file: str | None) -> VQGAN:
+    """Stands in for VQGAN: as many levels, few channels."""
+    return VQGAN(8, latent=6, embed_dim=5, words=7).eval().requires_grad_(False)
 
 
 def tiny_vgg(file: str | None) -> nn.Sequential:
@@ -84,10 +112,13 @@ def gradients(case: str, kind: str, objectives: dict[str, Objective]) -> dict[st
     torch.manual_seed(0)
     opt = {'type': kind, **NETWORKS[kind], 'upscale': SCALE} | ({'drop_path_rate': 0.0} if kind == 'SwinIR' else {})
     width = 'embed_dim' if kind == 'SwinIR' else 'num_feat'
-    student, teacher = build_network(opt), FrozenTeacher(build_network(opt | {width: opt[width] + 4}))
+    student, teachers = build_network(opt), {'teacher': FrozenTeacher(build_network(opt | {width: opt[width] + 4}))}
+    if 'two teachers' in case:
+        teachers['second'] = FrozenTeacher(build_network(opt))
     for objective in objectives.values():
-        objective.attach(student, teacher.net, SIZE, SCALE)
-    step: nn.Module = DistillStep(student, teacher, objectives, 10, 5)
+        name = next(iter(objective.listens_to), 'teacher')
+        objective.attach(student, teachers[name].net, SIZE, SCALE)
+    step: nn.Module = DistillStep(student, teachers, objectives, 10, 5)
     rank, size = rank_and_size()
     if size > 1:
         step = DistributedDataParallel(step)
@@ -100,6 +131,7 @@ def gradients(case: str, kind: str, objectives: dict[str, Objective]) -> dict[st
 def all_gradients() -> dict[str, dict[str, Tensor]]:
     """Every case's gradients."""
     usual, csd_loss.vgg19_features = csd_loss.vgg19_features, tiny_vgg
+    usual_vqgan, dckd_loss.load_vqgan = dckd_loss.load_vqgan, tiny_vqgan
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(1)
@@ -107,6 +139,7 @@ def all_gradients() -> dict[str, dict[str, Tensor]]:
     finally:
         torch.set_default_dtype(torch.float32)
         csd_loss.vgg19_features = usual
+        dckd_loss.load_vqgan = usual_vqgan
 
 
 if __name__ == '__main__':

@@ -486,7 +486,7 @@ def test_losses_of_one_name_are_all_counted_and_told_apart(lq):
     assert set(output.losses) == {'l_pix', 'l_kd/kd', 'l_kd2/kd'}
     single = make_step(kd=LogitsKDLoss())
     single.load_state_dict(step.state_dict(), strict=False)
-    single.teacher = step.teacher
+    single.teachers = step.teachers
     kd = single(lq, gt, 1).losses['l_kd'].item()
     assert output.losses['l_kd/kd'].item() == pytest.approx(kd)
     assert output.losses['l_kd2/kd'].item() == pytest.approx(3 * kd)

@@ -11,11 +11,13 @@ from mipkd_sr.archs import feature_shapes
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
 from mipkd_sr.data import build_dataset, lq_patch_size
 from mipkd_sr.data.stream import samples_an_iteration
+from mipkd_sr.distill.objective import Objective
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tested import Entry, check_figure, load_network
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime.errors import OptionError
@@ -42,9 +44,9 @@ def describe_training(options: Options) -> int:
     lines += _describe_networks(model)
     lines += _describe_iterations(opt, lengths)
     for key, objective in model.objectives.items():
-        lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}')
+        lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}{_describe_term(objective)}')
         places = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
-        lines += _describe_positions(model, list(places), lq_patch_size(opt))
+        lines += _describe_positions(model, objective, list(places), lq_patch_size(opt))
     print('\n'.join(lines))
     return report_missing(options, missing)
 
@@ -54,7 +56,11 @@ def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
     missing = missing_paths(opt)
     for error in missing:
         if error.key.startswith('path:'):
-            opt['path'][error.key.removeprefix('path:')] = None
+            _, name, *teacher = error.key.split(':')
+            if teacher:
+                opt['path'][name][teacher[0]] = None
+            else:
+                opt['path'][name] = None
         elif error.key.startswith('train:'):
             opt['train'][error.key.split(':')[1]] = None
         elif error.key.startswith('networks:'):
@@ -81,8 +87,9 @@ def report_missing(options: Options, missing: list[OptionError]) -> int:
 
 def _describe_networks(model: DistillModel) -> list[str]:
     lines = [f'  student: {type(model.net_g).__name__}, {count_parameters(model.net_g):,} parameters']
-    if model.net_t is not None:
-        lines.append(f'  teacher: {type(model.net_t).__name__}, {count_parameters(model.net_t):,} parameters')
+    for name, net in model.teachers.items():
+        what = name if name == ONLY else f'teacher {name}'
+        lines.append(f'  {what}: {type(net).__name__}, {count_parameters(net):,} parameters')
     beside = sum(count_parameters(objective) for objective in model.objectives.values())
     if beside:
         lines.append(f'  learned beside the student and not part of its file: {beside:,} parameters')
@@ -102,11 +109,30 @@ def _describe_iterations(opt: dict[str, Any], lengths: dict[str, int]) -> list[s
     return lines
 
 
-def _describe_positions(model: DistillModel, places: list[tuple[int, int]], side: int) -> list[str]:
+def _describe_term(objective: Objective) -> str:
+    """What the options say of it beside its class's arguments."""
+    parts = []
+    if objective.listens_to:
+        parts.append('from ' + ', '.join(f'{name} ({weight:.3g})' for name, weight in objective.listens_to.items()))
+    if objective.gate:
+        parts.append(f'where the teacher is better in {objective.gate} x {objective.gate} pixels')
+    if not objective.schedule.is_constant:
+        schedule = objective.schedule
+        what = f'{schedule.shape} from {schedule.begin:.0%} to {schedule.end:.0%} of the training'
+        parts.append(
+            what if schedule.shape == 'window' else f'{what}, weight x {schedule.first:g} to {schedule.last:g}'
+        )
+    return ''.join(f', {part}' for part in parts)
+
+
+def _describe_positions(
+    model: DistillModel, objective: Objective, places: list[tuple[int, int]], side: int
+) -> list[str]:
     if not places or model.net_t is None:
         return []
     student: Any = model.net_g
-    teacher: Any = model.net_t
+    name = next(iter(objective.listens_to), None)
+    teacher: Any = model.teachers[name] if name else model.net_t
     shapes_s = feature_shapes(student, [index for index, _ in places], side)
     shapes_t = feature_shapes(teacher, [index for _, index in places], side)
     return [

@@ -57,10 +57,11 @@ def _count_forwards(nets: Mapping[str, nn.Module | None]) -> Any:
 
 def count_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepCounts:
     """Count what a step does; the step is taken."""
-    nets = {'teacher': model.net_t, 'student': model.net_g}
+    nets = {'student': model.net_g, **model.teachers}
     with _count_forwards(nets) as calls, _CountOperators() as operators, FlopCounterMode(display=False) as flops:
         take_step(model, batch, iteration)
-    return StepCounts(calls['teacher'], calls['student'], flops.get_total_flops() // 2, operators.total)
+    teacher_calls = sum(calls[name] for name in model.teachers)
+    return StepCounts(teacher_calls, calls['student'], flops.get_total_flops() // 2, operators.total)
 
 
 def count_needed(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> int:

@@ -57,7 +57,8 @@ class StepMemory(NamedTuple):
 
 
 def _held(model: DistillModel, gradients: bool) -> list[Tensor]:
-    nets = [model.step, *(net for net in (model.net_t, getattr(model, 'net_g_ema', None)) if net is not None)]
+    averages = [model.net_g_ema] if hasattr(model, 'net_g_ema') else []
+    nets = [model.step, *model.teachers.values(), *averages]
     held = [tensor for net in nets for tensor in itertools.chain(net.parameters(), net.buffers())]
     held += [value for state in model.optimizer_g.state.values() for value in state.values() if torch.is_tensor(value)]
     if gradients:

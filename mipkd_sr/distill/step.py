@@ -126,6 +126,11 @@ class DistillStep(nn.Module):
         losses[name] = losses.get(name, 0) + 0 * unused
         return StepOutput(losses, logs, sr)
 
+    @property
+    def teacher(self) -> FrozenTeacher | None:
+        """The only or first teacher, or None."""
+        return next(iter(self.teachers.values()), None)
+
     def _seed(self, name: str, *numbers: int) -> int:
         """The seed of an objective's random numbers; alike on every rank."""
         return mix_seed(self.seed, *numbers, crc32(name.encode()))

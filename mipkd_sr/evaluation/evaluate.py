@@ -1,7 +1,7 @@
 """Running networks over a test set and measuring what comes out."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
@@ -40,7 +40,7 @@ def evaluate(
     metrics: Mapping[str, Mapping[str, Any]],
     device: torch.device,
     on_image: ImageCallback | None = None,
-    reference: str | None = None,
+    reference: str | Sequence[str] | None = None,
     grey: str = 'colour',
 ) -> dict[str, Rows]:
     """Measure networks on every image of a test set, as the papers do: the output is clipped and rounded to 8 bits.
@@ -54,8 +54,8 @@ def evaluate(
         metrics: Options of registered metrics, by the name of the result.
         device: Where to run.
         on_image: Called with the network's and the image's name and the SR image (H x W x 3, BGR, 8 bits).
-        reference: One of ``networks``; the first PSNR of the others is also measured against its output, as
-            ``psnr_to_<reference>``.
+        reference: One of ``networks``, or several; the first PSNR of the others is also measured against its output,
+            as ``psnr_to_<reference>``.
         grey: How PSNR and SSIM are measured where the HR file is grey: 'colour', as three equal channels (whose Y has a
             smaller range, 16 to 235), or 'as_is', one channel against the SR image's grey value.
 
@@ -67,12 +67,13 @@ def evaluate(
         RunError: If a network's output for an image is not finite, or an image cannot be measured; on every rank.
     """
     rows: dict[str, Rows] = {name: {} for name in networks}
+    references = [reference] if isinstance(reference, str) else list(reference or ())
     order: list[str] = []
     with failing_together(), ExitStack() as stack:
         for net in networks.values():
             if isinstance(net, nn.Module):
                 stack.enter_context(_evaluation_mode(net))
-        measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)), metrics, reference, grey)
+        measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)), metrics, references, grey)
         limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
         for batch in same_size_batches(batches, limit, order):
             _run(networks, batch, device, on_image, measuring)
@@ -106,20 +107,20 @@ class _Measuring:
         rows: dict[str, Rows],
         pool: ThreadPoolExecutor,
         metrics: Mapping[str, Mapping[str, Any]],
-        reference: str | None,
+        references: Sequence[str],
         grey: str,
     ) -> None:
         self._rows = rows
         self._pool = pool
         self._metrics = metrics
-        self._reference = reference
+        self._references = references
         self._grey = grey
         self._waiting: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
 
     def add(self, image: str, images: Mapping[str, np.ndarray], gt: Tensor, file: str) -> None:
         hr = tensor2img(gt)
         as_grey = self._grey == 'as_is' and image_info(file).form == 'grey'
-        measured = self._pool.submit(_measure_all, images, hr, self._metrics, self._reference, as_grey)
+        measured = self._pool.submit(_measure_all, images, hr, self._metrics, self._references, as_grey)
         self._waiting.append((image, file, measured))
         if len(self._waiting) > IMAGES_WAITING:
             self._take_oldest()
@@ -189,7 +190,7 @@ def _measure_all(
     images: Mapping[str, np.ndarray],
     hr: np.ndarray,
     metrics: Mapping[str, Mapping[str, Any]],
-    reference: str | None,
+    references: Sequence[str],
     as_grey: bool,
 ) -> dict[str, dict[str, float]]:
     """Every network's metrics on one image."""
@@ -198,7 +199,9 @@ def _measure_all(
         hr = hr[..., 0]
     rows = {name: {metric: measure(opt, sr, hr) for metric, opt in metrics.items()} for name, sr in images.items()}
     first = next((name for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'), None)
-    if reference is not None and first is not None:
+    for reference in references:
+        if first is None:
+            break
         for name in images.keys() - {reference}:
             rows[name][f'{first}_to_{reference}'] = measure(metrics[first], images[name], images[reference])
     return rows

@@ -17,27 +17,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mipkd_sr.archs import build_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
-from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
-from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.objectives import build_objectives
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps
 from mipkd_sr.models.teacher_check import check_teacher
+from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
 from mipkd_sr.options.hosting import complete_hosted, form_of, is_complete
 from mipkd_sr.options.keys import SCHEDULERS
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
-
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-"""Types of the arithmetic in the networks, by their names in option files."""
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimizers with a fused implementation on GPUs."""
@@ -59,7 +54,8 @@ class DistillModel(SRModel):
 
     Attributes:
         net_g: The student.
-        net_t: The frozen teacher, or None.
+        teachers: The frozen teachers by name; the only one is called 'teacher'.
+        net_t: The only or first of them, or None.
         net_g_ema: Moving average of the student, where ``train:ema_decay`` is set.
         objectives: The objectives by the name of their option.
         record: Every validation's means so far, and the best.
@@ -85,34 +81,22 @@ class DistillModel(SRModel):
             if opt['is_train'] and opt['rank'] == 0:
                 get_root_logger().warning(IN_ANOTHER_LOOP)
         BaseModel.__init__(self, opt)  # SRModel's own would wrap the bare student for distributed training
-        self.net_g = self._build('network_g', 'g')
-        self.net_t: nn.Module | None = None
+        self.net_g = build_loaded(student_options(opt), opt['scale'], self.device)
+        self.teachers = {
+            name: build_loaded(options, opt['scale'], self.device) for name, options in teacher_options(opt).items()
+        }
+        self.net_t: nn.Module | None = next(iter(self.teachers.values()), None)
         self.record = ValidationRecord()
-        if opt.get('network_t'):
-            self.net_t = self._build('network_t', 't')
         if self.is_train:
             self._init_student()
             self.init_training_settings()
-
-    def _build(self, key: str, letter: str) -> nn.Module:
-        with blamed_on(key):
-            net = build_network(self.opt[key])
-        if (scale := getattr(net, 'upscale', self.opt[key].get('upscale'))) not in (None, self.opt['scale']):
-            raise OptionError(f'{key}:upscale', f'is {scale}, but scale is {self.opt["scale"]}; make them the same.')
-        path = self.opt['path']
-        if file := path.get(f'pretrain_network_{letter}'):
-            try:
-                load_weights(net, file, path[f'param_key_{letter}'], path.get(f'strict_load_{letter}', True))
-            except ValueError as error:
-                raise OptionError(f'path:pretrain_network_{letter}', f'{error}; give the file of this {key}.') from None
-        return net.to(self.device)
 
     def _init_student(self) -> None:
         """Start the student from the teacher's channels, where ``path:init_network_g`` says so."""
         if self.opt['path']['init_network_g'] is None:
             return
-        if self.net_t is None:
-            raise OptionError('path:init_network_g', 'needs a teacher; add network_t.')
+        if self.net_t is None or len(self.teachers) > 1:
+            raise OptionError('path:init_network_g', 'needs one teacher; add network_t, with one network.')
         try:
             slice_teacher(self.net_t.state_dict(), self.net_g)
         except ValueError as error:
@@ -126,10 +110,8 @@ class DistillModel(SRModel):
         if self.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
         self.objectives = self.build_objectives()
-        teacher = None
-        if self.net_t is not None:
-            teacher = FrozenTeacher(self.net_t, PRECISIONS.get(train_opt['teacher_precision']))
-        step = DistillStep(self.net_g, teacher, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
+        teachers = frozen(self.teachers, self.opt)
+        step = DistillStep(self.net_g, teachers, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
         self._use_speed_switches(step)
         self.step = self.model_to_device(step)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_opt['precision'] == 'fp16')
@@ -146,16 +128,16 @@ class DistillModel(SRModel):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train_opt['tf32']
         self.memory_format = torch.channels_last if train_opt['channels_last'] else torch.contiguous_format
         step.to(memory_format=self.memory_format)
-        if self.net_t is not None:
-            self.net_t.to(memory_format=self.memory_format)
+        for teacher in self.teachers.values():
+            teacher.to(memory_format=self.memory_format)
         if train_opt['compile']:
             compile_stages(self.net_g)
-            if self.net_t is not None:
-                compile_stages(self.net_t)
+            for teacher in self.teachers.values():
+                compile_stages(teacher)
 
     def build_objectives(self) -> dict[str, Objective]:
         """Build and attach every objective that ``train`` names."""
-        objectives = build_objectives(self.opt, self.net_g, self.net_t)
+        objectives = build_objectives(self.opt, self.net_g, self.teachers)
         for wanted in self.required_objectives:
             if not any(isinstance(objective, wanted) for objective in objectives.values()):
                 raise OptionError(
@@ -220,6 +202,8 @@ class DistillModel(SRModel):
         self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer())
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+        for objective in self.objectives.values():
+            objective.after_step(self.net_for_testing(), current_iter)
         if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
             self.skipped_steps.check()
 
@@ -315,11 +299,9 @@ class DistillModel(SRModel):
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
         on_image = save if save_img else None
         with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-            networks = {'student': self.net_for_testing()}
-            if self.net_t is not None and metrics:
-                networks['teacher'] = self.net_t
-            reference = 'teacher' if 'teacher' in networks else None
-            rows = evaluate(networks, bar, metrics, self.device, on_image, reference)
+            teachers = self.teachers if metrics else {}
+            networks = {'student': self.net_for_testing(), **teachers}
+            rows = evaluate(networks, bar, metrics, self.device, on_image, list(teachers))
         if not metrics:
             return
         means = mean_metrics(rows['student'])
@@ -334,9 +316,10 @@ class DistillModel(SRModel):
     def check_teacher(self, dataloader: DataLoader) -> None:
         """Log how good the teacher is on a validation set; see ``mipkd_sr.models.teacher_check``. Every rank must."""
         metrics = (self.opt.get('val') or {}).get('metrics') or {}
-        if self.net_t is not None:
-            file = self.opt['path']['pretrain_network_t']
-            check_teacher(self.net_t, self.net_for_testing(), dataloader, metrics, self.opt['scale'], self.device, file)
+        options, student = teacher_options(self.opt), self.net_for_testing()
+        for name, net in self.teachers.items():
+            file = str(options[name].file)
+            check_teacher(net, student, dataloader, metrics, self.opt['scale'], self.device, file, name)
 
     def save(self, epoch: int, current_iter: int, samples: int | None = None) -> None:
         """Write the student's file and, after it, the training state, which holds the student too. Rank 0 writes.

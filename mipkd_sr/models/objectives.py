@@ -3,26 +3,25 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
-from basicsr.losses import build_loss
 from torch import nn
 
 from mipkd_sr.archs import check_output, check_staged
 from mipkd_sr.data import lq_patch_size
-from mipkd_sr.distill.objective import ImageObjective, Objective
+from mipkd_sr.distill.objective import Objective
+from mipkd_sr.models.teachers import ONLY
+from mipkd_sr.models.terms import build_term
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
-LOSS_NAMES = {'pixel_opt': 'l_pix'}
-"""BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""
 
-
-def build_objectives(opt: Mapping[str, Any], student: nn.Module, teacher: nn.Module | None) -> dict[str, Objective]:
+def build_objectives(
+    opt: Mapping[str, Any], student: nn.Module, teachers: Mapping[str, nn.Module]
+) -> dict[str, Objective]:
     """Build and attach every objective that ``train`` names, on the student's device.
 
     Args:
         opt: The run's options.
         student: The student.
-        teacher: The teacher, or None.
+        teachers: The teachers by name, if there are any.
 
     Returns:
         The objectives by their option's key without ``_opt``.
@@ -31,41 +30,42 @@ def build_objectives(opt: Mapping[str, Any], student: nn.Module, teacher: nn.Mod
         OptionError: If there is none, one is not defined for these networks, or a network is not what they ask for.
     """
     objectives = {
-        key.removesuffix('_opt'): _build_objective(opt, key, student, teacher)
+        key.removesuffix('_opt'): _build_objective(opt, key, student, teachers)
         for key, loss_opt in opt['train'].items()
         if key.endswith('_opt') and loss_opt
     }
     if not objectives:
         raise OptionError('train', 'names no loss; add pixel_opt.')
-    _check_networks(opt, objectives.values(), student, teacher)
+    _check_networks(opt, objectives.values(), student, teachers)
     device = next(student.parameters()).device
     return {key: objective.to(device) for key, objective in objectives.items()}
 
 
-def _build_objective(opt: Mapping[str, Any], key: str, student: nn.Module, teacher: nn.Module | None) -> Objective:
+def _build_objective(
+    opt: Mapping[str, Any], key: str, student: nn.Module, teachers: Mapping[str, nn.Module]
+) -> Objective:
     with blamed_on(f'train:{key}'):
-        loss = build_loss(opt['train'][key])
-        if not isinstance(loss, Objective):
-            loss(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32))  # one that takes something else fails here
-            return ImageObjective(LOSS_NAMES.get(key, f'l_{key.removesuffix("_opt")}'), loss)
-        if loss.needs_teacher and teacher is None:
-            raise ValueError(f'{type(loss).__name__} needs a teacher; add network_t and path:pretrain_network_t')
-        loss.attach(student, teacher, lq_patch_size(opt), opt['scale'])
-    return loss
+        objective, teacher = build_term(key, opt['train'][key], teachers)
+        objective.attach(student, teacher, lq_patch_size(opt), opt['scale'])
+    return objective
 
 
 def _check_networks(
-    opt: Mapping[str, Any], objectives: Collection[Objective], student: nn.Module, teacher: nn.Module | None
+    opt: Mapping[str, Any],
+    objectives: Collection[Objective],
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
 ) -> None:
-    """Check that both networks do what the objectives ask of them: as a whole, or stage by stage."""
-    in_stages = {
-        'network_g': any(objective.student_indices() for objective in objectives),
-        'network_t': any(objective.teacher_indices() for objective in objectives),
-    }
-    for key, net in {'network_g': student, 'network_t': teacher}.items():
+    """Check that all networks do what the objectives ask of them: as a whole, or stage by stage."""
+    in_stages = {'network_g': any(objective.student_indices() for objective in objectives)}
+    networks = {'network_g': student}
+    for name, net in teachers.items():
+        key = 'network_t' if name == ONLY else f'network_t:{name}'
+        networks[key] = net
+        in_stages[key] = any(o.teacher_indices() and (not o.listens_to or name in o.listens_to) for o in objectives)
+    for key, net in networks.items():
         check = check_staged if in_stages[key] else check_output
         try:
-            if net is not None:
-                check(net, opt['scale'], lq_patch_size(opt))
+            check(net, opt['scale'], lq_patch_size(opt))
         except ValueError as error:
             raise OptionError(key, sentence(error)) from error

@@ -9,6 +9,7 @@ from torch import nn
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
+from mipkd_sr.models.teachers import ONLY
 
 
 def check_teacher(
@@ -19,6 +20,7 @@ def check_teacher(
     scale: int,
     device: torch.device,
     file: str,
+    name: str = ONLY,
 ) -> None:
     """Log a teacher's PSNR beside bicubic interpolation's and the student's, with a warning if it is the lowest.
 
@@ -32,21 +34,23 @@ def check_teacher(
         scale: Super-resolution factor.
         device: Where to run.
         file: The teacher's checkpoint, for the warning.
+        name: The teacher's name, for the log.
     """
     first = {name: opt for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'}
     if not first:
         return
     bicubic = build_network({'type': 'Bicubic', 'upscale': scale})
-    networks = {'teacher': teacher, 'student': student, 'bicubic': bicubic}
-    name = next(iter(first))
+    networks = {name: teacher, 'student': student, 'bicubic': bicubic}
+    metric = next(iter(first))
     with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-        found = evaluate(networks, dataloader, {name: first[name]}, device)
-    means = {network: mean_metrics(rows)[name] for network, rows in found.items()}
+        found = evaluate(networks, dataloader, {metric: first[metric]}, device)
+    means = {network: mean_metrics(rows)[metric] for network, rows in found.items()}
     text = ', '.join(f'{network} {value:.2f}' for network, value in means.items())
     dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]
-    get_root_logger().info(f'Before training, {name} on {dataset_name}: {text} dB')
-    if means['teacher'] <= max(means['student'], means['bicubic']):
+    get_root_logger().info(f'Before training, {metric} on {dataset_name}: {text} dB')
+    who = 'The teacher' if name == ONLY else f'Teacher {name}'
+    if means[name] <= max(means['student'], means['bicubic']):
         get_root_logger().warning(
-            f'The teacher is no better than bicubic interpolation or the student: is {file} its trained checkpoint, '
+            f'{who} is no better than bicubic interpolation or the student: is {file} its trained checkpoint, '
             'and are its options (img_range, res_scale) those it was trained with?'
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, Section
+from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 from mipkd_sr.options.keys import DATASET, DATASET_KEYS, DEFAULT_DATASET, RENAMED, TRAIN
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 
@@ -60,13 +60,42 @@ def _check_training(opt: dict[str, Any]) -> None:
     periods, total = opt['train']['scheduler'].get('periods'), opt['train']['total_iter']
     if periods is not None and sum(periods) < total:
         raise OptionError('train:scheduler:periods', f'end after {sum(periods)} steps, before total_iter, {total}.')
-    if 'network_t' in opt and opt['path']['pretrain_network_t'] is None:
-        raise OptionError('path:pretrain_network_t', 'is missing: the file of the weights of network_t, the teacher.')
-    if 'network_t' not in opt and opt['path']['pretrain_network_t'] is not None:
-        raise OptionError('path:pretrain_network_t', 'is given, but there is no network_t; add it, or set this to ~.')
+    _check_teachers(opt)
     for name in ('project', 'resume_id'):
         if opt['logger']['wandb'][name] is not None:
             raise OptionError(f'logger:wandb:{name}', 'is not supported; set it to ~ and use TensorBoard.')
+
+
+def _check_teachers(opt: dict[str, Any]) -> None:
+    """Every teacher has a file, and every file a teacher."""
+    key, files = 'path:pretrain_network_t', opt['path']['pretrain_network_t']
+    networks = opt.get('network_t')
+    if networks is None:
+        if files is not None:
+            raise OptionError(key, 'is given, but there is no network_t; add it, or set this to ~.')
+        return
+    if files is None:
+        raise OptionError(key, 'is missing: the file of the weights of network_t, the teacher.')
+    if isinstance(networks.get('type'), str):
+        if isinstance(files, dict):
+            raise OptionError(key, 'names several files, but network_t is one network; give one file.')
+        return
+    if not isinstance(files, dict):
+        raise OptionError(
+            key, f'is one file, but network_t has several networks ({", ".join(networks)}); name one each.'
+        )
+    for name in networks:
+        if not str(name).isidentifier() or name == 'student':
+            raise OptionError(
+                f'network_t:{name}', "is no name for a teacher; take letters, digits and _, not 'student'."
+            )
+        if files.get(name) is None:
+            raise OptionError(f'{key}:{name}', f'is missing: the file of the weights of network_t:{name}.')
+    for section, option in (('path', 'pretrain_network_t'), ('path', 'param_key_t'), ('train', 'teacher_precision')):
+        value = opt[section][option]
+        for name in value if isinstance(value, dict) else ():
+            if name not in networks:
+                raise OptionError(f'{section}:{option}:{name}', _no_such('teacher', name, map(str, networks)))
 
 
 def _no_such(what: str, name: object, names: Iterable[str]) -> str:
@@ -156,6 +185,12 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def _check_entry(opt: dict[str, Any], name: str, entry: Any, prefix: str) -> None:
     path = f'{prefix}{name}'
+    if isinstance(entry, OneOrNamed):
+        value = opt.get(name)
+        if isinstance(value, dict) and not (isinstance(entry.entry, Component) and 'type' in value):
+            _check_map(value, MapOf(entry.entry), path)
+            return
+        entry = entry.entry
     if isinstance(entry, Key):
         if name not in opt:
             if entry.default is REQUIRED:

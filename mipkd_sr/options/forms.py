@@ -78,6 +78,17 @@ class Component:
 
 
 @dataclass(frozen=True)
+class OneOrNamed:
+    """An entry, or a mapping from names of the user's choice to entries of that form.
+
+    Attributes:
+        entry: The form of each entry: a component or a key.
+    """
+
+    entry: Any
+
+
+@dataclass(frozen=True)
 class MapOf:
     """A mapping from names of the user's choice to entries of one form.
 

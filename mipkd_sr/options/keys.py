@@ -13,7 +13,7 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
 from mipkd_sr.archs import network_class
-from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, Section
+from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 
 
 def _from(registry: Any) -> Callable[[str], Any]:
@@ -44,7 +44,23 @@ GREATEST_COUNT = 2**16
 
 NETWORK = Component('network', network_class, _arch_names, greatest=GREATEST_COUNT)
 OPTIONAL_NETWORK = Component('network', network_class, _arch_names, greatest=GREATEST_COUNT, optional=True)
-LOSS = Component('loss', _from(LOSS_REGISTRY), _names(LOSS_REGISTRY), greatest=GREATEST_COUNT, optional=True)
+LOSS = Component(
+    'loss',
+    _from(LOSS_REGISTRY),
+    _names(LOSS_REGISTRY),
+    extra={
+        'schedule': Key('any', 'How its weight goes with the training: shape, from, to, begin, end.'),
+        'gate': Key(
+            'int',
+            'Side, in HR pixels, of patches where the teacher must be better to be heard; 0 for none.',
+            0,
+            minimum=0,
+        ),
+        'teacher': Key('any', 'Which of several teachers it learns from: a name, or weights by name; all alike if ~.'),
+    },
+    greatest=GREATEST_COUNT,
+    optional=True,
+)
 OPTIMIZER = Component('optimizer', lambda name: _optimizers()[name], lambda: _optimizers(), skip=('params',))
 SCHEDULER = Component(
     'scheduler',
@@ -164,13 +180,13 @@ TRAIN = Section(
         **COMMON_KEYS,
         'datasets': MapOf(DATASET, ('train', 'val')),
         'network_g': NETWORK,
-        'network_t': OPTIONAL_NETWORK,
+        'network_t': OneOrNamed(OPTIONAL_NETWORK),
         'path': Section(
             {
                 **NETWORK_PATHS,
-                'pretrain_network_t': Key('str', "Checkpoint of the teacher's weights."),
-                'param_key_t': Key(
-                    'str', 'Which weights of that file: params_ema where it has them, or params.', 'params_ema'
+                'pretrain_network_t': OneOrNamed(Key('str', "Checkpoint of the teacher's weights.")),
+                'param_key_t': OneOrNamed(
+                    Key('str', 'Which weights of that file: params_ema where it has them, or params.', 'params_ema')
                 ),
                 'init_network_g': Key(
                     'str',
@@ -212,10 +228,12 @@ TRAIN = Section(
                     'fp32',
                     ('fp32', 'bf16', 'fp16'),
                 ),
-                'teacher_precision': Key(
-                    'str',
-                    "Arithmetic of the teacher's own forward, which needs no gradient; ~: as precision.",
-                    choices=('fp32', 'bf16', 'fp16'),
+                'teacher_precision': OneOrNamed(
+                    Key(
+                        'str',
+                        "Arithmetic of the teacher's own forward, which needs no gradient; ~: as precision.",
+                        choices=('fp32', 'bf16', 'fp16'),
+                    )
                 ),
                 'tf32': Key(
                     'bool', "Whether GPUs may round factors to TF32 in fp32 arithmetic; ~: as PyTorch's default."

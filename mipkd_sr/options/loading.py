@@ -114,6 +114,10 @@ def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
         ]
     path = opt['path']
     found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
+    for name in ('pretrain_network_t',):
+        if isinstance(path.get(name), dict):
+            found.remove((f'path:{name}', path, name))
+            found += [(f'path:{name}:{teacher}', path[name], teacher) for teacher in path[name]]
     for option, loss in opt.get('train', {}).items():
         if option.endswith('_opt') and loss:
             found += [(f'train:{option}:{name}', loss, name) for name in loss if name.endswith('_file')]
