@@ -251,6 +251,7 @@ PATHS = [
     'a/b',
     'a\\b',
     '.hidden',
+    'a\tb',
     'line\nbreak',
     'n' * 300,
     'é' * 120,

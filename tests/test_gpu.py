@@ -9,7 +9,7 @@ import torch
 
 from mipkd_sr.costs.methods import METHODS, batch_for, model_for, take_step
 from mipkd_sr.data import build_dataset
-from mipkd_sr.data.stream import training_batches
+from mipkd_sr.data.stream import TrainingBatches
 from mipkd_sr.models import DistillModel, build_model
 from mipkd_sr.options.loading import load_options
 from mipkd_sr.runtime.seeding import seed_everything
@@ -154,7 +154,7 @@ def test_a_step_does_not_wait_for_the_gpu(method):
 
 def test_batches_for_a_gpu_lie_in_pinned_memory(device, built):
     _, opt = built(device)
-    batch = next(iter(training_batches(build_dataset(opt, 'train'), opt, 1)))
+    batch = next(iter(TrainingBatches(build_dataset(opt, 'train'), opt, 1)))
     assert batch['lq'].is_pinned() == (device.type == 'cuda')
 
 

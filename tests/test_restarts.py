@@ -294,6 +294,83 @@ def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options
     assert state(tmp_path, done + 2)['iter'] == done + 2
 
 
+SIGNALLED = """
+import glob, multiprocessing, os, signal, sys, time
+import torch
+from mipkd_sr.train import main
+
+torch.set_num_threads(1)
+file, root, what = sys.argv[1:]
+
+def run(root):
+    os.setsid()
+    sys.exit(main(['-opt', file, '--root', root]))
+
+for number in range(5):
+    folder = f'{root}/{number}'
+    process = multiprocessing.get_context('fork').Process(target=run, args=(folder,))
+    process.start()
+    while not any('iter 5/' in open(log).read() for log in glob.glob(f'{folder}/experiments/tiny/*.log')):
+        assert process.exitcode is None, 'the run ended by itself'
+        time.sleep(0.02)
+    time.sleep(0.01 * number)
+    if what == 'group':
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        children = open(f'/proc/{process.pid}/task/{process.pid}/children').read().split()
+        os.kill(int(children[number % len(children)]), signal.SIGKILL)
+    process.join()
+    print(process.exitcode, flush=True)
+"""
+
+
+@pytest.mark.parametrize(('what', 'exit_code'), [('group', 143), ('reader', 4)])
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='finds processes in Linux /proc')
+def test_signals_to_those_that_read_images_lose_nothing(what, exit_code, training_options, write_options, tmp_path):
+    """SIGTERM to the whole group, as from a cluster, or SIGKILL to one reader, as from a system without memory."""
+    opt = endless(training_options)
+    opt['datasets']['train']['num_worker_per_gpu'] = 2
+    command = [sys.executable, '-c', SIGNALLED, str(write_options(opt)), str(tmp_path), what]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert 'Traceback' not in done.stderr, done.stderr
+    codes = [line for line in done.stdout.splitlines() if line.isdigit()]
+    assert codes == [str(exit_code)] * 5
+    saved = [states_in(experiment(tmp_path / str(number))) for number in range(5)]
+    assert all(len(states) == 1 and int(states[0]) >= 5 for states in saved)
+    if what == 'reader':
+        said = re.findall(
+            r'error: A process that reads images was killed(?: \(Killed\))?, perhaps for want of memory; '
+            r'iteration ([\d,]+) has been saved: lower datasets:train:num_worker_per_gpu',
+            done.stderr,
+        )
+        assert [[number.replace(',', '')] for number in said] == saved
+
+
+@pytest.mark.parametrize('what', ['group', 'reader'])
+def test_signals_to_those_that_read_under_torchrun_lose_nothing(what, training_options, write_options, tmp_path):
+    opt = endless(training_options, 'kd')
+    opt['datasets']['train']['num_worker_per_gpu'] = 2
+    command = launch(2, TRAIN, '-opt', write_options(opt), '--launcher', 'pytorch')
+    pipes = {'stderr': subprocess.PIPE, 'stdout': subprocess.PIPE}
+    process = subprocess.Popen(command, env=ENVIRONMENT, text=True, start_new_session=True, **pipes)
+    wait_for_iteration(process, 5)
+    if what == 'group':
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        ranks = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True, check=True)
+        readers = subprocess.run(['pgrep', '-P', ranks.stdout.split()[-1]], capture_output=True, text=True, check=True)
+        os.kill(int(readers.stdout.split()[0]), signal.SIGKILL)
+    said, errors = process.communicate(timeout=120)
+    (number,) = states_in(experiment(tmp_path))
+    assert int(number) >= 5
+    assert not re.findall(r'File ".*mipkd_sr', errors)
+    if what == 'group':
+        assert re.findall(r'stopped by SIGTERM after iteration (\d+)', said) == [number] * 2
+    else:
+        assert errors.count(f'iteration {int(number):,} has been saved') == 2
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_processes_under_torchrun_stop_after_the_same_iteration(number, training_options, write_options, tmp_path):
     opt = endless(training_options, 'kd')

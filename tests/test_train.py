@@ -11,7 +11,7 @@ from basicsr.archs import build_network as build_with_basicsr
 from basicsr.models.sr_model import SRModel
 
 from mipkd_sr.data import build_dataset
-from mipkd_sr.data.stream import training_batches
+from mipkd_sr.data.stream import TrainingBatches
 from mipkd_sr.models import build_model
 from mipkd_sr.options.loading import load_options
 from mipkd_sr.runtime.checkpoint import load_file
@@ -93,7 +93,7 @@ def test_plain_training_is_basicsrs_to_the_last_bit(kind, training_options, writ
     theirs.net_g.load_state_dict(start)
     theirs.model_ema(0)
     assert ours.net_g.state_dict().keys() == start.keys()
-    for iteration, batch in enumerate(training_batches(build_dataset(opt, 'train'), opt, 1), 1):
+    for iteration, batch in enumerate(TrainingBatches(build_dataset(opt, 'train'), opt, 1), 1):
         theirs.update_learning_rate(iteration, warmup_iter=2)
         theirs.feed_data(batch)
         theirs.optimize_parameters(iteration)

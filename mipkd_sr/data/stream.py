@@ -5,12 +5,15 @@ were asked for. Here the epochs follow one another without a seam, exactly as ma
 run that is resumed at iteration i reads what an undisturbed run reads from i on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from copy import copy
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mipkd_sr.data.readers import ReaderLost, read_ahead
 from mipkd_sr.runtime.errors import RunError, sentence
 from mipkd_sr.runtime.ranks import rank_and_size
 from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_everything
@@ -103,6 +106,13 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             samples_before = (first_iter - 1) * world_size * batch_size
         self.samples_before = samples_before
 
+    def after(self, taken: int) -> 'StreamSampler':
+        """The same batches without the first ``taken``."""
+        later = copy(self)
+        later.first_iter += taken
+        later.samples_before += taken * self.world_size * self.batch_size
+        return later
+
     def __len__(self) -> int:
         return max(0, self.total_iter - self.first_iter + 1)
 
@@ -124,10 +134,11 @@ def samples_an_iteration(opt: dict[str, Any]) -> int:
     return opt['datasets']['train']['batch_size_per_gpu'] * opt['train']['accumulation_steps'] * opt['world_size']
 
 
-def training_batches(
-    dataset: Dataset, opt: dict[str, Any], first_iter: int, samples_before: int | None = None
-) -> DataLoader:
+class TrainingBatches:
     """The batches of a training run from iteration ``first_iter`` to its last.
+
+    They are mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1]. When a process that
+    reads is lost, this one reads the rest by itself, the same batches, so that the run can come to an orderly end.
 
     Args:
         dataset: The training set.
@@ -135,26 +146,51 @@ def training_batches(
         first_iter: Number of the first iteration, from 1.
         samples_before: See ``StreamSampler``.
 
-    Returns:
-        A loader of mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1].
+    Attributes:
+        lost: What became of a process that read images; empty as long as all are there.
     """
-    train_opt, seed = opt['datasets']['train'], opt['manual_seed']
-    sampler = StreamSampler(
-        len(dataset),  # type: ignore[arg-type]
-        samples_an_iteration(opt) // opt['world_size'],
-        first_iter,
-        opt['train']['total_iter'],
-        seed,
-        opt['rank'],
-        opt['world_size'],
-        samples_before,
-    )
-    return DataLoader(
-        SeededDataset(dataset, seed),
-        batch_sampler=sampler,
-        num_workers=train_opt['num_worker_per_gpu'],
-        pin_memory=train_opt['pin_memory'] and opt['num_gpu'] > 0,
-    )
+
+    def __init__(
+        self, dataset: Dataset, opt: dict[str, Any], first_iter: int, samples_before: int | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.opt = opt
+        self.first_iter = first_iter
+        self.samples_before = samples_before
+        self.lost = ''
+
+    def __iter__(self) -> Generator[Any, None, None]:
+        """The batches; to be closed by whoever does not take all of them."""
+        taken = 0
+        try:
+            with closing(read_ahead(self._loader(0, self.opt['datasets']['train']['num_worker_per_gpu']))) as batches:
+                for batch in batches:
+                    taken += 1
+                    yield batch
+        except ReaderLost as lost:
+            self.lost = str(lost)
+        if self.lost:
+            yield from self._loader(taken, 0)
+
+    def _loader(self, taken: int, workers: int) -> DataLoader:
+        """A loader of the batches from the first but ``taken``."""
+        train_opt, seed = self.opt['datasets']['train'], self.opt['manual_seed']
+        sampler = StreamSampler(
+            len(self.dataset),  # type: ignore[arg-type]
+            samples_an_iteration(self.opt) // self.opt['world_size'],
+            self.first_iter,
+            self.opt['train']['total_iter'],
+            seed,
+            self.opt['rank'],
+            self.opt['world_size'],
+            self.samples_before,
+        )
+        return DataLoader(
+            SeededDataset(self.dataset, seed),
+            batch_sampler=sampler.after(taken),
+            num_workers=workers,
+            pin_memory=train_opt['pin_memory'] and self.opt['num_gpu'] > 0,
+        )
 
 
 def single_images(dataset: Dataset) -> DataLoader:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CANNOT_GO_ON = 255
+"""In place of a signal: a process asks all to stop because it cannot go on."""
 
 
 class StopRequests:
@@ -40,12 +42,16 @@ class StopRequests:
             self._shared[1].wait()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._request = number
+        self._request = max(number, self._request)
         if 'TORCHELASTIC_RUN_ID' not in os.environ:
             signal.signal(number, self._usual[signal.Signals(number)])
 
+    def ask(self) -> None:
+        """Ask all processes to stop, as this one cannot go on."""
+        self._request = CANNOT_GO_ON
+
     def agreed(self) -> int:
-        """The signal after which to stop now, 0 if there is none; to be asked once an iteration.
+        """The signal after which to stop now (or ``CANNOT_GO_ON``), 0 if there is none; to be asked once an iteration.
 
         Signals reach the ranks at different moments, but all have to stop after the same iteration, or one would wait
         for gradients that never come. So they exchange what they know, and act on it an iteration later, by when the

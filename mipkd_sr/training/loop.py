@@ -1,17 +1,18 @@
 """The training loop: exactly as many iterations as were asked for, and every one once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
-from mipkd_sr.data.stream import samples_an_iteration, training_batches
+from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.runtime.checkpoint import write_json
-from mipkd_sr.runtime.errors import Interrupted
+from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.runtime.stop_requests import StopRequests
+from mipkd_sr.runtime.stop_requests import CANNOT_GO_ON, StopRequests
 from mipkd_sr.training.progress import Reporter
 
 
@@ -30,7 +31,7 @@ class Trainer:
         opt: The run's options.
         train_set: The training set.
         val_loaders: Validation sets.
-        done: What was done before.
+        done: What was done before; it is kept up to date.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class Trainer:
             RunError: If the numbers are not finite, or an image cannot be read.
             OSError: If something cannot be written.
         """
-        reporter = Reporter(self.opt, self.done.iteration + 1)
+        before, total_iter = self.done.iteration, self.opt['train']['total_iter']
+        reporter = Reporter(self.opt, before + 1)
         try:
             with StopRequests() as stop:
                 self._look_before_the_first_step(reporter)
@@ -63,7 +65,7 @@ class Trainer:
         finally:
             reporter.close()
         self.model.save(-1, -1)
-        if self.opt['rank'] == 0 and self.done.iteration < self.opt['train']['total_iter']:
+        if self.opt['rank'] == 0 and before < total_iter:
             timing = {'seconds_per_step': reporter.seconds_per_step()}
             write_json(timing, Path(self.opt['path']['experiments_root'], 'timing.json'))
 
@@ -71,28 +73,49 @@ class Trainer:
         """Measure the teacher; or make up for a validation that the state was saved before."""
         if self.val_loaders and self.done.iteration == 0:
             self.model.check_teacher(self.val_loaders[0])
-        elif self._validation_is_due(self.done.iteration) and not self.model.record.has(self.done.iteration):
-            self._validate(self.done, reporter, saved=True)
+        elif self._validation_is_due() and not self.model.record.has(self.done.iteration):
+            self._validate(reporter, saved=True)
 
     def _take_steps(self, reporter: Reporter, stop: StopRequests) -> None:
         """One iteration after the other; each is saved, where that is due, before it is validated."""
-        total_iter, done = self.opt['train']['total_iter'], self.done
-        batches = training_batches(self.train_set, self.opt, done.iteration + 1, done.samples)
-        for batch in reporter.timed(batches):
-            done = Progress(done.iteration + 1, done.samples + samples_an_iteration(self.opt))
-            self._take_step(batch, done.iteration)
-            reporter.advance()
-            if done.iteration % self.opt['logger']['print_freq'] == 0:
-                lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
-                reporter.report(self._epoch(done), done.iteration, lr, values)
-            last, stopped_by = done.iteration == total_iter, stop.agreed()
-            saved = last or bool(stopped_by) or done.iteration % self.opt['logger']['save_checkpoint_freq'] == 0
-            if saved:
-                self.model.save(self._epoch(done), done.iteration, done.samples)
-            if stopped_by and not last:
-                raise Interrupted(done.iteration, stopped_by)
-            if self._validation_is_due(done.iteration):
-                self._validate(done, reporter, saved)
+        logger_opt, total_iter = self.opt['logger'], self.opt['train']['total_iter']
+        batches = TrainingBatches(self.train_set, self.opt, self.done.iteration + 1, self.done.samples)
+        with closing(iter(batches)) as reading:
+            for batch in reporter.timed(self._or_save(reading)):
+                iteration = self.done.iteration + 1
+                self._take_step(batch, iteration)
+                self.done = Progress(iteration, self.done.samples + samples_an_iteration(self.opt))
+                reporter.advance()
+                if iteration % logger_opt['print_freq'] == 0:
+                    lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
+                    reporter.report(self._epoch(), iteration, lr, values)
+                if batches.lost:
+                    stop.ask()
+                last, stopped_by = iteration == total_iter, stop.agreed()
+                saved = last or bool(stopped_by) or iteration % logger_opt['save_checkpoint_freq'] == 0
+                if saved:
+                    self._save()
+                if stopped_by and not last:
+                    raise _why_stopped(stopped_by, iteration, batches.lost)
+                if self._validation_is_due():
+                    self._validate(reporter, saved)
+
+    def _or_save(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; if one cannot be read, what has been done is saved."""
+        start = self.done
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception:
+                if self.done != start:
+                    self._save()
+                raise
+            yield batch
+
+    def _save(self) -> None:
+        self.model.save(self._epoch(), self.done.iteration, self.done.samples)
 
     def _take_step(self, batch: Mapping[str, Any], iteration: int) -> None:
         seed_everything(self.opt['manual_seed'], self.opt['rank'], iteration)
@@ -100,26 +123,38 @@ class Trainer:
         self.model.feed_data(batch)
         self.model.optimize_parameters(iteration)
 
-    def _epoch(self, done: Progress) -> int:
+    def _epoch(self) -> int:
         """Times that the data set has been gone through."""
-        return (done.samples - 1) // len(self.train_set)  # type: ignore[arg-type]
+        return (self.done.samples - 1) // len(self.train_set)  # type: ignore[arg-type]
 
-    def _validation_is_due(self, iteration: int) -> bool:
-        last = iteration == self.opt['train']['total_iter']
-        return bool(self.val_loaders) and (last or iteration % self.opt['val']['val_freq'] == 0)
+    def _validation_is_due(self) -> bool:
+        iteration, last = self.done.iteration, self.opt['train']['total_iter']
+        return bool(self.val_loaders) and (iteration == last or iteration % self.opt['val']['val_freq'] == 0)
 
-    def _validate(self, done: Progress, reporter: Reporter, saved: bool) -> None:
+    def _validate(self, reporter: Reporter, saved: bool) -> None:
         """Validate, and save the record of it; a state that was saved before has it from then on.
 
         Whatever goes wrong with an image costs no iteration: the state is saved.
         """
-        record_before = self.model.record.copy()
+        iteration, record_before = self.done.iteration, self.model.record.copy()
         try:
             for val_loader in self.val_loaders:
-                self.model.validation(val_loader, done.iteration, reporter.tb_logger, self.opt['val']['save_img'])
+                self.model.validation(val_loader, iteration, reporter.tb_logger, self.opt['val']['save_img'])
         except Exception:
             self.model.record = record_before
             if not saved:
-                self.model.save(self._epoch(done), done.iteration, done.samples)
+                self._save()
             raise
-        self.model.save_record(self._epoch(done), done.iteration, done.samples, with_state=saved)
+        self.model.save_record(self._epoch(), iteration, self.done.samples, with_state=saved)
+
+
+def _why_stopped(stopped_by: int, iteration: int, lost: str) -> Exception:
+    """What to raise after a stop that all processes have agreed on."""
+    if stopped_by != CANNOT_GO_ON:
+        return Interrupted(iteration, stopped_by)
+    who = 'A process that reads images' if lost else 'A process that reads images for another training process'
+    reason = lost or 'was lost'
+    return RunError(
+        f'{who} {reason}, perhaps for want of memory; iteration {iteration:,} has been saved: lower '
+        'datasets:train:num_worker_per_gpu, and go on with --auto_resume.'
+    )
