@@ -136,6 +136,23 @@ def test_a_killed_preparation_goes_on_where_it_stopped(photographs, tmp_path):
     assert not [file for file in (out / 'HR').iterdir() if file.name.startswith('.')]
 
 
+def test_a_preparation_that_a_full_disk_ended_goes_on(photographs, tmp_path, monkeypatch):
+    """The disk has no room for the record; one that was left empty by it is begun anew."""
+    out, write_text = tmp_path / 'out', Path.write_text
+
+    def full(self: Path, *arguments: object, **options: object) -> None:
+        self.touch()
+        raise OSError(28, 'No space left on device', str(self))
+
+    monkeypatch.setattr(Path, 'write_text', full)
+    assert 'No space left on device' in prepare(photographs, '--out', out, '--scale', 2, code=4)
+    assert list(out.iterdir()) == []
+    monkeypatch.setattr(Path, 'write_text', write_text)
+    (out / 'prepared.jsonl').touch()
+    prepare(photographs, '--out', out, '--scale', 2)
+    assert 'every file is what' in prepare(photographs, '--out', out, '--scale', 2, '--verify')
+
+
 def test_what_cannot_be_prepared_is_said_in_one_sentence(photographs, tmp_path):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('kept')

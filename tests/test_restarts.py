@@ -537,3 +537,31 @@ def test_a_flipped_bit_in_a_teacher_is_refused_or_harmless(damage, teacher_file,
             refused.append(str(error))
     assert len(refused) > 150
     assert all(error.startswith(f'{file} is not a checkpoint that can be loaded safely (') for error in refused)
+
+
+@pytest.mark.parametrize('sink', ['tensorboard', 'log'])
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full, a disk that is always full')
+def test_a_log_that_cannot_be_written_is_given_up_and_the_run_goes_on(
+    sink, training_options, write_options, tmp_path, monkeypatch, capfd
+):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    writes = []
+
+    def fail_at_the_third(self: RecordWriter, data: bytes) -> None:
+        writes.append(data)
+        if len(writes) > 2:
+            raise OSError(28, 'No space left on device')
+
+    if sink == 'tensorboard':
+        monkeypatch.setattr(RecordWriter, 'write', fail_at_the_third)
+    else:
+        monkeypatch.setattr('mipkd_sr.runtime.log._LogFile._open', lambda self: open('/dev/full', 'w'))  # noqa: SIM115
+    opt = training_options('kd', logger={'use_tb_logger': True}, train={'total_iter': 6})
+    assert main(['-opt', str(write_options(opt))]) == 0
+    said = capfd.readouterr()
+    name = {'tensorboard': 'TensorBoard', 'log': 'The log'}[sink]
+    assert len(re.findall(f'{name} is off from here on: .* No space left', said.err)) == 1
+    assert 'Traceback' not in said.err
+    assert 'iter 6/6' in said.err.replace('\n', ' ')
+    assert states_in(experiment(tmp_path)) == ['6', '4', '2']

@@ -13,7 +13,7 @@ import torch
 
 from mipkd_sr.data.pairs import IMAGE_SUFFIXES, check_image, file_checksum, read_image, write_image, write_pairs
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
-from mipkd_sr.runtime.files import remove_parts
+from mipkd_sr.runtime.files import remove_parts, written_whole
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
@@ -91,11 +91,11 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
 def _start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Start the record, or read it: what is done, by name."""
     record = out / RECORD
-    if not record.exists():
-        if out.exists() and any(out.iterdir()):
+    if not record.exists() or not record.stat().st_size:  # a full disk may have left an empty one
+        if out.exists() and any(file != record for file in out.iterdir()):
             raise OptionError('--out', f'{out} holds files that this command has not prepared; give another folder.')
         out.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(settings) + '\n', encoding='utf-8')
+        _write_record(record, [json.dumps(settings)])
         return {}
     for folder in filter(Path.is_dir, out.iterdir()):
         remove_parts(folder)
@@ -107,8 +107,14 @@ def _start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, An
         entry = json.loads(line)
         done[entry['name']] = entry
     if lines[-1]:
-        record.write_text('\n'.join(lines[:-1]) + '\n', encoding='utf-8')
+        _write_record(record, lines[:-1])
     return done
+
+
+def _write_record(record: Path, lines: Sequence[str]) -> None:
+    """Write the record whole, or leave what was there."""
+    with written_whole(record) as part:
+        part.write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
 
 def _is_done(name: str, file: Path, done: dict[str, dict[str, Any]]) -> bool:

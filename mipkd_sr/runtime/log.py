@@ -1,12 +1,29 @@
 """The log of a run: to the terminal, and to a file in its folder."""
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from basicsr.utils import get_root_logger, get_time_str
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that says once that it cannot be written, and is then left alone; the terminal has everything."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called where a record could not be written."""
+        self.setLevel(logging.CRITICAL + 1)
+        get_root_logger().warning(
+            f'The log is off from here on: {self.baseFilename} cannot be written ({sys.exc_info()[1]}).'
+        )
+
+    def close(self) -> None:
+        """Close the file, whatever could not be written."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager
@@ -21,7 +38,7 @@ def run_log(folder: str, prefix: str, rank: int) -> Iterator[logging.Logger]:
         yield logger
         return
     logger.setLevel(logging.INFO)
-    handler = logging.FileHandler(Path(folder, f'{prefix}_{get_time_str()}.log'))
+    handler = _LogFile(Path(folder, f'{prefix}_{get_time_str()}.log'))
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
     logger.addHandler(handler)
     try:

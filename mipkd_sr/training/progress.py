@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils import get_root_logger
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from mipkd_sr.training.tensorboard import TensorBoard
 
 
 class Reporter:
@@ -27,11 +28,9 @@ class Reporter:
         self._steps = 0
         self.silent = opt['rank'] != 0
         self.logger = get_root_logger()
-        self.tb_logger: SummaryWriter | None = None
+        self.tb_logger: TensorBoard | None = None
         if opt['logger']['use_tb_logger'] and not self.silent:
-            folder = Path(opt['root_path'], 'tb_logger', opt['name'])
-            # what an interrupted session logged beyond its last checkpoint is run, and logged, again
-            self.tb_logger = SummaryWriter(str(folder), purge_step=first_iter)
+            self.tb_logger = TensorBoard(Path(opt['root_path'], 'tb_logger', opt['name']), first_iter)
         # disable=None: no bar where there is no terminal; the log lines carry the ETA too
         self.bar = tqdm(
             total=self.total_iter,

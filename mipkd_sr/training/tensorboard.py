@@ -1,0 +1,52 @@
+"""TensorBoard's file of a run, which is not worth ending the run for."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from basicsr.utils import get_root_logger
+from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoard:
+    """Writes scalars for TensorBoard as long as that is possible; when it is not, it says so once, and no more.
+
+    Args:
+        folder: Where to write.
+        first_iter: The first step of this session: what an interrupted one logged from there on is not shown.
+    """
+
+    def __init__(self, folder: Path, first_iter: int) -> None:
+        self._writer: SummaryWriter | None = None
+        self._folder = folder
+        self._usual_hook = threading.excepthook
+        threading.excepthook = self._leave_to_us
+
+        def open_it() -> None:
+            self._writer = SummaryWriter(str(folder), purge_step=first_iter)
+
+        self._try(open_it)
+
+    def _leave_to_us(self, failure: threading.ExceptHookArgs) -> None:
+        """Print no traceback for TensorBoard's own thread: its error is raised at the next write, too."""
+        if not type(failure.thread).__module__.startswith('tensorboard.'):
+            self._usual_hook(failure)
+
+    def add_scalar(self, name: str, value: float, iteration: int) -> None:
+        """Add a value to the curve ``name``."""
+        if self._writer is not None:
+            writer = self._writer
+            self._try(lambda: writer.add_scalar(name, value, iteration))
+
+    def close(self) -> None:
+        """Write what is waiting, and close the file."""
+        if self._writer is not None:
+            self._try(self._writer.close)
+        threading.excepthook = self._usual_hook
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Exception as error:  # what a file system, or TensorBoard's own thread, raises
+            self._writer = None
+            get_root_logger().warning(f'TensorBoard is off from here on: {self._folder} cannot be written ({error}).')
