@@ -65,6 +65,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "file's options/ folder, or the option file's own; for a shipped recipe the current folder",
     )
     parser.add_argument('--dry_run', action='store_true', help='check everything, print what would run, and stop')
+    add_import_argument(parser)
+
+
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """``--import``, for a command that reads an option file; ``run_command`` does it."""
+    parser.add_argument(
+        '--import',
+        dest='imports',
+        nargs='+',
+        default=[],
+        metavar='PACKAGE',
+        help='packages of yours that register networks, losses, data sets or models; as import: in an option file',
+    )
 
 
 def run_command(
@@ -82,6 +95,10 @@ def run_command(
         is wrong, 4 if it cannot go on, 128 + the signal's number if it was stopped.
     """
     try:
+        if getattr(args, 'imports', None):
+            from mipkd_sr.options.importing import import_asked_for
+
+            import_asked_for(args.imports)
         code = run(args)
         sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code

@@ -9,6 +9,7 @@ ONNX and safetensors need `pip install 'mipkd_sr[export]'`.
 import argparse
 from pathlib import Path
 
+from mipkd_sr.commands.command_line import add_import_argument
 from mipkd_sr.runtime.errors import RunError
 
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', required=True, help="the student's checkpoint; EDSR's and RCAN's own ones, too")
     parser.add_argument('--out', type=Path, required=True, help='file to write: .onnx, .safetensors or .pth')
     parser.add_argument('--size', type=int, default=64, help="side of SwinIR's input in ONNX, where it is fixed")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

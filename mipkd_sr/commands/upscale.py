@@ -9,6 +9,8 @@ Writes NAME.png for each image. What is there already stays and is not computed 
 import argparse
 from pathlib import Path
 
+from mipkd_sr.commands.command_line import add_import_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--tile', type=int, default=512, help='larger images are computed in such squares; 0: whole')
     parser.add_argument('--overlap', type=int, default=64, help='surroundings of a square, in pixels')
     parser.add_argument('--self-ensemble', action='store_true', help='mean over 8 turned copies: a little better')
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,7 +28,10 @@ def load_student(option_file: str | os.PathLike[str], weights: str | os.PathLike
         net = build_network(opt['network_g'])
         load_weights(net, weights, 'params_ema')
     except KeyError as error:
-        raise OptionError('network_g', f'is missing in {option_file}, or has no {error}; give another -opt.') from None
+        raise OptionError(
+            'network_g',
+            f'is missing in {option_file}, or there is no {error}; give another -opt, or add import: [your_package].',
+        ) from None
     except (ValueError, TypeError, AssertionError) as error:
         raise OptionError('network_g', sentence(error)) from None
     return net.eval()

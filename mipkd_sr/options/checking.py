@@ -99,7 +99,8 @@ def _check_teachers(opt: dict[str, Any]) -> None:
 
 
 def _no_such(what: str, name: object, names: Iterable[str]) -> str:
-    return f'there is no {what} {shown(name)}; {advice(name, names, "there are")}'
+    hint = '' if what in ('choice', 'teacher') else ' Is it yours? Add import: [your_package].'
+    return f'there is no {what} {shown(name)}; {advice(name, names, "there are")}{hint}'
 
 
 def _check_value(value: Any, key: Key, path: str) -> Any:

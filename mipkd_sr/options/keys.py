@@ -168,6 +168,9 @@ NETWORK_PATHS = {
 TESTED_WEIGHTS = Key('str', 'Which weights of the file: params_ema where it has them, or params.', 'params_ema')
 
 COMMON_KEYS: dict[str, Any] = {
+    'import': Key(
+        'list', 'Packages or modules of yours that register networks, losses, data sets or models.', items='str'
+    ),
     'name': Key('str', 'Name of the run, and of its folder.', REQUIRED),
     'model_type': Key('str', 'Registered model class.', 'DistillModel'),
     'scale': Key('int', 'Super-resolution factor.', REQUIRED, minimum=1, maximum=64),

@@ -7,6 +7,8 @@ they differ, the new one replaces the base's whole, so that no argument of the o
 Wherever a text says ``{scale}`` the file's ``scale`` stands, as it is after the command line's changes: one file is for
 every scale. A text that is ``{scale}`` and nothing else is the number. A training set may give ``lq_size``, the side of
 its LR patches, instead of ``gt_size``, which is ``scale`` times that.
+
+``import`` names packages of the user's own; they are imported as the file is read. Those of all its bases are.
 """
 
 import os
@@ -19,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.runtime import strict_yaml
 from mipkd_sr.runtime.errors import OptionError, shown
@@ -80,7 +83,9 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: di
     for name, value in new.items():
         key = f'{prefix}{name}'
         old = into.get(name)
-        if isinstance(old, dict) and isinstance(value, Mapping) and not _types_differ(old, value):
+        if key == 'import' and old:
+            into[name] = [*_listed(old), *_listed(value)]
+        elif isinstance(old, dict) and isinstance(value, Mapping) and not _types_differ(old, value):
             _merge(old, value, source, origin, f'{key}:')
         elif isinstance(value, Mapping):
             into[name] = {}
@@ -90,6 +95,11 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: di
         else:
             into[name] = deepcopy(value)
         origin[key] = source
+
+
+def _listed(value: Any) -> list[Any]:
+    """What may be one entry or a list of them, as a list."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def _types_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -108,7 +118,7 @@ def read_options(file: str | os.PathLike[str]) -> Options:
     path = find_option_file(file)
     options = Options({}, path)
     _read_into(options, path, ())
-    options.data = with_scale(options.template)
+    _finish(options)
     return options
 
 
@@ -122,7 +132,7 @@ def compose_options(file: Path, bases: Iterable[Path], changes: Mapping[str, Any
     for base in bases:
         _read_into(options, base.absolute(), ())
     _merge(options.template, changes, str(file), options.origin)
-    options.data = with_scale(options.template)
+    _finish(options)
     return options
 
 
@@ -145,6 +155,15 @@ def with_scale(template: Mapping[str, Any]) -> dict[str, Any]:
                 key = f'datasets:{phase}:gt_size'
                 raise OptionError(key, f'is not scale x lq_size, {scale} x {size}; set one of the two to ~.')
     return opt
+
+
+def _finish(options: Options) -> None:
+    """From what is written to the options: packages are imported, and the scale is filled in."""
+    with options.explaining():
+        names = import_for(options.template.get('import'), options.file)
+        options.data = with_scale(options.template)
+    if names:
+        options.data['import'] = names
 
 
 def _fill_in(value: Any, scale: int) -> Any:
@@ -196,7 +215,7 @@ def force_options(options: Options, entries: Iterable[str]) -> None:
         for name in reversed(names):
             value = {name: value}
         _merge(options.template, value, '--force_yml', options.origin)
-    options.data = with_scale(options.template)
+    _finish(options)
 
 
 def dump_options(opt: Mapping[str, Any]) -> str:

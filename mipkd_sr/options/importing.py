@@ -1,0 +1,96 @@
+"""A user's own packages: imported before options are checked, so that their classes are registered.
+
+``import`` in an option file, and ``--import``, name packages or modules: ``my_sr``, ``my_sr.archs``. Where Python
+itself does not find one (it is not installed), it is looked for in the current folder, in the option file's and in
+every folder above that.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+import mipkd_sr.compat  # noqa: F401  (what a user's package imports of BasicSR needs its repairs)
+from mipkd_sr.runtime.errors import OptionError, sentence, shown
+
+_asked_for: list[str] = []
+_added: list[str] = []
+"""Folders that were added to ``sys.path`` here."""
+
+
+def import_asked_for(names: Iterable[str]) -> None:
+    """Import what ``--import`` names; every option file that is read from now on has it in its ``import``, too.
+
+    Raises:
+        OptionError: If it cannot be imported.
+    """
+    _asked_for.extend(import_packages(names, Path.cwd() / 'options.yml', '--import'))
+
+
+def import_for(entries: object, file: Path) -> list[str]:
+    """Import what the option file ``file`` names as ``import``, and what ``--import`` named.
+
+    Returns:
+        Names that are found from anywhere; for what is not installed with its folder: ``/home/me/project/my_sr``.
+
+    Raises:
+        OptionError: If it cannot be imported.
+    """
+    names = [entries] if isinstance(entries, str) else entries or []
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise OptionError('import', f'must be the name of a package of yours, or a list of them, not {shown(entries)}.')
+    return list(dict.fromkeys([*import_packages(names, file, 'import'), *_asked_for]))
+
+
+def import_packages(names: Iterable[str], file: Path, key: str) -> list[str]:
+    """Import packages or modules, and return names under which they are found from anywhere.
+
+    Args:
+        names: Their names, which a folder may stand before.
+        file: The option file; they are looked for in its folder and those above.
+        key: What the user gave, for messages.
+
+    Raises:
+        OptionError: If one is not found, or raises as it is imported.
+    """
+    return [_import(name, file, key) for name in names]
+
+
+def _import(entry: str, file: Path, key: str) -> str:
+    folder, _, name = entry.removesuffix('.py').rpartition(os.sep)
+    if not all(part.isidentifier() for part in name.split('.')):
+        raise OptionError(key, f"{shown(entry)} is no name of a package; write it as in Python's import.")
+    top, found = name.split('.')[0], name
+    home = _home_of(top, [file.absolute().parent / folder] if folder else map(Path, _added))
+    if home is None and importlib.util.find_spec(top) is None:
+        home = _home_of(top, [Path.cwd(), *file.absolute().parents])
+        if home is None:
+            raise OptionError(
+                key,
+                f'there is no package {shown(name)}: it is neither installed nor in the current folder, the option '
+                "file's or one above; give the right name, or install it (pip install -e .).",
+            )
+    if home is not None:
+        found = str(home / name)
+        if str(home) not in _added:
+            _added.append(str(home))
+            sys.path.append(str(home))
+            importlib.invalidate_caches()
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever a user's module raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f'{type(error).__name__}: {sentence(error).rstrip(".")}'
+        raise OptionError(key, f'{name} cannot be imported: {what} ({place.filename}, line {place.lineno}).') from error
+    return found
+
+
+def _home_of(package: str, folders: Iterable[Path]) -> Path | None:
+    """The first of ``folders`` that holds a package or module."""
+    for folder in folders:
+        if (folder / package / '__init__.py').is_file() or (folder / f'{package}.py').is_file():
+            return folder.absolute()
+    return None
