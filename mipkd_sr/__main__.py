@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 
-from mipkd_sr.commands import benchmark, compare, demo, export, plot, prepare, upscale
+from mipkd_sr.commands import benchmark, compare, demo, export, plot, prepare, recipes, upscale
 from mipkd_sr.commands.command_line import TESTING, TRAINING, add_run_arguments, new_parser, run_command
 
 DESCRIPTION = """Knowledge distillation for image super-resolution.
@@ -36,7 +36,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, registers=name != 'recipes')  # which needs nothing of BasicSR
 
 
 def start(module: str, args: argparse.Namespace) -> int:
@@ -51,16 +51,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_command(commands, 'demo', str(demo.__doc__), demo.add_arguments, demo.run)
     add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'train'))
     add_command(commands, 'test', TESTING, add_run_arguments, partial(start, 'test'))
-    for module in (compare, prepare, upscale, export, plot, benchmark):
+    for module in (compare, prepare, upscale, export, plot, benchmark, recipes):
         name = module.__name__.rpartition('.')[2]
         add_command(commands, name, str(module.__doc__), module.add_arguments, module.run)
     return parser
 
 
+def run(args: argparse.Namespace) -> int:
+    """Run the command whose arguments were parsed; returns the exit code, see ``run_command``."""
+    return run_command(args.run, args)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see ``run_command``."""
-    args = build_parser().parse_args(argv)
-    return run_command(args.run, args)
+    return run(build_parser().parse_args(argv))
 
 
 if __name__ == '__main__':

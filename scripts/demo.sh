@@ -4,4 +4,4 @@
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 
-python -m mipkd_sr demo
+mipkd demo

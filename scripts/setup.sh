@@ -21,7 +21,7 @@ install_into_venv() {
     echo "Setting up .venv with $("$python" --version); this downloads PyTorch and takes a few minutes, once."
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     # basicsr's build asks for torch, cython and numpy; with these here first it need not download torch a second time
-    .venv/bin/python -m pip install --quiet --upgrade pip setuptools wheel cython numpy
+    .venv/bin/python -m pip install --quiet --upgrade pip setuptools wheel hatchling cython numpy
     .venv/bin/python -m pip install --quiet torch torchvision
     .venv/bin/python -m pip install --quiet --no-build-isolation basicsr==1.4.2
     .venv/bin/python -m pip install --quiet --no-build-isolation --editable '.[dev]'

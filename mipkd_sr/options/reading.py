@@ -40,12 +40,14 @@ class Options:
         file: The option file.
         origin: For each key (joined by colons) the file, or the command line, that set it last.
         template: The options as they are written, before the scale is filled in.
+        files: The files that they are merged from, a later one over an earlier one.
     """
 
     data: dict[str, Any]
     file: Path
     origin: dict[str, str] = field(default_factory=dict)
     template: dict[str, Any] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
     def explain(self, error: OptionError) -> str:
         """The one sentence for an error, with the key and the file where it was set."""
@@ -187,6 +189,8 @@ def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
     for base in bases:
         _read_into(options, Path(os.path.normpath(file.parent / base)), (*above, file))
     _merge(options.template, data, str(file), options.origin)
+    if file not in options.files:
+        options.files.append(file)
 
 
 def force_options(options: Options, entries: Iterable[str]) -> None:

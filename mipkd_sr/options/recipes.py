@@ -38,6 +38,24 @@ def recipe_file(name: str | os.PathLike[str]) -> Path | None:
     return next((file for file in candidates if RECIPES in file.parents and file.is_file()), None)
 
 
+def require_recipe(name: str | os.PathLike[str]) -> Path:
+    """The file of the recipe ``name``.
+
+    Raises:
+        OptionError: If there is no such recipe.
+    """
+    if file := recipe_file(name):
+        return file
+    raise OptionError('', f'{name}: there is no such recipe; {_advice(name)}')
+
+
+def first_line(name: str) -> str:
+    """What a recipe's first line, a comment, says."""
+    with require_recipe(name).open(encoding='utf-8') as lines:
+        line = lines.readline().strip()
+    return line.removeprefix('#').strip() if line.startswith('#') else ''
+
+
 def find_option_file(name: str | os.PathLike[str]) -> Path:
     """The option file that a user names: a file, or else a recipe.
 
@@ -48,9 +66,12 @@ def find_option_file(name: str | os.PathLike[str]) -> Path:
         return Path(name).absolute()
     if file := recipe_file(name):
         return file
+    raise OptionError('', f'{name}: there is no such file and no such recipe; {_advice(name)}')
+
+
+def _advice(name: str | os.PathLike[str]) -> str:
     near = difflib.get_close_matches(str(name), recipe_names(), 1, 0.7)
-    advice = f"did you mean the recipe '{near[0]}'?" if near else 'give an option file, or a name of `mipkd recipes`.'
-    raise OptionError('', f'{name}: there is no such file and no such recipe; {advice}')
+    return f"did you mean the recipe '{near[0]}'?" if near else '`mipkd recipes` lists the recipes.'
 
 
 def find_root(name: str | os.PathLike[str]) -> Path:
