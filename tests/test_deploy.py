@@ -64,6 +64,9 @@ def test_safetensors_and_pth_hold_the_weights(student, tmp_path):
     for ending in ('safetensors', 'pth'):
         assert main(['export', *arguments, '--out', str(tmp_path / 'out' / f's.{ending}')]) == 0
     assert load_file(tmp_path / 'out' / 's.pth').keys() == {'params'}
+    (tmp_path / 'new').write_text('')
+    modes = {(tmp_path / name).stat().st_mode for name in ('new', 'out/s.pth', 'out/s.safetensors')}
+    assert len(modes) == 1, 'an exported file may be read by whoever may read a new file'
     for found in (
         load_file_of_safetensors(tmp_path / 'out' / 's.safetensors'),
         load_file(tmp_path / 'out/s.pth')['params'],

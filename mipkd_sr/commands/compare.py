@@ -28,15 +28,9 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-import matplotlib
 import yaml
 
-import mipkd_sr  # noqa: F401  (repairs BasicSR before anything needs it)
-from mipkd_sr.evaluation.tables import digits_of, markdown_table
 from mipkd_sr.options.reading import force_options, read_options
-
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY_KEYS = {'recipe', 'seeds', 'variants'}
@@ -152,6 +146,8 @@ def collect(runs: list[Run], root: Path) -> list[dict[str, Any]]:
 
 def summarise(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and body of the table: for each variant mean and standard deviation over seeds at the last validation."""
+    from mipkd_sr.evaluation.tables import digits_of
+
     last = results[0]['validations'][-1]
     metrics = [name for name in last if name not in ('iter', 'dataset')]
     header = ['variant', 'seeds', 'steps', *(f'{metric} on {last["dataset"]}' for metric in metrics), 's a step']
@@ -176,6 +172,13 @@ def spread(values: list[float], digits: int) -> str:
 
 def write_report(results: list[dict[str, Any]], folder: Path) -> str:
     """Write results.json, table.md, table.csv and curves.png to ``folder``; returns the table."""
+    import matplotlib
+
+    from mipkd_sr.evaluation.tables import markdown_table
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
     header, body = summarise(results)
     table = markdown_table(header, body)
     (folder / 'results.json').write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')

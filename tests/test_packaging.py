@@ -1,0 +1,119 @@
+"""What is installed: a wheel that needs no checkout around it, a source archive that can be tested."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import cv2
+import pytest
+
+from .conftest import ENVIRONMENT, ROOT, smooth_image
+
+hatchling = pytest.importorskip('hatchling.builders.wheel')
+LAUNCH = 'import sys, mipkd; sys.exit(mipkd.main())'
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a wheel holds, as pip would put it on the path."""
+    folder = tmp_path_factory.mktemp('wheel')
+    (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(folder), versions=['standard'])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / 'site')
+    return folder / 'site'
+
+
+@pytest.fixture
+def mipkd(installed, tmp_path):
+    """A function that runs the installed command in an empty folder, and returns its exit code and what it said."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        environment = ENVIRONMENT | {'PYTHONPATH': str(installed), 'PYTHONDONTWRITEBYTECODE': '1'}
+        command = [sys.executable, '-c', LAUNCH, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def files_of(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob('*') if file.is_file()}
+
+
+def test_the_wheel_holds_the_recipes_and_no_more_than_the_package(installed):
+    found = files_of(installed)
+    recipes = {f'mipkd_sr/recipes/{name}' for name in files_of(ROOT / 'options')}
+    modules = {f'mipkd_sr/{file.relative_to(ROOT / "mipkd_sr").as_posix()}' for file in ROOT.rglob('mipkd_sr/**/*.py')}
+    assert recipes <= found
+    assert modules <= found
+    assert {name.split('/')[0] for name in found} == {'mipkd.py', 'mipkd_sr', 'mipkd_sr-0.1.0.dist-info'}
+    scripts = (installed / 'mipkd_sr-0.1.0.dist-info' / 'entry_points.txt').read_text()
+    assert 'mipkd = mipkd:main' in scripts
+
+
+def test_the_wheel_lists_prints_and_copies_recipes(mipkd, installed, tmp_path):
+    assert 'mipkd/edsr_x4 ' in mipkd('recipes')[1]
+    code, said = mipkd('recipes', 'demo/mipkd')
+    assert code == 0
+    assert f'{installed}/mipkd_sr/recipes/train/demo/_teacher.yml' in said
+    assert 'type: MiPKDLoss' in said
+    for expected in ('Edit it, and run: mipkd train -opt options/train/demo/mipkd.yml', 'it stays'):
+        code, said = mipkd('recipes', 'demo/mipkd', '--copy', '.')
+        assert code == 0
+        assert expected in said
+        (tmp_path / 'options/train/demo/_base.yml').write_text('scale: 3')
+    assert (tmp_path / 'options/train/demo/_base.yml').read_text() == 'scale: 3'
+    assert mipkd('recipes', 'demo/mipkdd') == (
+        2,
+        "error: demo/mipkdd: there is no such recipe; did you mean the recipe 'demo/mipkd'?\n",
+    )
+
+
+def test_the_wheel_works_in_an_empty_folder_and_writes_nothing_beside_itself(mipkd, installed, tmp_path):
+    before = files_of(installed)
+    code, said = mipkd('train', '-opt', 'demo/mipkd', '--dry_run')
+    assert code == 3, said
+    assert f'{tmp_path}/experiments/demo_mipkd' in said
+    assert f'there is no {tmp_path}/datasets/demo/train/HR' in said
+    (tmp_path / 'photos').mkdir()
+    cv2.imwrite(str(tmp_path / 'photos' / 'a.png'), smooth_image(40, 50, 0))
+    assert mipkd('prepare', 'photos', '--out', 'pairs', '--scale', '2')[0] == 0
+    teacher = installed / 'mipkd_sr/pretrained_models/demo_teacher_x2.pth'
+    code, said = mipkd('upscale', 'pairs/LR_x2', '--out', 'sr', '-opt', 'demo/teacher', '--weights', teacher)
+    assert code == 0, said
+    assert cv2.imread(str(tmp_path / 'sr/a.png')).shape == (40, 50, 3)
+    assert files_of(installed) == before
+
+
+def test_the_help_does_not_start_pytorch(installed):
+    code = 'import sys, mipkd\ntry: mipkd.main()\nexcept SystemExit: print(sorted(sys.modules))'
+    for arguments in (['--help'], ['train', '--help'], ['benchmark', 'step', '--help']):
+        command = [sys.executable, '-c', code, *arguments]
+        environment = os.environ | {'PYTHONPATH': str(installed)}
+        said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+        loaded = said.splitlines()[-1]
+        assert "'mipkd_sr.commands.command_line'" in loaded
+        for slow in ('torch', 'basicsr', 'numpy', 'cv2', 'matplotlib', 'skimage', 'scipy'):
+            assert f"'{slow}'" not in loaded
+
+
+def test_an_editable_installation_is_the_checkout_on_the_path(tmp_path):
+    (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=['editable'])
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read('_mipkd_sr.pth').decode().strip() == str(ROOT)
+        assert not [name for name in archive.namelist() if name.endswith('.py')]
+
+
+def test_the_source_archive_holds_what_its_tests_need(tmp_path):
+    from hatchling.builders.sdist import SdistBuilder
+
+    (file,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path))
+    with tarfile.open(file) as archive:
+        found = {name.partition('/')[2] for name in archive.getnames()}
+    needed = {'README.md', 'pyproject.toml', 'mipkd.py', 'experiments/pretrained_models/demo_teacher_x2.pth'}
+    for folder in ('mipkd_sr', 'options', 'tests', 'scripts', 'docs'):
+        needed |= {f'{folder}/{name}' for name in files_of(ROOT / folder) if '__pycache__' not in name}
+    assert needed <= found
