@@ -32,6 +32,7 @@ from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
+from mipkd_sr.models.options_of_state import changes
 from mipkd_sr.options.loading import load_options, missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime import distributed
@@ -114,6 +115,8 @@ def run(options: Options, auto_resume: bool) -> int:
             )
         if start:
             logger.info(f'Going on from {start.file}, iteration {done.iteration:,}')
+            for change in changes(start.state, opt):
+                logger.warning(change)
         if set_aside:
             logger.warning(set_aside)
         del start

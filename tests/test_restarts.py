@@ -566,3 +566,74 @@ def test_a_log_that_cannot_be_written_is_given_up_and_the_run_goes_on(
     assert len([text for text in warnings if text.startswith(f'{name} is off from here on: ')]) == 1
     assert 'No space left' not in capfd.readouterr().err
     assert states_in(experiment(tmp_path)) == ['6', '4', '2']
+
+
+def log_of(folder: Path) -> str:
+    """The newest log of the run."""
+    return max(experiment(folder).glob('train_*.log'), key=lambda file: file.stat().st_mtime_ns).read_text()
+
+
+def test_options_that_differ_from_the_states_are_told_and_taken(training_options, write_options, tmp_path):
+    """Steps 1 to 4 at 1e-3, halved after 3; then as at a lower rate, quartered after 3, and with other numbers."""
+    assert main(['-opt', str(write_options(training_options('kd', train={'ema_decay': 0.9})))]) == 0
+    before = state(tmp_path, 4)['optimizers'][0]
+    assert before['param_groups'][0]['lr'] == 5e-4
+    optim = {'type': 'Adam', 'lr': 4e-4, 'betas': [0.8, 0.99], 'weight_decay': 1e-6}
+    train = {'ema_decay': 0.8, 'total_iter': 6, 'optim_g': optim, 'scheduler': {'gamma': 0.25}}
+    opt = training_options('kd', train={**train, 'pixel_opt': {'loss_weight': 0.5}})
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
+    after = state(tmp_path, 6)
+    group = after['optimizers'][0]['param_groups'][0]
+    assert (group['lr'], group['initial_lr'], *group['betas'], group['weight_decay']) == (1e-4, 4e-4, 0.8, 0.99, 1e-6)
+    assert after['optimizers'][0]['state'][0]['step'] == before['state'][0]['step'] + 2 == 6  # its moments were kept
+    assert re.findall(
+        r'([\w:]+) is (.*) from here on; the training state was trained with (.*)\n', log_of(tmp_path)
+    ) == [
+        ('train:total_iter', '6', '4'),
+        ('train:optim_g:lr', '0.0004', '0.001'),
+        ('train:optim_g:betas', '[0.8, 0.99]', '[0.9, 0.99]'),
+        ('train:optim_g:weight_decay', '1e-06', 'None'),
+        ('train:scheduler:gamma', '0.25', '0.5'),
+        ('train:pixel_opt:loss_weight', '0.5', '1.0'),
+        ('train:ema_decay', '0.8', '0.9'),
+    ]
+
+
+@pytest.mark.parametrize('scheduler', ['milestones', 'cosine', 'warmup'])
+def test_a_new_schedule_goes_on_as_if_it_had_been_so_from_the_start(
+    scheduler, training_options, write_options, tmp_path
+):
+    train = {
+        'milestones': {'scheduler': {'type': 'MultiStepLR', 'milestones': [2, 6], 'gamma': 0.1}},
+        'cosine': {'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [8], 'eta_min': 1e-6}},
+        'warmup': {'warmup_iter': 7},
+    }[scheduler]
+    opt = training_options()
+    assert main(['-opt', str(write_options(opt))]) == 0
+    opt['train'] |= {'total_iter': 6, **train}
+    file = write_options(opt)
+    assert main(['-opt', str(file), '--auto_resume']) == 0
+    assert main(['-opt', str(file), '--root', str(tmp_path / 'from_the_start')]) == 0
+    groups = [state(folder, 6)['optimizers'][0]['param_groups'] for folder in (tmp_path, tmp_path / 'from_the_start')]
+    assert groups[0] == groups[1]
+    schedules = [state(folder, 6)['schedulers'] for folder in (tmp_path, tmp_path / 'from_the_start')]
+    assert schedules[0] == schedules[1]
+
+
+@pytest.mark.parametrize('age', ['new', 'old'])
+def test_another_optimizer_is_one_sentence(age, training_options, write_options, tmp_path, capsys):
+    opt = training_options()
+    assert main(['-opt', str(write_options(opt))]) == 0
+    if age == 'old':  # a state of before states kept their options; with the same options it is gone on from
+        for number in (2, 4):
+            without = {key: value for key, value in state(tmp_path, number).items() if key != 'options'}
+            save_atomically(without, experiment(tmp_path) / 'training_states' / f'{number}.state')
+        assert main(['-opt', str(write_options(opt)), '--auto_resume', '--force_yml', 'train:total_iter=5']) == 0
+    opt['train'] |= {'optim_g': {'type': 'SGD', 'lr': 1e-3}, 'total_iter': 8}
+    if age == 'old':
+        (experiment(tmp_path) / 'training_states' / '5.state').unlink()
+    capsys.readouterr()
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert '4.state: the training state is of ' in error
+    assert 'train:optim_g:type' in error

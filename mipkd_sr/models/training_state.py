@@ -1,15 +1,19 @@
 """What a training state holds besides the student: from it a run goes on as if it had never stopped."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from basicsr.models.sr_model import SRModel
 from torch import nn
 
+from mipkd_sr.models.options_of_state import SCHEDULE, changes, options_of_state
 from mipkd_sr.models.validation_record import ValidationRecord
 
 PLAIN = (bool, int, float, list, tuple)
 """What changes in a scheduler is of these types; what it was built with is in the options."""
+SWITCHES = {'foreach', 'fused', 'capturable', 'differentiable', 'maximize', 'decoupled_weight_decay'}
+"""Of torch's optimizers: not every version has all of them."""
 
 
 def what_trains(model: SRModel) -> dict[str, Any]:
@@ -28,27 +32,68 @@ def what_trains(model: SRModel) -> dict[str, Any]:
         'scaler': model.scaler.state_dict(),
         'best_metric_results': model.record.best,
         'validations': model.record.entries,
+        'options': options_of_state(model.opt),
     }
 
 
 def restore(model: SRModel, state: Mapping[str, Any]) -> None:
     """Put a model where it was when a training state was saved.
 
+    Options that differ from the state's are meant: the optimizer takes its new numbers, and the learning rate is what
+    the new schedule would have come to.
+
     Args:
-        model: A DistillModel with the same options.
+        model: A DistillModel as it was built, no step taken.
         state: The training state.
 
     Raises:
-        ValueError: If it is the state of a run with other networks, objectives or optimizers.
+        ValueError: If it is the state of a run with other networks or objectives, or with another kind of optimizer.
     """
+    new = {change.key: change for change in changes(state, model.opt)}
+    if kind := new.get('train:optim_g:type'):
+        raise ValueError(
+            f'the training state is of the optimizer {kind.before}, which train:optim_g:type, {kind.now}, cannot go on '
+            "with; keep it, or start a run of another name from the student's file with path:pretrain_network_g"
+        )
+    fresh = [[dict(group) for group in optimizer.param_groups] for optimizer in model.optimizers]
+    _check_groups(fresh, state)
+    schedule_is_new = any(key.startswith(SCHEDULE) for key in new)
+    if schedule_is_new:
+        _replay_schedule(model, state['iter'])
+        rates = [[(group['lr'], group['initial_lr']) for group in one.param_groups] for one in model.optimizers]
     try:
         model.net_g.load_state_dict(state['networks']['params'])
         if model.ema_decay > 0:
             model.net_g_ema.load_state_dict(state['networks']['params_ema'])
         nn.ModuleDict(model.objectives).load_state_dict(state['objectives'])
-        SRModel.resume_training(model, state)
+        schedulers = [one.state_dict() for one in model.schedulers] if schedule_is_new else state['schedulers']
+        SRModel.resume_training(model, {**state, 'schedulers': schedulers})
         model.scaler.load_state_dict(state['scaler'])
     except (KeyError, RuntimeError, AssertionError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(f'the training state is of a run with other options ({reason})') from None
+    names = {key.removeprefix('train:optim_g:').split(':')[0] for key in new if key.startswith('train:optim_g:')}
+    for number, optimizer in enumerate(model.optimizers):
+        for place, group in enumerate(optimizer.param_groups):
+            group.update({name: fresh[number][place][name] for name in names - {'lr'} if name in group})
+            if schedule_is_new:
+                group['lr'], group['initial_lr'] = rates[number][place]
     model.record = ValidationRecord(state['validations'], state['best_metric_results'])
+
+
+def _check_groups(fresh: list[list[dict[str, Any]]], state: Mapping[str, Any]) -> None:
+    """See that a state's optimizers take the same numbers as those here; the options of old states do not say."""
+    for groups, saved in zip(fresh, state['optimizers'], strict=False):
+        needed = groups[0].keys() - {'params', 'initial_lr'} - SWITCHES
+        if lacking := sorted(needed - saved['param_groups'][0].keys()):
+            raise ValueError(
+                f'the training state is of another optimizer than train:optim_g:type names: it has no {lacking[0]}'
+            )
+
+
+def _replay_schedule(model: SRModel, iteration: int) -> None:
+    """Bring a new model's learning rate to where the schedule has it after ``iteration`` steps."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step', UserWarning)
+        for number in range(1, iteration + 1):
+            model.update_learning_rate(number, model.opt['train']['warmup_iter'])

@@ -1,0 +1,60 @@
+"""The options that a training state was trained with, and how they differ from those that a run goes on with."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from mipkd_sr.options.spelling_out import spell_out
+
+SECTIONS = ('scale', 'manual_seed', 'world_size', 'train')
+"""What decides what a training step computes, besides the networks, the training set and the teacher's file."""
+SCHEDULE = ('train:optim_g:lr', 'train:scheduler:', 'train:warmup_iter')
+"""What the learning rate follows from."""
+
+
+class Change(NamedTuple):
+    """An option that differs: its key, its value in the training state, and its value now."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f'{self.key} is {self.now} from here on; the training state was trained with {self.before}'
+
+
+def options_of_state(opt: dict[str, Any]) -> dict[str, Any]:
+    """The options to keep in a training state: plain values, by their full keys.
+
+    Args:
+        opt: A run's options.
+    """
+    names = [name for name in opt if name in SECTIONS or name.startswith('network_')]
+    spelt_out = spell_out(deepcopy({name: opt[name] for name in names}))
+    spelt_out['datasets'] = {'train': opt['datasets']['train']}
+    spelt_out['path'] = {name: value for name, value in opt['path'].items() if name.startswith('pretrain_network_t')}
+    return dict(_flat(spelt_out, ''))
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flat(item, f'{key}:{name}' if key else str(name))
+    elif isinstance(value, list | tuple):
+        yield key, list(value)
+    else:
+        yield key, value
+
+
+def changes(state: Mapping[str, Any], opt: dict[str, Any]) -> list[Change]:
+    """What differs between the options of a training state and those of the run that goes on from it.
+
+    Args:
+        state: The training state; nothing is known of one that was saved before states kept their options.
+        opt: The run's options.
+    """
+    before, now = state.get('options'), options_of_state(opt)
+    if before is None:
+        return []
+    keys = [*now, *(key for key in before if key not in now)]
+    return [Change(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
