@@ -9,17 +9,20 @@ import yaml
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import STORES, write_pairs
-from mipkd_sr.losses import csd_loss
+from mipkd_sr.losses import csd_loss, dckd_loss
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
 from .conftest import ROOT, smooth_image
+from .gradients import tiny_vqgan
 
 SMALL = {
     'StagedEDSR': {'num_feat': 32, 'num_block': 5},  # divided by these, at least by one
     'StagedRCAN': {'num_feat': 8, 'num_block': 6},
     'StagedSwinIR': {'embed_dim': 5},
+    'SPAN': {'feature_channels': 8},
+    'SPANF': {'feature_channels': 8},
 }
 RECIPES = [
     file
@@ -60,12 +63,18 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     opt['datasets']['train'].update(gt_size=24 * scale, batch_size_per_gpu=2, num_worker_per_gpu=0)
     opt['network_g'] = shrink(opt['network_g'])
     if opt.get('network_t'):
-        opt['network_t'] = shrink(opt['network_t'])
-        torch.save({'params': build_network(opt['network_t']).state_dict()}, tmp_path / 'teacher.pth')
-        opt['path']['pretrain_network_t'] = str(tmp_path / 'teacher.pth')
+        teachers = {'': opt['network_t']} if 'type' in opt['network_t'] else opt['network_t']
+        teachers = {name: shrink(network) for name, network in teachers.items()}
+        files = {name: str(tmp_path / f'teacher{name}.pth') for name in teachers}
+        for name, network in teachers.items():
+            torch.save({'params': build_network(network).state_dict()}, files[name])
+        opt['network_t'], opt['path']['pretrain_network_t'] = teachers.get('', teachers), files.get('', files)
     if 'csd_opt' in opt['train']:
         opt['train']['csd_opt']['vgg_file'] = None
         monkeypatch.setattr(csd_loss, 'vgg19_features', lambda _: torchvision.models.vgg19(weights=None).features[:30])
+    for key in {'dcl_opt', 'dm_opt'} & opt['train'].keys():
+        opt['train'][key]['vqgan_file'] = None
+        monkeypatch.setattr(dckd_loss, 'load_vqgan', tiny_vqgan)
     opt['train']['total_iter'] = 2
     opt['num_gpu'] = 0
     opt['logger'].update(print_freq=1, use_tb_logger=False)

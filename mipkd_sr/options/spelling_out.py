@@ -19,9 +19,11 @@ def spell_out(opt: dict[str, Any], earlier: bool = False) -> dict[str, Any]:
         opt: Options that have been checked.
         earlier: Whether they are of a run of before runs kept them spelled out, with the defaults of then.
     """
-    for key in ('network_g', 'network_t'):
-        if opt.get(key):
-            _add_defaults(opt[key], NETWORK.find, {})
+    teachers = opt.get('network_t') or {}
+    several = [] if isinstance(teachers.get('type'), str) else teachers.values()
+    for network in (opt.get('network_g'), *(several or [teachers])):
+        if network:
+            _add_defaults(network, NETWORK.find, {})
     for key, loss in opt.get('train', {}).items():
         if key.endswith('_opt') and loss:
             _add_defaults(loss, LOSS.find, EARLIER if earlier else {})
