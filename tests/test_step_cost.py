@@ -13,7 +13,7 @@ from mipkd_sr.costs.planner import plan_step
 from mipkd_sr.options.loading import load_options
 
 from .conftest import ROOT
-from .gradients import tiny_vgg
+from .gradients import tiny_vgg, tiny_vqgan
 
 PIXELS = 8 * 24 * 24
 STUDENT = 9 * (3 * 16 + 9 * 16 * 16 + 16 * 64 + 4 * 16 * 3) * PIXELS
@@ -29,7 +29,11 @@ EXPECTED = {
     'KD': (1, 1, 435),
     'FAKD': (1, 1, 1100),
     'CSD': (1, 1, 1500),
+    'wavelet': (1, 1, 800),
+    'ECO': (1, 1, 600),
+    'DCKD': (1, 1, 3000),
     'DUKD': (2, 2, 735),
+    'DCKD + DUKD': (2, 2, 3300),
     'MiPKD': (1, 1, 1100),
     'MiPKD + DUKD': (2, 2, 1410),
 }
@@ -39,6 +43,7 @@ EXPECTED = {
 @pytest.fixture
 def opt(monkeypatch):
     monkeypatch.setattr('mipkd_sr.losses.csd_loss.vgg19_features', tiny_vgg)
+    monkeypatch.setattr('mipkd_sr.losses.dckd_loss.load_vqgan', tiny_vqgan)
     options = load_options(ROOT / 'options/train/demo/mipkd.yml', is_train=True).data
     options['num_gpu'] = 0
     return options

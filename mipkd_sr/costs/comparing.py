@@ -9,11 +9,12 @@ import torch
 import torchvision
 from torch import Tensor
 
+from mipkd_sr.archs.vqgan import VQGAN
 from mipkd_sr.costs.counting import count_floor, count_needed
 from mipkd_sr.costs.memory import held_memory, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, first_step, floor_of_kd, model_for, take_step
 from mipkd_sr.evaluation.complexity import seconds_of
-from mipkd_sr.losses import csd_loss
+from mipkd_sr.losses import csd_loss, dckd_loss
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.runtime.errors import OptionError
 
@@ -50,6 +51,11 @@ def random_vgg(file: str | None) -> torch.nn.Sequential:
     return torchvision.models.vgg19(weights=None).features[: max(csd_loss.LAYERS) + 1]
 
 
+def random_vqgan(file: object) -> VQGAN:
+    """VQGAN with random weights, for DCKD, likewise."""
+    return VQGAN().eval().requires_grad_(False)
+
+
 class StepComparison:
     """Steps of several methods, on the same pair and batch of noise.
 
@@ -71,6 +77,7 @@ class StepComparison:
 
     def __init__(self, opt: Mapping[str, Any], methods: Iterable[str], device: torch.device) -> None:
         csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
+        dckd_loss.load_vqgan = random_vqgan
         self.device, self.batch, self.first = device, batch_for(opt, device), first_step(opt)
         self.models: dict[str, DistillModel] = {}
         self.left_out: list[str] = []

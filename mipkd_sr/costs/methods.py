@@ -14,12 +14,17 @@ from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.runtime.ranks import rank_and_size
 
 KD = {'kd_opt': {'type': 'LogitsKDLoss'}}
+DCKD = {**KD, 'dcl_opt': {'type': 'DynamicContrastiveLoss'}, 'dm_opt': {'type': 'DistributionMappingLoss'}}
 METHODS: dict[str, dict[str, Any]] = {
     'scratch': {},
     'KD': KD,
     'FAKD': {**KD, 'fakd_opt': {'type': 'FAKDLoss'}},
     'CSD': {'csd_opt': {'type': 'CSDLoss'}},
+    'wavelet': {'wavelet_opt': {'type': 'WaveletLoss'}},
+    'ECO': {'pixel_opt': None, 'eco_opt': {'type': 'ECOLoss'}},
+    'DCKD': DCKD,
     'DUKD': {**KD, 'dukd_opt': {'type': 'DUKDLoss'}},
+    'DCKD + DUKD': {**DCKD, 'dukd_opt': {'type': 'DUKDLoss'}},
     'MiPKD': {**KD, 'mipkd_opt': {'type': 'MiPKDLoss'}},
     'MiPKD + DUKD': {**KD, 'mipkd_opt': {'type': 'MiPKDLoss'}, 'dukd_opt': {'type': 'DUKDLoss'}},
 }

@@ -24,12 +24,15 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.data.stream import single_images
     from mipkd_sr.evaluation.tables import markdown_table
     from mipkd_sr.options.loading import load_options, missing_paths
+    from mipkd_sr.runtime.errors import OptionError
 
     options = load_options(args.opt, True, force=args.force)
     opt, device = options.data, this_device()
     with options.explaining():
         if missing := missing_paths(opt):
             raise missing[0]
+        if 'type' not in (opt.get('network_t') or {}):
+            raise OptionError('network_t', 'must be one network: the teacher whose arithmetic is measured.')
         net = build_network(opt['network_t'])
         load_weights(net, opt['path']['pretrain_network_t'], opt['path']['param_key_t'])
         lqs = [sample['lq'].to(device) for sample in single_images(build_dataset(opt, 'val'))]
