@@ -4,14 +4,14 @@ import random
 import re
 from collections import OrderedDict
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -19,10 +19,15 @@ from torch.utils.data import Dataset
 from mipkd_sr.archs import build_network, check_output, check_staged, feature_shapes
 from mipkd_sr.archs.staged import part_of_context
 from mipkd_sr.distill.objective import NetworkPass
-from mipkd_sr.runtime.errors import RunError
+from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.options.forms import REQUIRED, Key, Section
+from mipkd_sr.options.keys import NETWORK, OPTIMIZER
+from mipkd_sr.options.loading import load_options
+from mipkd_sr.options.registries import OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY
+from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.train import main
 
-from .conftest import NETWORKS, SCALE, experiment, same
+from .conftest import NETWORKS, SCALE, experiment, merge, same
 
 
 @ARCH_REGISTRY.register()
@@ -362,3 +367,102 @@ def test_a_plain_network_of_another_scale_is_refused(training_options, write_opt
     opt['network_g'] = {'type': 'OtherScale'}
     assert main(['-opt', str(write_options(opt)), '--dry_run']) == 2
     assert 'network_g: OtherScale turns LR images of 2 x 3 x 8 x 8 into 2 x 3 x 16 x 15' in capsys.readouterr().err
+
+
+@MODEL_REGISTRY.register()
+class WithOwnOptions(DistillModel):
+    own_options: ClassVar = {
+        'network_d': NETWORK,
+        'train:optim_d': OPTIMIZER,
+        'train:gan': Section(
+            {'weight': Key('float', 'Weight.', 0.1, minimum=0), 'start': Key('int', 'Step.', REQUIRED)}
+        ),
+        'mine': Key('str', 'Something.', 'as it was'),
+    }
+
+
+OWN = {
+    'network_d': {'type': 'Normalised'},
+    'train': {'optim_d': {'type': 'Adam', 'lr': 1e-3}, 'gan': {'start': 2}},
+}
+WRONG_OWN = {
+    'a misspelt key': ({'train': {'gan': {'wieght': 1}}}, "train:gan:wieght: .*did you mean 'weight'"),
+    'out of range': ({'train': {'gan': {'weight': -1}}}, 'train:gan:weight: must be at least 0, not -1'),
+    'an argument': ({'train': {'optim_d': {'momentum': 1}}}, 'train:optim_d:momentum: is not a key'),
+    'no such network': ({'network_d': {'type': 'Nosuch'}}, "network_d:type: there is no network 'Nosuch'"),
+}
+
+
+def test_a_model_class_may_have_options_of_its_own(training_options, write_options):
+    opt = training_options(model_type='WithOwnOptions', **deepcopy(OWN))
+    found = load_options(write_options(opt), is_train=True).data
+    assert found['train']['gan'] == {'weight': 0.1, 'start': 2}
+    assert found['mine'] == 'as it was'
+    with pytest.raises(OptionError, match=r'network_d: is not a key that is known here'):
+        load_options(write_options(opt | {'model_type': 'DistillModel'}), is_train=True)
+
+
+@pytest.mark.parametrize(('changes', 'message'), WRONG_OWN.values(), ids=WRONG_OWN)
+def test_they_are_checked_as_ours_are(changes, message, training_options, write_options):
+    opt = training_options(model_type='WithOwnOptions', **merge(deepcopy(OWN), changes))
+    with pytest.raises(OptionError, match=message):
+        load_options(write_options(opt), is_train=True)
+
+
+@DATASET_REGISTRY.register()
+class NoisyDataset(DerivedDataset):
+    own_options: ClassVar = {'noise': Key('float', 'Standard deviation, of 255.', 10.0, minimum=0)}
+
+
+def test_a_data_set_may_have_options_of_its_own(training_options, write_options):
+    def load(**own: Any) -> Any:
+        opt = training_options(datasets={'train': {'type': 'NoisyDataset', **own}})
+        return load_options(write_options(opt), is_train=True).data['datasets']['train']
+
+    assert load()['noise'] == 10
+    with pytest.raises(OptionError, match='datasets:train:noise: must be at least 0'):
+        load(noise=-1)
+    with pytest.raises(OptionError, match=r"datasets:train:niose: .*did you mean 'noise'"):
+        load(niose=1)
+
+
+@SCHEDULER_REGISTRY.register()
+class HalvedLR(torch.optim.lr_scheduler.LRScheduler):
+    """Halves the rate every ``period`` steps."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, period: int, last_epoch: int = -1) -> None:
+        self.period = period
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [rate * 0.5 ** (self.last_epoch // self.period) for rate in self.base_lrs]
+
+
+@OPTIMIZER_REGISTRY.register()
+class SlowSGD(torch.optim.SGD):
+    """Somebody's optimizer."""
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'rate'),
+    [
+        ({'type': 'HalvedLR', 'period': 1}, 0.5**3),
+        ({'type': 'CosineAnnealingLR', 'T_max': 3}, 0.0),
+        ({'type': 'StepLR', 'step_size': 2, 'gamma': 0.1}, 0.1),
+    ],
+)
+def test_schedules_and_optimizers_by_registry_and_torchs(scheduler, rate, training_options, write_options, tmp_path):
+    opt = training_options(train={'optim_g': {'type': 'SlowSGD', 'lr': 0.01}})
+    opt['train']['optim_g'] = {'type': 'SlowSGD', 'lr': 0.01}
+    opt['train']['scheduler'] = scheduler
+    assert main(['-opt', str(write_options(opt))]) == 0
+    found = torch.load(experiment(tmp_path) / 'training_states' / '4.state')['optimizers'][0]
+    assert found['param_groups'][0]['lr'] == pytest.approx(0.01 * rate, abs=1e-9)
+
+
+def test_what_has_basicsrs_suffix_is_found_without_it(training_options, write_options):
+    ARCH_REGISTRY._obj_map.setdefault('Suffixed_basicsr', Normalised)
+    opt = training_options()
+    opt['network_g'] = {'type': 'Suffixed', 'upscale': SCALE}
+    assert load_options(write_options(opt), is_train=True).data['network_g']['type'] == 'Suffixed'
+    assert isinstance(build_network(opt['network_g']), Normalised)

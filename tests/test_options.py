@@ -85,21 +85,59 @@ def test_a_file_that_is_no_text(tmp_path):
         read_options(tmp_path / 'main.yml')
 
 
-def test_bases_are_merged_key_by_key_and_another_type_replaces_the_whole(tmp_path):
+def test_bases_are_merged_key_by_key(tmp_path):
     options = read(
         tmp_path,
-        'base: [one.yml, two.yml]\nx: {b: 5}\nnet: {type: B, q: 1}\nsame: {type: A, q: 2}\n',
-        one='x: {a: 1, b: 2}\nlist: [1, 2]\nnet: {type: A, p: 1}\nsame: {type: A, p: 1}',
+        'base: [one.yml, two.yml]\nx: {b: 5}\nsame: {type: A, q: 2}\n',
+        one='x: {a: 1, b: 2}\nlist: [1, 2]\nsame: {type: A, p: 1}',
         two='x: {c: 3}\nlist: [3]',
     )
     assert options.data == {
         'x': {'a': 1, 'b': 5, 'c': 3},
         'list': [3],
-        'net': {'type': 'B', 'q': 1},
         'same': {'type': 'A', 'p': 1, 'q': 2},
     }
     assert options.origin['x:a'].endswith('one.yml')
     assert options.origin['x:b'].endswith('main.yml')
+
+
+BASE = (
+    'network_g: {type: StagedEDSR, num_feat: 8, num_block: 2, res_scale: 0.1, upscale: 2}\n'
+    'train: {optim_g: {type: Adam, lr: 1e-3, amsgrad: true}, kd_opt: {type: LogitsKDLoss, loss_weight: 3}}\n'
+    'datasets: {train: {type: PairedImageDataset, gt_size: 16, dataroot_gt: a}}\n'
+    'other: {type: A, p: 1}\n'
+)
+
+
+def test_another_type_keeps_what_both_know_and_the_rest_is_said(tmp_path):
+    text = 'base: one.yml\nnetwork_g: {type: StagedRCAN, num_group: 3}\nother: {type: B}\n'
+    options = read(tmp_path, text, one=BASE)
+    kept = {'num_feat': 8, 'num_block': 2, 'res_scale': 0.1, 'upscale': 2}
+    assert options.data['network_g'] == {'type': 'StagedRCAN', 'num_group': 3} | kept
+    assert options.data['other'] == {'type': 'B'}  # nobody knows what such a thing takes
+    assert [note.partition(': ')[2] for note in options.notes] == [
+        'other: type is now B, not A; of what was set for that, p is dropped'
+    ]
+    force_options(
+        options,
+        ['train:optim_g:type=SGD', 'train:kd_opt:type=FitNetLoss', 'datasets:train:type=PairedPatchDataset'],
+    )
+    assert options.data['train'] == {
+        'optim_g': {'type': 'SGD', 'lr': 1e-3},
+        'kd_opt': {'type': 'FitNetLoss', 'loss_weight': 3},
+    }
+    assert options.data['datasets']['train'] == {'type': 'PairedPatchDataset', 'gt_size': 16, 'dataroot_gt': 'a'}
+    assert options.notes[1] == (
+        '--force_yml: train:optim_g: type is now SGD, not Adam; of what was set for that, amsgrad is dropped and lr '
+        'kept'
+    )
+
+
+def test_what_is_given_beside_the_new_type_is_kept_whatever_it_is(tmp_path):
+    text = 'base: two.yml\nnetwork_g: {num_block: 7}\n'
+    two = 'base: one.yml\nnetwork_g: {type: StagedSwinIR, num_feat: 9, depths: [2]}\n'
+    opt = read(tmp_path, text, two=two, one=BASE).data
+    assert opt['network_g'] == {'type': 'StagedSwinIR', 'num_feat': 9, 'depths': [2], 'upscale': 2, 'num_block': 7}
 
 
 def test_force_yml_reads_values_as_yaml(tmp_path):

@@ -40,9 +40,10 @@ def network_class(name: str) -> type[nn.Module]:
         KeyError: If there is none.
     """
     name = STAGED.get(name, name)
-    if name not in ARCH_REGISTRY:
-        raise KeyError(name)
-    return ARCH_REGISTRY.get(name)
+    for known in (name, f'{name}_basicsr'):  # the suffix of projects that register a class of BasicSR's name
+        if known in ARCH_REGISTRY:
+            return ARCH_REGISTRY.get(known)
+    raise KeyError(name)
 
 
 def build_network(opt: Mapping[str, Any]) -> nn.Module:

@@ -31,7 +31,7 @@ from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_o
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
 from mipkd_sr.options.hosting import complete_hosted, form_of, is_complete
-from mipkd_sr.options.keys import SCHEDULERS
+from mipkd_sr.options.registries import optimizers, schedulers
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -146,13 +146,13 @@ class DistillModel(SRModel):
         return objectives
 
     def setup_optimizers(self) -> None:
-        """One optimizer, of any of torch's types, for the student and what the objectives learn beside it.
+        """One optimizer, of torch's types or a registered one, for the student and what the objectives learn beside it.
 
         On a GPU torch's fused implementation is taken where there is one and the options do not say: it is faster, and
         skips a step without making the CPU wait.
         """
         arguments = dict(self.opt['train']['optim_g'])
-        optimizer = getattr(torch.optim, arguments.pop('type'))
+        optimizer = optimizers()[arguments.pop('type')]
         if self.device.type == 'cuda' and optimizer in FUSED and not arguments.keys() & {'foreach', 'fused'}:
             arguments['fused'] = True
         parameters = [parameter for parameter in self.step.parameters() if parameter.requires_grad]
@@ -164,9 +164,9 @@ class DistillModel(SRModel):
         self.optimizers = [self.optimizer_g]
 
     def setup_schedulers(self) -> None:
-        """BasicSR's scheduler of the option file, for each optimizer."""
+        """The learning rate schedule of the option file, for each optimizer."""
         arguments = dict(self.opt['train']['scheduler'])
-        scheduler = SCHEDULERS[arguments.pop('type')]
+        scheduler = schedulers()[arguments.pop('type')]
         with blamed_on('train:scheduler'):
             self.schedulers = [scheduler(optimizer, **arguments) for optimizer in self.optimizers]
 

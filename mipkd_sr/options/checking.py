@@ -11,7 +11,8 @@ from typing import Any
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
-from mipkd_sr.options.keys import DATASET, DATASET_KEYS, DEFAULT_DATASET, RENAMED, TRAIN
+from mipkd_sr.options.keys import COMMON_KEYS, DATASET, DATASET_KEYS, DEFAULT_DATASET, RENAMED, TRAIN
+from mipkd_sr.options.registries import model_class, registered
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 
 
@@ -21,12 +22,41 @@ def check(opt: dict[str, Any], form: Section) -> None:
     Raises:
         OptionError: For the first thing that is wrong.
     """
-    check_form(opt, form)
-    if opt['model_type'] not in MODEL_REGISTRY:
-        raise OptionError('model_type', _no_such('model', opt['model_type'], MODEL_REGISTRY.keys()))
+    check_form(opt, with_own_options(form, _model_class(opt, form)))
     _check_set_names(opt['datasets'])
     if form is TRAIN:
         _check_training(opt)
+
+
+def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
+    """The model class, which may have options of its own; looked at first, as a file of another kind has other keys."""
+    name = opt.get('model_type', COMMON_KEYS['model_type'].default)
+    try:
+        model = model_class(name)
+    except (KeyError, TypeError):
+        raise OptionError('model_type', _no_such('model', name, registered(MODEL_REGISTRY))) from None
+    if form is TRAIN and not issubclass(model, model_class('DistillModel')):
+        raise OptionError('model_type', f'{shown(name)} does not derive from DistillModel; run it with BasicSR.')
+    return model
+
+
+def with_own_options(form: Section, owner: Any) -> Section:
+    """A form with the options that a user's class declares as its ``own_options``.
+
+    Args:
+        form: The form that all classes of its kind have in common.
+        owner: The class. Its ``own_options`` are entries by key; ``train:optim_d`` is one in the section ``train``.
+    """
+    for path, entry in getattr(owner, 'own_options', {}).items():
+        form = _with_entry(form, path.split(':'), entry)
+    return form
+
+
+def _with_entry(form: Section, names: Sequence[str], entry: Any) -> Section:
+    first, *rest = names
+    if rest:
+        entry = _with_entry(form.keys.get(first, Section({}, optional=True)), rest, entry)
+    return replace(form, keys={**form.keys, first: entry})
 
 
 def check_form(opt: dict[str, Any], form: Section) -> None:
@@ -229,21 +259,24 @@ def _check_map(opt: Any, form: MapOf, path: str) -> None:
             _check_entry(opt, name, entry, f'{path}:')
 
 
+def is_ours(target: Any) -> bool:
+    """Whether a class or function is BasicSR's or this package's."""
+    return str(target.__module__).startswith(('basicsr.', 'mipkd_sr.'))
+
+
 def _check_dataset(opt: Any, path: str) -> None:
-    """A data set class is given the whole mapping, so BasicSR's own keys are known and a user's class may have more."""
+    """A data set class is given the whole mapping: BasicSR's own keys are known, and a user's class may have more.
+
+    Those are checked where the class declares them as its ``own_options``, and left to it where it does not.
+    """
     if not isinstance(opt, dict):
         raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
-    kind = opt.get('type', DEFAULT_DATASET)
-    if not isinstance(kind, str) or kind not in DATASET_REGISTRY:
-        raise OptionError(f'{path}:type', _no_such('data set', kind, DATASET_REGISTRY.keys()))
-    of_basicsr = dict(iter(DATASET_REGISTRY))[kind].__module__.startswith(('basicsr.', 'mipkd_sr.'))
-    template = opt.get('filename_tmpl', '{}')
-    if not isinstance(template, str) or template.count('{}') != 1 or set('{}') & set(template.replace('{}', '')):
-        raise OptionError(
-            f'{path}:filename_tmpl', f"must be text with one {{}}, such as '{{}}x4', not {shown(template)}."
-        )
-    own_keys = None if of_basicsr else {'': Key('any', "The data set class's own.")}
-    _check_section(opt, Section(DATASET_KEYS, own_keys), f'{path}:')
+    kind, known = opt.get('type', DEFAULT_DATASET), registered(DATASET_REGISTRY)
+    if kind not in known:
+        raise OptionError(f'{path}:type', _no_such('data set', kind, known))
+    is_open = not hasattr(known[kind], 'own_options') and not is_ours(known[kind])
+    form = Section(DATASET_KEYS, {'': Key('any', "The data set class's own.")} if is_open else None)
+    _check_section(opt, with_own_options(form, known[kind]), f'{path}:')
 
 
 def _check_component(opt: Any, form: Component, path: str) -> None:
@@ -296,7 +329,7 @@ def _arguments(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     is_open = False
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            is_open = not target.__module__.startswith(('basicsr.', 'mipkd_sr.'))
+            is_open = not is_ours(target)
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             arguments[name] = parameter
     return arguments, is_open

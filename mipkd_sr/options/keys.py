@@ -4,50 +4,23 @@ What a class takes (a network, a loss, an optimizer, a metric) is not repeated h
 signature, see ``mipkd_sr.options.checking``.
 """
 
-import inspect
-from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
 from mipkd_sr.archs import network_class
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
-
-
-def _from(registry: Any) -> Callable[[str], Any]:
-    return lambda name: dict(iter(registry))[name]
-
-
-def _names(registry: Any) -> Callable[[], Iterable[str]]:
-    return lambda: registry.keys()
-
-
-def _arch_names() -> Iterable[str]:
-    return ARCH_REGISTRY.keys()
-
-
-def _optimizers() -> dict[str, Any]:
-    return {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value) and name != 'Optimizer'}
-
-
-SCHEDULERS = {
-    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
-    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
-    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
-}
-"""BasicSR's names for its schedulers."""
+from mipkd_sr.options.registries import finder, names_of, optimizers, schedulers
 
 GREATEST_COUNT = 2**16
 """Of layers, channels, positions or whatever else a network or a loss may have a number of."""
 
-NETWORK = Component('network', network_class, _arch_names, greatest=GREATEST_COUNT)
-OPTIONAL_NETWORK = Component('network', network_class, _arch_names, greatest=GREATEST_COUNT, optional=True)
+NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT)
+OPTIONAL_NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT, optional=True)
 LOSS = Component(
     'loss',
-    _from(LOSS_REGISTRY),
-    _names(LOSS_REGISTRY),
+    finder(LOSS_REGISTRY),
+    names_of(LOSS_REGISTRY),
     extra={
         'schedule': Key('any', 'How its weight goes with the training: shape, from, to, begin, end.'),
         'gate': Key(
@@ -61,11 +34,11 @@ LOSS = Component(
     greatest=GREATEST_COUNT,
     optional=True,
 )
-OPTIMIZER = Component('optimizer', lambda name: _optimizers()[name], lambda: _optimizers(), skip=('params',))
+OPTIMIZER = Component('optimizer', lambda name: optimizers()[name], optimizers, skip=('params',))
 SCHEDULER = Component(
     'scheduler',
-    lambda name: SCHEDULERS[name],
-    lambda: SCHEDULERS,
+    lambda name: schedulers()[name],
+    schedulers,
     skip=('optimizer', 'last_epoch'),
     arguments={
         'milestones': Key('list', 'Steps at which the learning rate is multiplied by gamma.', REQUIRED, items='int'),
@@ -118,8 +91,8 @@ DATASET = Section(DATASET_KEYS)
 
 METRIC = Component(
     'metric',
-    _from(METRIC_REGISTRY),
-    _names(METRIC_REGISTRY),
+    finder(METRIC_REGISTRY),
+    names_of(METRIC_REGISTRY),
     skip=('img', 'img2', 'kwargs'),
     arguments={
         'crop_border': Key('int', 'Pixels at each edge that are left out.', REQUIRED, minimum=0),

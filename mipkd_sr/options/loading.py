@@ -34,6 +34,9 @@ def load_options(
     """
     options = read_options(file)
     force_options(options, force)
+    if os.environ.get('RANK', '0') == '0':
+        for note in options.notes:
+            print(f'note: {note}', flush=True)
     with options.explaining():
         check(options.data, TRAIN if is_train else TEST)
         _check_names(options.data)

@@ -2,7 +2,7 @@
 
 An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
 Mappings are merged key by key; everything else replaces what the base says. Where both mappings have a ``type`` and
-they differ, the new one replaces the base's whole, so that no argument of the other type is left over.
+they differ, the base's options that the new type takes too are kept, and the others dropped, which is said.
 
 Wherever a text says ``{scale}`` the file's ``scale`` stands, as it is after the command line's changes: one file is for
 every scale. A text that is ``{scale}`` and nothing else is the number. A training set may give ``lq_size``, the side of
@@ -23,6 +23,7 @@ import yaml
 
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.recipes import find_option_file
+from mipkd_sr.options.retyping import at, not_taken
 from mipkd_sr.runtime import strict_yaml
 from mipkd_sr.runtime.errors import OptionError, shown
 from mipkd_sr.runtime.strict_yaml import parse_yaml
@@ -41,6 +42,7 @@ class Options:
         origin: For each key (joined by colons) the file, or the command line, that set it last.
         template: The options as they are written, before the scale is filled in.
         files: The files that they are merged from, a later one over an earlier one.
+        notes: What was dropped where a ``type`` was changed, in words.
     """
 
     data: dict[str, Any]
@@ -48,6 +50,8 @@ class Options:
     origin: dict[str, str] = field(default_factory=dict)
     template: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _of_old_types: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def explain(self, error: OptionError) -> str:
         """The one sentence for an error, with the key and the file where it was set."""
@@ -80,32 +84,47 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return data
 
 
-def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, origin: dict[str, str], prefix: str = '') -> None:
-    """Merge ``new`` over ``into`` in place, noting in ``origin`` that ``source`` set its keys."""
+def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, options: Options, prefix: str = '') -> None:
+    """Merge ``new`` over ``into`` in place, noting in ``options`` that ``source`` set its keys."""
+    if 'type' in into and 'type' in new and into['type'] != new['type']:
+        found = options._of_old_types.setdefault(prefix.rstrip(':'), {})
+        found.update({name: into['type'] for name in into if name != 'type'})
     for name, value in new.items():
         key = f'{prefix}{name}'
         old = into.get(name)
+        options._of_old_types.get(prefix.rstrip(':'), {}).pop(name, None)
         if key == 'import' and old:
             into[name] = [*_listed(old), *_listed(value)]
-        elif isinstance(old, dict) and isinstance(value, Mapping) and not _types_differ(old, value):
-            _merge(old, value, source, origin, f'{key}:')
         elif isinstance(value, Mapping):
-            into[name] = {}
-            for stale in [other for other in origin if other.startswith(f'{key}:')]:
-                del origin[stale]
-            _merge(into[name], value, source, origin, f'{key}:')
+            if not isinstance(old, dict):
+                into[name] = {}
+            _merge(into[name], value, source, options, f'{key}:')
         else:
             into[name] = deepcopy(value)
-        origin[key] = source
+        options.origin[key] = source
+
+
+def _drop_what_new_types_do_not_take(options: Options) -> None:
+    """Where a type was changed: remove, and note, what stood there for the old type and the new one does not take."""
+    for key, names in options._of_old_types.items():
+        component = at(options.template, key)
+        dropped = not_taken(key, component['type'], names) if isinstance(component, dict) else []
+        for name in dropped:
+            del component[name]
+            for stale in [other for other in options.origin if f'{other}:'.startswith(f'{key}:{name}:')]:
+                del options.origin[stale]
+        if dropped:
+            kept = [name for name in names if name not in dropped]
+            options.notes.append(
+                f'{options.origin[key]}: {key}: type is now {component["type"]}, not {names[dropped[0]]}; of what was '
+                f'set for that, {", ".join(dropped)} is dropped' + (f' and {", ".join(kept)} kept' if kept else '')
+            )
+    options._of_old_types.clear()
 
 
 def _listed(value: Any) -> list[Any]:
     """What may be one entry or a list of them, as a list."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
-
-
-def _types_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return 'type' in old and 'type' in new and old['type'] != new['type']
 
 
 def read_options(file: str | os.PathLike[str]) -> Options:
@@ -133,7 +152,7 @@ def compose_options(file: Path, bases: Iterable[Path], changes: Mapping[str, Any
     options = Options({}, file)
     for base in bases:
         _read_into(options, base.absolute(), ())
-    _merge(options.template, changes, str(file), options.origin)
+    _merge(options.template, changes, str(file), options)
     _finish(options)
     return options
 
@@ -163,6 +182,7 @@ def _finish(options: Options) -> None:
     """From what is written to the options: packages are imported, and the scale is filled in."""
     with options.explaining():
         names = import_for(options.template.get('import'), options.file)
+        _drop_what_new_types_do_not_take(options)
         options.data = with_scale(options.template)
     if names:
         options.data['import'] = names
@@ -188,7 +208,7 @@ def _read_into(options: Options, file: Path, above: tuple[Path, ...]) -> None:
         raise OptionError('', f'{file}: base: must be the path of an option file, or a list of them.')
     for base in bases:
         _read_into(options, Path(os.path.normpath(file.parent / base)), (*above, file))
-    _merge(options.template, data, str(file), options.origin)
+    _merge(options.template, data, str(file), options)
     if file not in options.files:
         options.files.append(file)
 
@@ -218,7 +238,7 @@ def force_options(options: Options, entries: Iterable[str]) -> None:
                     )
         for name in reversed(names):
             value = {name: value}
-        _merge(options.template, value, '--force_yml', options.origin)
+        _merge(options.template, value, '--force_yml', options)
     _finish(options)
 
 

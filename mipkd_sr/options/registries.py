@@ -1,0 +1,77 @@
+"""The classes that option files name by ``type``: BasicSR's registries, and two of our own.
+
+A user registers an optimizer or a schedule of their own as everything else in BasicSR is registered::
+
+    @SCHEDULER_REGISTRY.register()
+    class MyLR(torch.optim.lr_scheduler.LRScheduler): ...
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import MODEL_REGISTRY, Registry
+
+OPTIMIZER_REGISTRY = Registry('optimizer')
+"""Optimizers of users: classes whose first argument is the parameters."""
+SCHEDULER_REGISTRY = Registry('scheduler')
+"""Learning rate schedules of users: classes whose first argument is the optimizer; ``step`` is called each step."""
+
+BASICSRS_SCHEDULERS = {
+    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
+    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
+}
+"""BasicSR's names for its schedulers."""
+
+BEYOND_YAML = ('LambdaLR', 'MultiplicativeLR', 'SequentialLR', 'ChainedScheduler', 'ReduceLROnPlateau', 'LRScheduler')
+"""torch's schedules that take functions, other schedules or a metric, or are bases."""
+
+RUN_AS = {'SRModel': 'DistillModel', 'SwinIRModel': 'DistillModel'}
+"""BasicSR's models, and the model here that trains as they do, but resumes exactly and runs on any device."""
+
+
+def registered(registry: Any) -> dict[str, Any]:
+    """What a registry of BasicSR's holds, by name; what was registered with the suffix ``basicsr`` also without it."""
+    held = dict(iter(registry))
+    return {name.removesuffix('_basicsr'): value for name, value in held.items()} | held
+
+
+def finder(registry: Any) -> Callable[[str], Any]:
+    """From a name to what is registered; it raises KeyError if there is none."""
+    return lambda name: registered(registry)[name]
+
+
+def names_of(registry: Any) -> Callable[[], Iterable[str]]:
+    """The names in a registry, whenever it is asked."""
+    return lambda: registered(registry).keys()
+
+
+def optimizers() -> dict[str, Any]:
+    """torch's optimizers, and those that are registered, by name."""
+    ours = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value) and name != 'Optimizer'}
+    return ours | registered(OPTIMIZER_REGISTRY)
+
+
+def schedulers() -> dict[str, Any]:
+    """torch's schedules, BasicSR's in their place where the names are the same, and those that are registered."""
+    of_torch = {
+        name: value
+        for name, value in vars(torch.optim.lr_scheduler).items()
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.lr_scheduler.LRScheduler)
+        and name not in BEYOND_YAML
+        and not name.startswith('_')
+    }
+    return of_torch | BASICSRS_SCHEDULERS | registered(SCHEDULER_REGISTRY)
+
+
+def model_class(name: str) -> Any:
+    """The model class that runs what an option file calls ``name``.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    return registered(MODEL_REGISTRY)[RUN_AS.get(name, name)]
