@@ -6,7 +6,7 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, span_arch, swinir_arch
+from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, span_arch, spandrel_arch, swinir_arch
 from mipkd_sr.archs.probing import feature_shapes
 from mipkd_sr.archs.staged import StagedNetwork, is_staged, run_with_features
 from mipkd_sr.archs.staged_check import check_output, check_staged
@@ -26,6 +26,7 @@ __all__ = [
     'rcan_arch',
     'run_with_features',
     'span_arch',
+    'spandrel_arch',
     'swinir_arch',
 ]
 

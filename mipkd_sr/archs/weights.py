@@ -41,7 +41,7 @@ def _some_of(content: Mapping[Any, Any]) -> str:
 
 
 def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 'params', strict: bool = True) -> None:
-    """Load a BasicSR checkpoint into ``net``.
+    """Load a BasicSR checkpoint into ``net``, or, where a network reads checkpoints in its own way, let it do so.
 
     Args:
         net: The network.
@@ -53,6 +53,10 @@ def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 
     Raises:
         ValueError: If the file holds no weights, or, when strict, those of another network.
     """
+    load_checkpoint: Any = getattr(net, 'load_checkpoint', None)
+    if load_checkpoint is not None:
+        load_checkpoint(file, param_key)
+        return
     weights, own = read_weights(file, param_key), net.state_dict()
     for name in [name for name in own if name.endswith(DERIVED)]:
         weights[name] = own[name]

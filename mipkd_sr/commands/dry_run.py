@@ -52,11 +52,18 @@ def describe_training(options: Options) -> int:
 
 
 def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
-    """Leave out checkpoints, and losses whose files are not there, and return all that is missing."""
+    """Leave out checkpoints, and losses whose files are not there, and return all that is missing.
+
+    Raises:
+        OptionError: If a network's architecture would follow from a file that is not there.
+    """
     missing = missing_paths(opt)
     for error in missing:
         if error.key.startswith('path:'):
             _, name, *teacher = error.key.split(':')
+            network = opt.get(name.replace('pretrain_', ''), {})
+            if (network[teacher[0]] if teacher else network).get('type') == 'Spandrel':
+                raise error  # without its checkpoint there is no network to describe
             if teacher:
                 opt['path'][name][teacher[0]] = None
             else:
@@ -89,7 +96,8 @@ def _describe_networks(model: DistillModel) -> list[str]:
     lines = [f'  student: {type(model.net_g).__name__}, {count_parameters(model.net_g):,} parameters']
     for name, net in model.teachers.items():
         what = name if name == ONLY else f'teacher {name}'
-        lines.append(f'  {what}: {type(net).__name__}, {count_parameters(net):,} parameters')
+        kind = getattr(net, 'description', type(net).__name__)
+        lines.append(f'  {what}: {kind}, {count_parameters(net):,} parameters')
     beside = sum(count_parameters(objective) for objective in model.objectives.values())
     if beside:
         lines.append(f'  learned beside the student and not part of its file: {beside:,} parameters')
