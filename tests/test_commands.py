@@ -11,7 +11,7 @@ from mipkd_sr.commands.benchmark import apart
 from mipkd_sr.commands.command_line import run_command
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
 
-COMMANDS = ('demo', 'train', 'test', 'compare', 'prepare', 'upscale', 'export', 'plot', 'benchmark')
+COMMANDS = ('demo', 'train', 'test', 'compare', 'prepare', 'upscale', 'export', 'plot', 'benchmark', 'recipes', 'options')
 MEASUREMENTS = ('step', 'complexity', 'plan', 'sizes', 'teacher', 'views', 'fakd', 'loader', 'metrics')
 
 

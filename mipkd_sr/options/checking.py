@@ -288,7 +288,7 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
         target = form.find(opt['type'])
     except KeyError:
         raise OptionError(f'{path}:type', _no_such(form.what, opt['type'], form.names())) from None
-    arguments, is_open = _arguments(target)
+    arguments, is_open = arguments_of(target)
     for name in form.skip:
         arguments.pop(name, None)
     known = {name: key for name, key in (form.arguments or {}).items() if name in arguments} | dict(form.extra or {})
@@ -320,7 +320,7 @@ def _check_counts(value: Any, greatest: int, path: str) -> None:
         raise OptionError(path, f'must be at most {greatest}, not {shown(value)}.')
 
 
-def _arguments(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """The named arguments of a class or function, and whether it takes any others.
 
     BasicSR's ``**kwargs`` swallow misspelt keys, so they do not count as taking others.
@@ -340,13 +340,20 @@ def _check_argument(value: Any, argument: inspect.Parameter, path: str) -> None:
 
     Only plain types, and lists of them, are compared; anything else is left to the class.
     """
-    annotation, default = argument.annotation, argument.default
-    if annotation is inspect.Parameter.empty:
-        if default in (None, inspect.Parameter.empty):
-            return
-        annotation = _type_of(default)
+    annotation = annotation_of(argument)
+    if annotation is None:
+        return
     if (reason := _misfit(value, annotation)) is not None:
         raise OptionError(path, f'must be {reason}, not {shown(value)}.')
+
+
+def annotation_of(argument: inspect.Parameter) -> Any:
+    """An argument's annotation, or the type that its default shows; None if neither tells."""
+    if argument.annotation is not inspect.Parameter.empty:
+        return argument.annotation
+    if argument.default in (None, inspect.Parameter.empty):
+        return None
+    return _type_of(argument.default)
 
 
 def _type_of(default: Any) -> Any:
@@ -366,7 +373,7 @@ def _misfit(value: Any, annotation: Any) -> str | None:
     """What a value of this type must be, in words, if ``value`` is none; None if it is one, or that cannot be told."""
     origin, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):  # of `float | Tensor`, a YAML file can give the float alone
-        reasons = [_misfit(value, part) for part in inner if not _is_beyond_yaml(part)]
+        reasons = [_misfit(value, part) for part in inner if not is_beyond_yaml(part)]
         return None if None in reasons or not reasons else ' or '.join(dict.fromkeys(filter(None, reasons)))
     if origin is type(None):
         return None if value is None else 'absent'
@@ -385,7 +392,7 @@ def _misfit(value: Any, annotation: Any) -> str | None:
     return None
 
 
-def _is_beyond_yaml(annotation: Any) -> bool:
+def is_beyond_yaml(annotation: Any) -> bool:
     """Whether no value of a YAML file is of this type."""
     origin = typing.get_origin(annotation) or annotation
     return origin not in (*KINDS, list, tuple, Sequence, dict, Mapping, type(None), typing.Any)
