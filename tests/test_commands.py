@@ -11,7 +11,19 @@ from mipkd_sr.commands.benchmark import apart
 from mipkd_sr.commands.command_line import run_command
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
 
-COMMANDS = ('demo', 'train', 'test', 'compare', 'prepare', 'upscale', 'export', 'plot', 'benchmark', 'recipes', 'options')
+COMMANDS = [
+    'demo',
+    'train',
+    'test',
+    'compare',
+    'prepare',
+    'upscale',
+    'export',
+    'plot',
+    'benchmark',
+    'recipes',
+    'options',
+]
 MEASUREMENTS = ('step', 'complexity', 'plan', 'sizes', 'teacher', 'views', 'fakd', 'loader', 'metrics')
 
 
@@ -27,7 +39,7 @@ def test_the_help_names_every_command_and_no_inner_one(capsys):
     with pytest.raises(SystemExit):
         main(['--help'])
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith('    ')]
-    assert [name for name in shown if name in COMMANDS] == list(COMMANDS)
+    assert [name for name in shown if name in COMMANDS] == COMMANDS
     assert 'once' not in build_parser().format_help()
 
 
