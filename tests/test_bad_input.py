@@ -319,3 +319,52 @@ def test_only_results_and_logs_of_ours_are_set_aside(training_options, pairs, wr
     assert main(['-opt', str(write_options(training_options()))]) == 2
     assert f'name: {tmp_path}/tb_logger/tiny is in the way, and holds no run' in capsys.readouterr().err
     assert not experiment(tmp_path).exists()
+
+
+@pytest.mark.parametrize('dry_run', [[], ['--dry_run']])
+@pytest.mark.parametrize(('batch', 'options', 'least'), [(1, {'angle_weight': 0}, 2), (1, {}, 3), (2, {}, 3)])
+def test_relations_of_too_few_samples(
+    batch, options, least, dry_run, training_options, write_options, tmp_path, capsys
+):
+    opt = training_options('kd', train={'rkd_opt': {'type': 'RKDLoss', **options}})
+    opt['datasets']['train']['batch_size_per_gpu'] = batch
+    assert main(['-opt', str(write_options(opt)), *dry_run]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f'train:rkd_opt: relates the samples of a batch to each other, {least} at least, but a batch has {batch}'
+        in error
+    )
+    opt['datasets']['train']['batch_size_per_gpu'] = least
+    assert main(['-opt', str(write_options(opt)), '--dry_run']) == 0
+
+
+def test_no_positions_at_all(training_options, write_options, capsys):
+    opt = training_options('kd', train={'fitnet_opt': {'type': 'FitNetLoss', 'positions': []}})
+    assert main(['-opt', str(write_options(opt)), '--dry_run']) == 2
+    assert 'train:fitnet_opt' in (error := capsys.readouterr().err)
+    assert 'positions' in error
+
+
+@pytest.mark.parametrize('validated', [True, False])
+def test_a_teacher_that_gives_nan_is_said_to_do_so_and_nothing_learned_is_no_success(
+    validated, training_options, write_options, tmp_path, capsys
+):
+    weights = build_network(TEACHER).state_dict()
+    weights['conv_last.bias'][0] = np.nan
+    torch.save({'params': weights}, tmp_path / 'nan.pth')
+    opt = training_options('kd', path={'pretrain_network_t': str(tmp_path / 'nan.pth')})
+    if not validated:
+        opt.pop('val')
+    assert main(['-opt', str(write_options(opt))]) == 4
+    error = capsys.readouterr().err
+    (log,) = experiment(tmp_path).glob('train_*.log')
+    if validated:
+        assert 'the output of teacher for ' in error
+        assert f'; the weights of teacher are those of {tmp_path}/nan.pth.' in error
+    else:
+        assert 'error: Each of the 4 iterations was skipped' in error
+        skipped = (
+            f'iteration 4 was skipped: l_kd not finite on .*; the output of the teacher in {tmp_path}/nan.pth is not'
+        )
+        assert re.search(skipped, log.read_text())
+    assert not list((experiment(tmp_path) / 'models').glob('net_g_latest.pth'))

@@ -141,6 +141,10 @@ class Objective(nn.Module):
             ValueError: If the objective is not defined for them.
         """
 
+    def least_batch(self) -> int:
+        """Samples that a batch must have, those of all ranks together, for the objective to be defined."""
+        return 1
+
     def student_indices(self) -> list[int]:
         """Unit indices at which the student's features of view ``lq`` are wanted."""
         return []

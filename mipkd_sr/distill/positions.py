@@ -25,6 +25,8 @@ def unit_indices(positions: Positions, depth: int) -> list[int]:
         if positions < 1:
             raise ValueError(f'positions must be at least 1, not {positions}')
         positions = [(k + 1) / positions for k in range(positions)]
+    if not positions:
+        raise ValueError('positions is empty, so nothing would be distilled: give a count or a list of places')
     indices = []
     for position in positions:
         if isinstance(position, bool) or not isinstance(position, int | float):

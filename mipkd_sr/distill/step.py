@@ -24,12 +24,14 @@ class StepOutput(NamedTuple):
 
     ``losses`` are the weighted losses by name, scalars; their sum is to be minimised. ``logs`` are further values to
     log. The names are the objectives' own where they differ, see ``mipkd_sr.distill.log_names``. ``sr`` is the
-    student's output for the LR images.
+    student's output for the LR images. ``teachers_finite`` says of each teacher, by name, whether its outputs are
+    finite (a scalar); true where the LR images are not.
     """
 
     losses: dict[str, Tensor]
     logs: dict[str, Tensor | float]
     sr: Tensor
+    teachers_finite: dict[str, Tensor]
 
 
 class DistillStep(nn.Module):
@@ -111,11 +113,12 @@ class DistillStep(nn.Module):
             losses_by_key[name] = objective(through_gate(state, objective.gate))
             check_losses(name, objective, losses_by_key[name])
             _weigh(losses_by_key[name], logs_by_key[name], name, objective.schedule, progress)
-        return self._output(losses_by_key, logs_by_key, student['lq'].sr)
+        finite = {name: _are_finite(passes.values(), lq) for name, passes in teachers.items()}
+        return StepOutput(*self._output(losses_by_key, logs_by_key, student['lq'].sr), finite)
 
     def _output(
         self, losses_by_key: dict[str, dict[str, Tensor]], logs_by_key: dict[str, dict[str, Tensor | float]], sr: Tensor
-    ) -> StepOutput:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | float], Tensor]:
         parameters = self._trained_parameters()
         losses, logs = self._log_names.join(losses_by_key, logs_by_key)
         # A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
@@ -124,7 +127,7 @@ class DistillStep(nn.Module):
         name = next(iter(losses), 'l_none')
         unused = sr.sum() + sum(parameter.sum() for parameter in parameters)
         losses[name] = losses.get(name, 0) + 0 * unused
-        return StepOutput(losses, logs, sr)
+        return losses, logs, sr
 
     @property
     def teacher(self) -> FrozenTeacher | None:
@@ -227,3 +230,10 @@ def _weigh(
     logs[f'weight/{key}'] = factor
     for name in losses:
         losses[name] = losses[name] * factor
+
+
+@torch.no_grad()
+def _are_finite(passes: Iterable[NetworkPass], lq: Tensor) -> Tensor:
+    """Whether a network's outputs are finite, or cannot be, as the images are not; a scalar."""
+    flags = [torch.isfinite(one.sr).all() for one in passes]
+    return torch.stack(flags).all() | ~torch.isfinite(lq).all() if flags else lq.new_ones((), dtype=torch.bool)

@@ -91,7 +91,7 @@ def _run(
     """Run the networks on a batch of ``same_size_batches``, and have what comes out measured."""
     outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
     for number, image in enumerate(batch['names']):
-        images = {name: _to_image(sr[number], batch['lq_path'][number]) for name, sr in outputs.items()}
+        images = {name: _to_image(sr[number], name, batch['lq_path'][number]) for name, sr in outputs.items()}
         if on_image:
             for name, sr in images.items():
                 on_image(name, image, sr)
@@ -149,10 +149,12 @@ def _evaluation_mode(net: nn.Module) -> Iterator[None]:
         net.train(was_training)
 
 
-def _to_image(sr: Tensor, file: str) -> np.ndarray:
+def _to_image(sr: Tensor, name: str, file: str) -> np.ndarray:
     """H x W x 3, BGR, 8 bits."""
     if not torch.isfinite(sr).all():
-        raise RunError(f'the output for {file} is not finite: the weights have diverged; no image was written.')
+        raise RunError(
+            f'the output of {name} for {file} is not finite: the weights have diverged; no image was written.'
+        )
     return tensor2img(sr)
 
 

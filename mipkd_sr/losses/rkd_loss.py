@@ -49,8 +49,8 @@ class RKDLoss(FeatureObjective):
     """``l_rkd_d = w_d * sum_k H(d_S, d_T)`` and ``l_rkd_a = w_a * sum_k H(a_S, a_T)``, H being the smooth L1 loss.
 
     d are the distances between the batch's embeddings over their mean, a the cosines of the angles of all triplets; an
-    embedding is a sample's feature map, of any width. It needs batches of at least 3 samples to have angles; under
-    several processes the samples of all of them are related.
+    embedding is a sample's feature map, of any width. It needs batches of at least 3 samples for angles, 2 for
+    distances; under several processes the samples of all of them are related.
 
     Args:
         distance_weight: w_d (paper: 25).
@@ -69,6 +69,10 @@ class RKDLoss(FeatureObjective):
         super().__init__(positions)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
+
+    def least_batch(self) -> int:
+        """See ``Objective.least_batch``: a distance relates two samples, an angle three."""
+        return 3 if self.angle_weight else 2
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""

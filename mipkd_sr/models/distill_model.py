@@ -187,19 +187,23 @@ class DistillModel(SRModel):
         parts = len(batches)  # fewer where another loop's batch has not as many samples
         self.optimizer_g.zero_grad()
         of_parts: list[dict[str, Tensor]] = []
+        teachers: list[dict[str, Tensor]] = []
         for part, (lq, gt) in enumerate(batches):
             with self._gradients_averaged_if(part == parts - 1):
-                losses, self.logs, self.output = self._compute_losses(lq, gt, current_iter, part)
+                losses, self.logs, self.output, teachers_finite = self._compute_losses(lq, gt, current_iter, part)
                 total = torch.stack(list(losses.values())).sum() / parts
                 # Times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
                 total = total * (1 + 0 * total.detach())
                 self.scaler.scale(total).backward()
             of_parts.append({name: loss.detach() for name, loss in losses.items()})
+            teachers.append(teachers_finite)
         names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
         self.losses = {
             name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
         }
-        self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer())
+        files = {name: str(options.file) for name, options in teacher_options(self.opt).items()}
+        finite = {file: torch.stack([one[name] for one in teachers]).all() for name, file in files.items()}
+        self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer(), finite)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
         for objective in self.objectives.values():

@@ -36,6 +36,7 @@ def build_objectives(
     }
     if not objectives:
         raise OptionError('train', 'names no loss; add pixel_opt.')
+    _check_batch(opt, objectives)
     _check_networks(opt, objectives.values(), student, teachers)
     device = next(student.parameters()).device
     return {key: objective.to(device) for key, objective in objectives.items()}
@@ -48,6 +49,18 @@ def _build_objective(
         objective, teacher = build_term(key, opt['train'][key], teachers)
         objective.attach(student, teacher, lq_patch_size(opt), opt['scale'])
     return objective
+
+
+def _check_batch(opt: Mapping[str, Any], objectives: Mapping[str, Objective]) -> None:
+    """Check that the samples of a step, or of one of its parts, are enough for what relates them to each other."""
+    batch = opt['datasets']['train']['batch_size_per_gpu'] * opt.get('world_size', 1)
+    for key, objective in objectives.items():
+        if batch < (least := objective.least_batch()):
+            raise OptionError(
+                f'train:{key}_opt',
+                f'relates the samples of a batch to each other, {least} at least, but a batch has {batch}; '
+                'raise datasets:train:batch_size_per_gpu.',
+            )
 
 
 def _check_networks(

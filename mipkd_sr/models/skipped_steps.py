@@ -18,6 +18,7 @@ class _Step:
     names: Sequence[str]
     losses: Mapping[str, Tensor]
     skipped: Tensor
+    teachers_finite: Mapping[str, Tensor]
 
 
 class SkippedSteps:
@@ -25,14 +26,25 @@ class SkippedSteps:
 
     Args:
         limit: Steps that may be skipped in a row; one more ends the run.
+
+    Attributes:
+        taken: Steps that were not skipped, as far as has been looked.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.taken = 0
         self._in_a_row = 0
         self._steps: list[_Step] = []
 
-    def note(self, iteration: int, names: Sequence[str], losses: Mapping[str, Tensor], skipped: Tensor) -> None:
+    def note(
+        self,
+        iteration: int,
+        names: Sequence[str],
+        losses: Mapping[str, Tensor],
+        skipped: Tensor,
+        teachers_finite: Mapping[str, Tensor],
+    ) -> None:
         """Note a step, without looking at it.
 
         Args:
@@ -40,8 +52,9 @@ class SkippedSteps:
             names: Files of its images.
             losses: Its losses by name, scalars.
             skipped: Whether it was skipped, a scalar; alike on every rank.
+            teachers_finite: Of each teacher, by its file, whether its output was finite; scalars.
         """
-        self._steps.append(_Step(iteration, names, losses, skipped))
+        self._steps.append(_Step(iteration, names, losses, skipped, teachers_finite))
 
     def check(self) -> None:
         """Look at the steps since the last call. Every rank must call it; it waits for the device.
@@ -55,6 +68,7 @@ class SkippedSteps:
         flags = torch.stack([step.skipped for step in steps]).tolist()
         for step, skipped in zip(steps, flags, strict=True):
             self._in_a_row = self._in_a_row + 1 if skipped else 0
+            self.taken += not skipped
             if skipped:
                 text = f'iteration {step.iteration:,} was skipped: {_what_is_wrong(step)}'
                 get_root_logger().warning(text)
@@ -69,6 +83,9 @@ def _what_is_wrong(step: _Step) -> str:
     """Which losses are not finite on which images, on any rank."""
     bad = [name for name, value in step.losses.items() if not torch.isfinite(value)]
     text = f'{" and ".join(bad)} not finite on {", ".join(step.names) or "its images"}' if bad else ''
+    for file, finite in step.teachers_finite.items():
+        if not finite:
+            text += f'{"; " if text else ""}the output of the teacher in {file} is not finite'
     _, size = rank_and_size()
     texts: list[str | None] = [text]
     if size > 1:

@@ -10,6 +10,7 @@ from torch import nn
 from mipkd_sr.archs import build_network
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.teachers import ONLY
+from mipkd_sr.runtime.errors import RunError
 
 
 def check_teacher(
@@ -43,7 +44,10 @@ def check_teacher(
     networks = {name: teacher, 'student': student, 'bicubic': bicubic}
     metric = next(iter(first))
     with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-        found = evaluate(networks, dataloader, {metric: first[metric]}, device)
+        try:
+            found = evaluate(networks, dataloader, {metric: first[metric]}, device)
+        except RunError as error:
+            raise RunError(f'{str(error).rstrip(".")}; the weights of {name} are those of {file}.') from None
     means = {network: mean_metrics(rows)[metric] for network, rows in found.items()}
     text = ', '.join(f'{network} {value:.2f}' for network, value in means.items())
     dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]

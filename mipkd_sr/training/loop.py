@@ -1,5 +1,6 @@
 """The training loop: exactly as many iterations as were asked for, and every one once."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -64,6 +65,11 @@ class Trainer:
                 self._take_steps(reporter, stop)
         finally:
             reporter.close()
+        if before == 0 and not self.model.skipped_steps.taken:
+            raise RunError(
+                f'Each of the {total_iter:,} iterations was skipped, as the log says why, so that nothing has been '
+                'learned: mend that, and run it again.'
+            )
         self.model.save(-1, -1)
         if self.opt['rank'] == 0 and before < total_iter:
             timing = {'seconds_per_step': reporter.seconds_per_step()}
@@ -78,6 +84,8 @@ class Trainer:
 
     def _take_steps(self, reporter: Reporter, stop: StopRequests) -> None:
         """One iteration after the other; each is saved, where that is due, before it is validated."""
+        # torch's, where the first step of all was skipped
+        warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step', UserWarning)
         logger_opt, total_iter = self.opt['logger'], self.opt['train']['total_iter']
         batches = TrainingBatches(self.train_set, self.opt, self.done.iteration + 1, self.done.samples)
         with closing(iter(batches)) as reading:
