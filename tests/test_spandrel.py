@@ -39,6 +39,20 @@ def test_its_output_is_spandrels_at_any_size(hat_file):
         assert torch.allclose(net(lq).clamp(0, 1), theirs(lq), rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_the_images_stay_as_they_are(tmp_path):
+    """spandrel's RCAN multiplies its input in place."""
+    from .test_official import official_rcan
+
+    torch.save(official_rcan(SCALE).state_dict(), tmp_path / 'rcan.pth')
+    net = build_network({'type': 'Spandrel'}).eval()
+    load_weights(net, tmp_path / 'rcan.pth')
+    lq = torch.rand(1, 3, 16, 16)
+    before = lq.clone()
+    net(lq)
+    assert torch.equal(lq, before)
+
+
 def options(training_options, file, **train):
     opt = training_options('kd', train=train)
     opt['network_t'], opt['path']['pretrain_network_t'] = {'type': 'Spandrel'}, str(file)

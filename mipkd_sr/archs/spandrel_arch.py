@@ -84,5 +84,5 @@ class Spandrel(nn.Module):
         if right or bottom:
             mode = 'reflect' if right < width and bottom < height else 'replicate'
             lq = F.pad(lq, (0, right, 0, bottom), mode)
-        sr: Tensor = self.net(lq)
+        sr: Tensor = self.net(lq.clone())  # some architectures change what they are given
         return torch.as_tensor(sr)[..., : height * self.upscale, : width * self.upscale]

@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file that has the student as network_g')
     parser.add_argument('--weights', required=True, help="the student's checkpoint; EDSR's and RCAN's own ones, too")
     parser.add_argument('--out', type=Path, required=True, help='file to write: .onnx, .safetensors or .pth')
+    parser.add_argument(
+        '--layout',
+        choices=('basicsr', 'authors', 'spandrel'),
+        default='basicsr',
+        help="names of the weights in .safetensors and .pth: BasicSR's, the network's authors', or what spandrel reads",
+    )
     parser.add_argument('--size', type=int, default=64, help="side of SwinIR's input in ONNX, where it is fixed")
     add_import_argument(parser)
 
@@ -28,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from mipkd_sr.deploy.student import load_student
 
     try:
-        print(export(load_student(args.opt, args.weights), args.out, args.size))
+        print(export(load_student(args.opt, args.weights), args.out, args.size, args.layout))
     except ModuleNotFoundError as error:
         raise RunError(f"{error.name} is not installed; pip install 'mipkd_sr[export]'.") from None
     return 0

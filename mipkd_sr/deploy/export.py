@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mipkd_sr.deploy.layouts import weights_in_layout
 from mipkd_sr.runtime.checkpoint import save_atomically, write_digest
 from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.runtime.files import written_whole
@@ -16,14 +17,14 @@ ONNX_TOLERANCE = 1e-4
 """Greatest difference between onnxruntime's output and torch's, for values in [0, 1]."""
 
 
-def export(net: nn.Module, file: Path, size: int) -> str:
+def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> str:
     """Write a network to a file, in the format that its ending names.
 
     * ``.onnx``: input ``lq`` (N x 3 x H x W, values in [0, 1]), output ``sr``; compared with onnxruntime's output at
       two sizes before it is written. N, H and W are free, except for networks with windows (SwinIR), whose padding
       depends on the size: there H = W = ``size``.
-    * ``.safetensors``: the weights alone, under BasicSR's names.
-    * ``.pth``: BasicSR's form, ``{'params': weights}``.
+    * ``.safetensors``: the weights alone, in the layout.
+    * ``.pth``: BasicSR's form, ``{'params': weights}``, or the weights alone in another layout.
 
     The first two have no checksums: ``sha256sum``'s is written beside them, as ``FILE.sha256``.
 
@@ -31,12 +32,13 @@ def export(net: nn.Module, file: Path, size: int) -> str:
         net: The network, on the CPU, in evaluation mode.
         file: The file to write; it must not be there.
         size: Side of the image that an ONNX file is made with.
+        layout: See ``mipkd_sr.deploy.layouts``; not for ONNX.
 
     Returns:
         What was written, in words.
 
     Raises:
-        OptionError: If the format is not known, or the file is there already.
+        OptionError: If the format is not known, the file is there already, or the layout cannot tell of this network.
         RunError: If ONNX computes something else.
     """
     if file.suffix not in FORMATS:
@@ -45,12 +47,14 @@ def export(net: nn.Module, file: Path, size: int) -> str:
         )
     if file.exists():
         raise OptionError('--out', f'{file} is there already; give another name, or remove it.')
+    if file.suffix == '.onnx' and layout != 'basicsr':
+        raise OptionError('--layout', f'is for weights; {file} is ONNX, which has none by name.')
+    weights = weights_in_layout(net, layout)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == '.onnx':
         return _export_onnx(net, file, size)
-    weights = {name: value.contiguous() for name, value in net.state_dict().items()}
     if file.suffix == '.pth':
-        save_atomically({'params': weights}, file)
+        save_atomically({'params': weights} if layout == 'basicsr' else weights, file)
     else:
         from safetensors.torch import save  # an optional dependency: pip install mipkd_sr[export]
 
