@@ -4,8 +4,10 @@ import random
 import re
 from collections import OrderedDict
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,14 @@ from torch.utils.data import Dataset
 from mipkd_sr.archs import build_network, check_output, check_staged, feature_shapes
 from mipkd_sr.archs.staged import part_of_context
 from mipkd_sr.distill.objective import NetworkPass
+from mipkd_sr.evaluation.inference import prepare_network
+from mipkd_sr.metrics import measure
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.options.forms import REQUIRED, Key, Section
 from mipkd_sr.options.keys import NETWORK, OPTIMIZER
 from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.registries import OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY
+from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.train import main
 
@@ -466,3 +471,88 @@ def test_what_has_basicsrs_suffix_is_found_without_it(training_options, write_op
     opt['network_g'] = {'type': 'Suffixed', 'upscale': SCALE}
     assert load_options(write_options(opt), is_train=True).data['network_g']['type'] == 'Suffixed'
     assert isinstance(build_network(opt['network_g']), Normalised)
+
+
+@MODEL_REGISTRY.register()
+class WithHooks(DistillModel):
+    """A model with every hook overridden, and a count of its own."""
+
+    def init_training_settings(self) -> None:
+        super().init_training_settings()
+        self.count = torch.zeros(())
+
+    def extra_losses(self, sr: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        return {'l_pix': 0.1 * (sr - gt).square().mean(), 'l_own': sr.mean()}
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        super().optimize_parameters(current_iter)
+        self.count += 1
+
+    def extra_state(self) -> dict[str, Any]:
+        return {'count': self.count}
+
+    def load_extra_state(self, state: Any) -> None:
+        self.count = state['count']
+
+    def infer(self, net: nn.Module, lq: Tensor) -> Tensor:
+        return net(lq) * 0 + 0.5
+
+
+def grey_psnr(pairs: Path) -> float:
+    """PSNR of a grey image against the validation set's."""
+    values = []
+    for file in sorted((pairs / 'HR').iterdir()):
+        hr = cv2.imread(str(file))
+        opt = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True}
+        values.append(measure(opt, np.full_like(hr, 128), hr))
+    return float(np.mean(values))
+
+
+def test_the_hooks_are_asked_and_their_state_is_kept(pairs, training_options, write_options, tmp_path, capsys):
+    opt = training_options(model_type='WithHooks')
+    assert main(['-opt', str(write_options(opt))]) == 0
+    state = load_file(experiment(tmp_path) / 'training_states' / '2.state')
+    assert state['extra']['count'] == 2
+    (experiment(tmp_path) / 'training_states' / '4.state').unlink()
+    before = load_file(experiment(tmp_path) / 'models' / 'net_g_4.pth')
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
+    state = load_file(experiment(tmp_path) / 'training_states' / '4.state')
+    assert state['extra']['count'] == 4
+    assert same(state['networks'], before)
+    assert state['validations'][-1]['psnr'] == pytest.approx(grey_psnr(pairs))
+    log = '\n'.join(file.read_text() for file in experiment(tmp_path).glob('train_*.log'))
+    assert all(name in log for name in ('l_pix: ', 'l_pix_model: ', 'l_own: '))
+
+
+@MODEL_REGISTRY.register()
+class WithBasicSRsTest(DistillModel):
+    """A model that overrides BasicSR's ``test``, as its SwinIRModel and HAT's model do."""
+
+    def test(self) -> None:
+        with torch.no_grad():
+            self.output = self.net_for_testing()(self.lq) * 0 + 0.5
+
+
+@ARCH_REGISTRY.register()
+class NeedsWindows(Wrapped):
+    """A network that takes whole windows alone, as HAT does."""
+
+    window_size = 5
+
+    def head(self, lq: Tensor) -> Any:
+        assert not lq.shape[-1] % 5, 'no whole windows'
+        assert not lq.shape[-2] % 5, 'no whole windows'
+        return super().head(lq)
+
+
+def test_basicsrs_test_has_effect_and_windows_are_filled(pairs, training_options, write_options, tmp_path):
+    assert main(['-opt', str(write_options(training_options(model_type='WithBasicSRsTest')))]) == 0
+    state = load_file(experiment(tmp_path) / 'training_states' / '4.state')
+    assert state['validations'][-1]['psnr'] == pytest.approx(grey_psnr(pairs))
+    opt = training_options(datasets={'train': {'gt_size': 20}}, name='windows')
+    opt['network_g'] = {'type': 'NeedsWindows'}
+    assert main(['-opt', str(write_options(opt))]) == 0  # the validation's images are of 24 x 24
+    net = NeedsWindows()
+    lq = torch.rand(1, 3, 23, 17)
+    sr = prepare_network(net)(lq)
+    assert torch.equal(sr, net(F.pad(lq, (0, 3, 0, 2), 'reflect'))[..., :46, :34])

@@ -57,6 +57,8 @@ class StagedSwinIR(SwinIR):
         ValueError: If ``use_checkpoint`` is true.
     """
 
+    takes_any_size = True
+
     def __init__(
         self,
         img_size: int = 64,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 Network = Callable[[Tensor], Tensor]
 """LR images (B x 3 x H x W, values in [0, 1]) -> SR images (B x 3 x sH x sW)."""
@@ -71,8 +72,54 @@ def run_tiled(net: Network, lq: Tensor, tile: int, overlap: int) -> Tensor:
     return sr
 
 
+def needs_whole_windows(net: object) -> bool:
+    """Whether a network has windows and does not say that it pads images to whole ones itself, as StagedSwinIR does."""
+    window = getattr(net, 'window_size', None)
+    return isinstance(window, int) and window > 1 and not getattr(net, 'takes_any_size', False)
+
+
+def in_whole_windows(net: Network, lq: Tensor) -> Tensor:
+    """Run a network with windows (``net.window_size``) on an image of any size, as BasicSR's SwinIRModel does.
+
+    Args:
+        net: The network.
+        lq: B x C x H x W; it is padded at its right and bottom edge, and the output is cropped.
+
+    Returns:
+        B x C x sH x sW.
+    """
+    height, width = lq.shape[-2:]
+    window = net.window_size  # type: ignore[attr-defined]
+    below, beside = -height % window, -width % window
+    padded = F.pad(lq, (0, beside, 0, below), 'reflect' if below < height and beside < width else 'replicate')
+    sr = net(padded)
+    scale = sr.shape[-1] // padded.shape[-1]
+    return sr[..., : height * scale, : width * scale]
+
+
+class RunBy(nn.Module):
+    """A network, as a module that is run by a function: to be evaluated, it is put into evaluation mode as itself.
+
+    Args:
+        net: The network.
+        run: Takes LR images, returns SR images.
+    """
+
+    def __init__(self, net: nn.Module, run: Network) -> None:
+        super().__init__()
+        self.net = net
+        self.run = run
+        self.training = net.training
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """LR images -> SR images."""
+        return self.run(lq)
+
+
 def prepare_network(net: Network, ensemble: bool = False, tile: int = 0, overlap: int = 32) -> Network:
     """A network as it is to be run: in tiles where ``tile`` is not 0, as a self-ensemble where asked for."""
+    if needs_whole_windows(net):
+        net = partial(in_whole_windows, net)
     if tile:
         net = partial(run_tiled, net, tile=tile, overlap=overlap)
     return partial(self_ensemble, net) if ensemble else net

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from tqdm import tqdm
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
 from mipkd_sr.data.stream import samples_an_iteration
+from mipkd_sr.distill.log_names import check_losses
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
+from mipkd_sr.evaluation.inference import RunBy
+from mipkd_sr.models.hooks import ModelHooks
 from mipkd_sr.models.objectives import build_objectives
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps
@@ -46,7 +50,7 @@ IN_ANOTHER_LOOP = (
 
 
 @MODEL_REGISTRY.register()
-class DistillModel(SRModel):
+class DistillModel(ModelHooks, SRModel):
     """BasicSR's SRModel, with a teacher and objectives. Without a teacher it trains as SRModel does.
 
     Every key of ``train`` that ends in ``_opt`` is a term of the loss: a loss of BasicSR's between the student's output
@@ -137,7 +141,7 @@ class DistillModel(SRModel):
 
     def build_objectives(self) -> dict[str, Objective]:
         """Build and attach every objective that ``train`` names."""
-        objectives = build_objectives(self.opt, self.net_g, self.teachers)
+        objectives = build_objectives(self.opt, self.net_g, self.teachers, self.own_options)
         for wanted in self.required_objectives:
             if not any(isinstance(objective, wanted) for objective in objectives.values()):
                 raise OptionError(
@@ -215,7 +219,12 @@ class DistillModel(SRModel):
         precision = PRECISIONS[self.opt['train']['precision']]
         with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
             lq, gt = lq.contiguous(memory_format=self.memory_format), gt.contiguous(memory_format=self.memory_format)
-            return self.step(lq, gt, current_iter, part)
+            losses, logs, sr = self.step(lq, gt, current_iter, part)
+            extra = self.extra_losses(sr, gt)
+        check_losses('model', self, extra)
+        return StepOutput(
+            losses | {name if name not in losses else f'{name}_model': extra[name] for name in extra}, logs, sr
+        )
 
     def _gradients_averaged_if(self, wanted: bool) -> AbstractContextManager[None]:
         """Averaging over ranks costs time, and is needed in the last part of a step alone."""
@@ -278,8 +287,21 @@ class DistillModel(SRModel):
         """Run the student on the batch that was fed; BasicSR's hook."""
         net = self.net_for_testing().eval()
         with torch.no_grad():
-            self.output = net(self.lq)
+            self.output = self.infer(net, self.lq)
         self.net_g.train(self.is_train)
+
+    def _run_by_test(self, lq: Tensor) -> Tensor:
+        """The student's output by a subclass's own ``test``, as BasicSR's models have one."""
+        self.lq = lq
+        self.test()
+        return self.output
+
+    def as_validated(self) -> dict[str, RunBy]:
+        """The student and the teachers by name, as a validation runs them."""
+        student = self.net_for_testing()
+        has_own_test = type(self).test is not DistillModel.test
+        networks = {'student': RunBy(student, self._run_by_test if has_own_test else partial(self.infer, student))}
+        return networks | {name: RunBy(net, partial(self.infer, net)) for name, net in self.teachers.items()}
 
     def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         """Measure the student on a validation set, log the means, and keep the record of the best.
@@ -303,9 +325,11 @@ class DistillModel(SRModel):
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
         on_image = save if save_img else None
         with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-            teachers = self.teachers if metrics else {}
-            networks = {'student': self.net_for_testing(), **teachers}
-            rows = evaluate(networks, bar, metrics, self.device, on_image, list(teachers))
+            networks = self.as_validated()
+            if not metrics:
+                networks = {'student': networks['student']}
+            teachers = [name for name in networks if name != 'student']
+            rows = evaluate(networks, bar, metrics, self.device, on_image, teachers)
         if not metrics:
             return
         means = mean_metrics(rows['student'])
@@ -320,10 +344,12 @@ class DistillModel(SRModel):
     def check_teacher(self, dataloader: DataLoader) -> None:
         """Log how good the teacher is on a validation set; see ``mipkd_sr.models.teacher_check``. Every rank must."""
         metrics = (self.opt.get('val') or {}).get('metrics') or {}
-        options, student = teacher_options(self.opt), self.net_for_testing()
-        for name, net in self.teachers.items():
+        options, networks = teacher_options(self.opt), self.as_validated()
+        for name in self.teachers:
             file = str(options[name].file)
-            check_teacher(net, student, dataloader, metrics, self.opt['scale'], self.device, file, name)
+            check_teacher(
+                networks[name], networks['student'], dataloader, metrics, self.opt['scale'], self.device, file, name
+            )
 
     def save(self, epoch: int, current_iter: int, samples: int | None = None) -> None:
         """Write the student's file and, after it, the training state, which holds the student too. Rank 0 writes.

@@ -14,7 +14,7 @@ from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 
 def build_objectives(
-    opt: Mapping[str, Any], student: nn.Module, teachers: Mapping[str, nn.Module]
+    opt: Mapping[str, Any], student: nn.Module, teachers: Mapping[str, nn.Module], besides: Collection[str] = ()
 ) -> dict[str, Objective]:
     """Build and attach every objective that ``train`` names, on the student's device.
 
@@ -22,6 +22,7 @@ def build_objectives(
         opt: The run's options.
         student: The student.
         teachers: The teachers by name, if there are any.
+        besides: Options that are a model class's own, such as ``train:gan_opt``, and no objectives.
 
     Returns:
         The objectives by their option's key without ``_opt``.
@@ -32,7 +33,7 @@ def build_objectives(
     objectives = {
         key.removesuffix('_opt'): _build_objective(opt, key, student, teachers)
         for key, loss_opt in opt['train'].items()
-        if key.endswith('_opt') and loss_opt
+        if key.endswith('_opt') and loss_opt and f'train:{key}' not in besides
     }
     if not objectives:
         raise OptionError('train', 'names no loss; add pixel_opt.')

@@ -33,6 +33,7 @@ def what_trains(model: SRModel) -> dict[str, Any]:
         'best_metric_results': model.record.best,
         'validations': model.record.entries,
         'options': options_of_state(model.opt),
+        'extra': model.extra_state(),
     }
 
 
@@ -69,6 +70,7 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
         schedulers = [one.state_dict() for one in model.schedulers] if schedule_is_new else state['schedulers']
         SRModel.resume_training(model, {**state, 'schedulers': schedulers})
         model.scaler.load_state_dict(state['scaler'])
+        model.load_extra_state(state.get('extra', {}))
     except (KeyError, RuntimeError, AssertionError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(f'the training state is of a run with other options ({reason})') from None
