@@ -30,12 +30,12 @@ from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
-from mipkd_sr.evaluation.figures import comparison_figure
+from mipkd_sr.evaluation.figures import comparison_figure, measure_in_box
 from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
 from mipkd_sr.evaluation.tested import Entry, check_figure, find_image, load_network, network_entries
-from mipkd_sr.options.loading import load_options, missing_paths
+from mipkd_sr.options.loading import leave_out_missing, load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.log import run_log
@@ -63,6 +63,9 @@ def follow(args: argparse.Namespace) -> int:
     options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
     with options.explaining():
         distributed.start(args.launcher, options.data)
+        left_out = leave_out_missing(options.data)
+        if options.data['rank'] == 0:
+            print(*left_out, sep='\n', end='\n' if left_out else '')
         entries = network_entries(options.data)
         if args.dry_run:
             return describe_testing(options, entries)
@@ -154,12 +157,15 @@ def draw_figure(
             for row_name, (name, network) in runs_of(nets, opt).items()
             if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
         }
+    hr, box, metrics = tensor2img(sample['gt']), tuple(figure['box']), opt['val'].get('metrics', {})
     captions = {}
     for row in rows:
         values = row.images[set_name].get(figure['image'], {})
-        own = {name: values[name] for name in opt['val'].get('metrics', {}) if name in values}
-        captions[row.name] = format_metrics(own)
-    return comparison_figure(tensor2img(sample['gt']), images, captions, tuple(figure['box']), stem)
+        captions[row.name] = format_metrics({name: values[name] for name in metrics if name in values})
+    if figure['caption'] == 'crop':
+        measured = {name: measure_in_box(metrics, sr, hr, box) for name, sr in images.items()}
+        captions = {name: format_metrics(values) for name, values in measured.items()}
+    return comparison_figure(hr, images, captions, box, stem)
 
 
 def _device_of(net: nn.Module) -> torch.device:

@@ -140,6 +140,21 @@ def test_markdown_tables_line_up():
     assert lines[1] == '| ---------- | ----------: |'
 
 
+def test_a_caption_can_be_the_psnr_of_the_crop_alone(testing_options, write_options, tmp_path, monkeypatch):
+    """As scikit-image has it, on the luma of both, nothing cut off."""
+    drawn = {}
+    monkeypatch.setattr(
+        'mipkd_sr.test.comparison_figure', lambda *arguments: drawn.update(zip('hicbs', arguments, strict=True)) or []
+    )
+    testing_options['figure'] |= {'caption': 'crop', 'box': [4, 6, 20]}
+    testing_options['val']['metrics'] = {'psnr': METRICS['psnr']}
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    for name, image in drawn['i'].items():
+        crops = [luma(picture[4:24, 6:26]) for picture in (drawn['h'], image)]
+        expected = peak_signal_noise_ratio(*crops, data_range=255)
+        assert float(drawn['c'][name]) == pytest.approx(expected, abs=0.005)
+
+
 def test_a_box_outside_the_image_is_refused(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     with pytest.raises(ValueError, match='not inside an image of 20 x 30'):
@@ -253,6 +268,26 @@ def test_where_two_papers_differ_on_a_cell_both_stand():
     assert (first[4]['Urban100'][0], iclr[4]['Urban100'][0]) == (26.55, 26.66)
     assert entries['RCAN student, DCKD and DUKD'][4]['Urban100'][0] == 26.74
     assert 2 not in entries['SwinIR student, DUKD']  # the paper's row there is a copy of RCAN's
+
+
+def test_what_is_not_there_is_left_out_where_the_file_says_so(testing_options, write_options, tmp_path, capsys):
+    network = {'network': TEACHER, 'path': 'experiments/absent/net_g_best.pth'}
+    testing_options['networks']['absent'] = network
+    testing_options['datasets']['test_9'] = {'name': 'Urban100', 'dataroot_gt': 'no', 'dataroot_lq': 'no'}
+    file = write_options(testing_options)
+    assert main(['-opt', str(file)]) == 2
+    capsys.readouterr()
+    file = write_options(testing_options | {'skip_missing': True})
+    assert main(['-opt', str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"'absent' is left out: there is no {tmp_path / network['path']}." in out
+    assert f"'Urban100' is left out: there is no {tmp_path / 'no'}." in out
+    table = (tmp_path / 'results' / 'tables' / 'table.md').read_text()
+    assert '| teacher' in table
+    assert 'absent' not in table
+    only = {'test': testing_options['datasets']['test_9']}
+    assert main(['-opt', str(write_options(testing_options | {'skip_missing': True, 'datasets': only}))]) == 2
+    assert 'datasets: none of the test sets is there' in capsys.readouterr().err
 
 
 def test_unknown_published_results_and_teachers_are_refused(testing_options, write_options, capsys):

@@ -397,6 +397,6 @@ def test_composed_options_are_those_of_a_file_with_these_bases(tmp_path):
     (tmp_path / 'b.yml').write_text('train: {y: 2}\n')
     (tmp_path / 'own.yml').write_text('base: [a.yml, b.yml]\ntrain: {z: {"{scale}": 3}}\n')
     bases = [tmp_path / 'a.yml', tmp_path / 'b.yml']
-    composed = compose_options(tmp_path / 'own.yml', bases, {'train': {'z': {'{scale}': 3}}})
+    composed = compose_options(tmp_path / 'own.yml', bases, [{'train': {'z': {'{scale}': 3}}}])
     assert composed == read_options(tmp_path / 'own.yml')
     assert composed.origin['train:y'] == str(tmp_path / 'b.yml')

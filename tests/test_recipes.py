@@ -10,7 +10,8 @@ import yaml
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import STORES, write_pairs
 from mipkd_sr.losses import csd_loss, dckd_loss
-from mipkd_sr.options.reading import read_options
+from mipkd_sr.options.loading import load_options
+from mipkd_sr.options.reading import force_options, read_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
@@ -86,3 +87,41 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     assert set(state['networks']) == {'params'} | averages
     assert state['networks']['params'].keys() == build_network(opt['network_g']).state_dict().keys()
     assert all(torch.isfinite(value).all() for value in state['networks']['params'].values())
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_every_recipe_for_the_papers_is_right_at_every_scale_and_its_output_is_tested(scale):
+    """From each recipe to the weights that it writes, and from there to the row of the test file that reads them."""
+    tested = read_options(ROOT / 'options' / 'test' / 'papers.yml')
+    force_options(tested, [f'scale={scale}'])
+    networks = {entry.get('path'): entry['network'] for entry in tested.data['networks'].values()}
+    for file in RECIPES:
+        opt = load_options(file, True, force=[f'scale={scale}']).data
+        assert opt['name'].endswith(f'_x{scale}')
+        written = f'experiments/{opt["name"]}/models/net_g_best.pth'
+        assert networks.get(written) == opt['network_g'], f'{file}: {written}'
+    given = {f'experiments/pretrained_models/{net}_teacher_x{scale}.pth' for net in ('edsr', 'rcan', 'swinir')}
+    written = {f'experiments/{read_options(file).data["name"]}'.replace('_x4', f'_x{scale}') for file in RECIPES}
+    assert set(networks) - {None} - given == {f'{folder}/models/net_g_best.pth' for folder in written}
+
+
+@pytest.mark.parametrize('file', RECIPES, ids=lambda file: str(file.relative_to(ROOT / 'options' / 'train')))
+def test_swinir_is_never_trained_with_zoom_out(file):
+    """As DUKD's Section 4.1 says."""
+    opt = read_options(file).data
+    if opt['network_g']['type'] == 'StagedSwinIR' and 'dukd_opt' in opt['train']:
+        assert opt['train']['dukd_opt']['zoom_out'] is False
+
+
+def test_the_papers_settings_and_the_tuned_ones_are_called_what_they_are():
+    for net in ('edsr', 'rcan', 'swinir'):
+        paper, tuned = (
+            load_options(ROOT / 'options' / 'train' / folder / f'{net}_x4.yml', True).data['train']['mipkd_opt']
+            for folder in ('mipkd_paper', 'mipkd')
+        )
+        said = {'latent_width': 'teacher', 'student_probability': 0.5, 'drop_probability': 0, 'normalize': False}
+        weights = {'feat_weight': 1, 'block_weight': 0.1}
+        assert said | weights == {name: paper[name] for name in said | weights}
+        assert not said.keys() & tuned.keys()
+        header = (ROOT / 'options' / 'train' / 'mipkd' / f'{net}_x4.yml').read_text().splitlines()[0]
+        assert 'tuned by our studies' in header

@@ -27,6 +27,10 @@ EXPECTED = {
     # teacher forwards, student forwards, and the most operators that a step may take after the first
     'scratch': (0, 1, 360),
     'KD': (1, 1, 435),
+    'RKD': (1, 1, 620),
+    'AT': (1, 1, 560),
+    'FitNet': (1, 1, 560),
+    'CrossKD': (1, 1, 640),
     'FAKD': (1, 1, 1100),
     'CSD': (1, 1, 1500),
     'wavelet': (1, 1, 800),

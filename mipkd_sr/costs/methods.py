@@ -18,6 +18,10 @@ DCKD = {**KD, 'dcl_opt': {'type': 'DynamicContrastiveLoss'}, 'dm_opt': {'type': 
 METHODS: dict[str, dict[str, Any]] = {
     'scratch': {},
     'KD': KD,
+    'RKD': {'rkd_opt': {'type': 'RKDLoss'}},
+    'AT': {'at_opt': {'type': 'ATLoss'}},
+    'FitNet': {'fitnet_opt': {'type': 'FitNetLoss'}},
+    'CrossKD': {'crosskd_opt': {'type': 'CrossKDLoss'}},
     'FAKD': {**KD, 'fakd_opt': {'type': 'FAKDLoss'}},
     'CSD': {'csd_opt': {'type': 'CSDLoss'}},
     'wavelet': {'wavelet_opt': {'type': 'WaveletLoss'}},

@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mipkd_sr.metrics import measure
+
 COLUMN, TEXT = 3.4, 7.0
 """Widths of a column and of the text of a two-column paper, in inches."""
 STYLE: dict[Any, float] = {
@@ -87,6 +89,25 @@ def comparison_figure(
             axes.set_title(f'{name}\n{captions.get(name, "")}', pad=2)
             axes.set_axis_off()
         return save(figure, stem)
+
+
+def measure_in_box(
+    metrics: Mapping[str, Mapping[str, Any]], sr: np.ndarray, hr: np.ndarray, box: tuple[int, int, int]
+) -> dict[str, float]:
+    """The metrics of a crop alone, nothing cut off its border.
+
+    Args:
+        metrics: Options of registered metrics, by the name of the result.
+        sr: H x W x 3, BGR, 8 bits.
+        hr: As ``sr``.
+        box: Top, left and side of the crop, in HR pixels.
+
+    Raises:
+        ValueError: If the crop is smaller than a metric needs.
+    """
+    top, left, side = box
+    crop = np.s_[top : top + side, left : left + side]
+    return {name: measure({**metric, 'crop_border': 0}, sr[crop], hr[crop]) for name, metric in metrics.items()}
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

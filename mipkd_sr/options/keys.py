@@ -268,6 +268,9 @@ TEST = Section(
         'path': Section({**NETWORK_PATHS, 'param_key_g': TESTED_WEIGHTS}),
         'val': Section({**VAL_KEYS, **TESTING_KEYS}),
         'teacher': Key('str', 'Name of the network whose agreement with the others is measured.'),
+        'skip_missing': Key(
+            'bool', 'Whether networks whose weights, and test sets whose images, are not there are left out.', False
+        ),
         'published': Key(
             'list', 'Names of published results for the table; see mipkd_sr/evaluation/published.yml.', items='str'
         ),
@@ -282,6 +285,12 @@ TEST = Section(
                     items='int',
                     length=3,
                     minimum=0,
+                ),
+                'caption': Key(
+                    'str',
+                    "What the metrics under each crop are of: the whole image, or the crop alone, as the papers' are.",
+                    'image',
+                    ('image', 'crop'),
                 ),
             },
             optional=True,

@@ -129,6 +129,29 @@ def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
     return [(key, holder, name) for key, holder, name in found if holder.get(name) is not None]
 
 
+def leave_out_missing(opt: dict[str, Any]) -> list[str]:
+    """Take what is not there out of a test that asks for that (``skip_missing``), in place; a sentence for each.
+
+    Args:
+        opt: Completed options of a test.
+
+    Raises:
+        OptionError: If no test set is left; ``network_entries`` sees to the networks.
+    """
+    if not opt.get('skip_missing'):
+        return []
+    left_out = []
+    for section in ('datasets', 'networks'):
+        for name in list(opt.get(section, {})):
+            absent = [holder[key] for full, holder, key in path_keys(opt) if full.startswith(f'{section}:{name}:')]
+            if absent := [path for path in absent if not Path(path).exists()]:
+                label = opt[section].pop(name).get('name', name)
+                left_out.append(f"'{label}' is left out: there is no {absent[0]}.")
+    if not opt['datasets']:
+        raise OptionError('datasets', f'none of the test sets is there; {left_out[0]}')
+    return left_out
+
+
 def missing_paths(opt: dict[str, Any]) -> list[OptionError]:
     """The files and folders that the options name and that are not there, as an error each."""
     return [

@@ -143,8 +143,13 @@ def read_options(file: str | os.PathLike[str]) -> Options:
     return options
 
 
-def compose_options(file: Path, bases: Iterable[Path], changes: Mapping[str, Any]) -> Options:
-    """The options of a file that is not written: ``bases`` merged in their order, then ``changes``, set by ``file``.
+def compose_options(file: Path, bases: Iterable[Path], changes: Iterable[Mapping[str, Any]]) -> Options:
+    """The options of a file that is not written: ``bases``, then ``changes``, merged in their order.
+
+    Args:
+        file: The file that is said to have set the changes.
+        bases: Option files.
+        changes: Options, as they would stand in a file.
 
     Raises:
         OptionError: As ``read_options``.
@@ -152,7 +157,8 @@ def compose_options(file: Path, bases: Iterable[Path], changes: Mapping[str, Any
     options = Options({}, file)
     for base in bases:
         _read_into(options, base.absolute(), ())
-    _merge(options.template, changes, str(file), options)
+    for change in changes:
+        _merge(options.template, change, str(file), options)
     _finish(options)
     return options
 

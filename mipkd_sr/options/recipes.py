@@ -15,6 +15,8 @@ _IN_WHEEL = (_PACKAGE / 'recipes').is_dir()
 
 RECIPES = _PACKAGE / 'recipes' if _IN_WHEEL else _PACKAGE.parent / 'options'
 """The folder of the recipes. Nothing is ever written there."""
+TABLES = 'tables'
+"""The folder of the papers' tables among them."""
 DEMO_TEACHER = Path('experiments', 'pretrained_models', 'demo_teacher_x2.pth')
 """Where the demo's recipes expect its teacher, under a run's root."""
 SHIPPED_DEMO_TEACHER = (
@@ -23,12 +25,12 @@ SHIPPED_DEMO_TEACHER = (
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes; what others extend (``_base/run``) is none."""
+    """The names of the recipes; what others extend (``_base/run``), and the papers' tables, are none."""
     files = sorted(file.relative_to(RECIPES) for file in RECIPES.rglob('*.yml'))
     return [
         file.with_suffix('').as_posix().removeprefix('train/')
         for file in files
-        if not any(part.startswith('_') for part in file.parts)
+        if not any(part.startswith('_') for part in file.parts) and file.parts[0] != TABLES
     ]
 
 

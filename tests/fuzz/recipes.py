@@ -23,7 +23,7 @@ Recipe = dict[str, Any]
 
 def recipe_files() -> list[Path]:
     """Every shipped option file but the bases."""
-    files = sorted((ROOT / 'options').rglob('*.yml'))
+    files = sorted(file for kind in ('train', 'test') for file in (ROOT / 'options' / kind).rglob('*.yml'))
     return [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
 
 

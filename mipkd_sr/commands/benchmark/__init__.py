@@ -1,7 +1,7 @@
 """Measure time and memory of what the methods are made of.
 
 mipkd benchmark step                                    # a training step of each method, beside KD's and its own floor
-mipkd benchmark complexity -opt papers_x4               # parameters, multiply-adds, speed, memory
+mipkd benchmark complexity -opt papers               # parameters, multiply-adds, speed, memory
 mipkd benchmark plan -opt mipkd/edsr_x4 --gpu V100 --gpus 4    # what hours and memory a recipe is expected to take
 """
 

@@ -1,6 +1,6 @@
 """Parameters, multiply-adds, speed and memory of the networks of a test's option file.
 
-mipkd benchmark complexity -opt papers_x4
+mipkd benchmark complexity -opt papers
 """
 
 import argparse

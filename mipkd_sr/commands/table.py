@@ -1,0 +1,138 @@
+"""Make a paper's table: train what is absent, test it as the paper does, and set it beside the published values.
+
+mipkd table mipkd_table2 --plan                    # what there is to do
+mipkd table mipkd_table2 --jobs 2                  # do it; interrupted, the same command goes on
+mipkd table mipkd_table2 --only KD x4              # one cell alone
+mipkd table mipkd_table2 mipkd_table6 dukd_table4 --miniature --out page   # small networks, few steps: no GPU needed
+mipkd table my_table.yml --report                  # write the page again from what there is
+
+A table is one short file: rows, scales and what they share (options/tables). Teachers are trained plainly where their
+weights are not in experiments/pretrained_models. A run is told by what it computes: what has finished under whatever
+name is not trained again. Test sets that are not there are left out, and said; so is a cell that needs a file which is
+not there. The page (report.md, with table.csv and every image's values in results.json) is written after each run, to
+results/NAME by default. `--miniature` makes every cell as small as options/tables/miniature.yml says.
+"""
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mipkd_sr.options.recipes import RECIPES, TABLES, find_root, recipe_file
+from mipkd_sr.runtime.errors import OptionError, RunError
+
+if TYPE_CHECKING:
+    from mipkd_sr.studies.execute import Job
+    from mipkd_sr.studies.paper_tables import PaperTable
+    from mipkd_sr.studies.table_runs import TableRuns
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument('table', nargs='+', help='table files, or names of shipped ones')
+    parser.add_argument('--only', nargs='+', default=[], metavar='ROW|xN', help='rows and scales to do; all by default')
+    parser.add_argument('--miniature', action='store_true', help='small networks, few steps; see above')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time on CPUs')
+    parser.add_argument('--devices', nargs='+', default=[], help='GPUs to use, a run at a time on each: 0 1 2')
+    parser.add_argument(
+        '--root', type=Path, help='folder for datasets, experiments and results; see mipkd train --help'
+    )
+    parser.add_argument('--out', type=Path, help='folder of the page; results/NAME by default')
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument('--plan', action='store_true', help='print what there is to do, and stop')
+    what.add_argument('--report', action='store_true', help='write the page from what there is, and stop')
+
+
+def table_file(name: str) -> Path:
+    """The file that a name or a path on the command line means.
+
+    Raises:
+        OptionError: If there is none.
+    """
+    if Path(name).is_file():
+        return Path(name).absolute()
+    if file := recipe_file(f'{TABLES}/{Path(name).name}'):
+        return file
+    known = sorted(file.stem for file in (RECIPES / TABLES).glob('*.yml') if file.stem != 'miniature')
+    raise OptionError('table', f"there is no file or shipped table '{name}'; there are: {', '.join(known)}.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    if args.jobs < 1:
+        raise OptionError('--jobs', 'must be at least 1.')
+    files = [table_file(name) for name in args.table]
+
+    from mipkd_sr.studies.paper_tables import chosen_cells, read_table  # starts PyTorch
+    from mipkd_sr.studies.table_page import write_table_page
+    from mipkd_sr.studies.table_runs import plan_tables
+
+    tables = [read_table(file, args.miniature) for file in files]
+    root = args.root.absolute() if args.root else find_root(args.table[0])
+    runs = plan_tables(tables, chosen_cells(tables, args.only), root, args.miniature)
+    name = '_'.join(table.name for table in tables) + ('_miniature' if args.miniature else '')
+    folder = args.out or root / 'results' / name
+
+    def write() -> Path:
+        return write_table_page(tables, runs, folder, _command(args, tables), args.miniature)
+
+    if not args.report:
+        print(describe(runs), flush=True)
+    if args.plan:
+        return 0
+    if not args.report:
+        code = _execute(runs, args, write)
+        if code:
+            return code
+    print(f'written: {write()}')
+    return 0
+
+
+def describe(runs: 'TableRuns') -> str:
+    """What there is to do, for people."""
+    from mipkd_sr.studies.table_runs import stages
+
+    teachers, others = stages(runs)
+    lines = [f'{len(runs.runs)} cells in {runs.root / "experiments"}']
+    lines.append(f'to be done: {len(teachers)} teachers, {len(others)} others')
+    lines += [f'  {job.place.name}{"" if job.train else " (its test)"}' for job in (*teachers, *others)]
+    lines += [f'note: {place.note}' for place, _ in runs.places if place.note]
+    for run in runs.runs:
+        if run.skipped:
+            lines.append(f'not run: {run.cell.table}, {run.cell.row} x{run.cell.scale}: {run.skipped}')
+    absent = dict.fromkeys(name for names in runs.absent_sets.values() for name in names)
+    lines += [f'test sets that are not there and are left out: {", ".join(absent)}'] if absent else []
+    return '\n'.join(lines)
+
+
+def _execute(runs: 'TableRuns', args: argparse.Namespace, write: Callable[[], Path]) -> int:
+    from mipkd_sr.studies.table_runs import execute_tables, stages
+
+    total, ended = sum(map(len, stages(runs))), 0
+
+    def on_end(job: 'Job', failure: str | None) -> None:
+        nonlocal ended
+        ended += 1
+        print(f'[{ended}/{total}] {failure or "done: " + job.place.name}', flush=True)
+        write()
+
+    outcome = execute_tables(runs, args.jobs, args.devices, lambda: None, on_end)
+    if outcome.stopped_by:
+        print(f'written: {write()}', flush=True)
+        name = signal.Signals(outcome.stopped_by).name
+        print(f'stopped by {name}; run this again to go on', file=sys.stderr, flush=True)
+        return 128 + outcome.stopped_by
+    if outcome.failed:
+        write()
+        first = outcome.failed[0].rstrip('.')
+        raise RunError(f'{len(outcome.failed)} runs failed, the first: {first}; run this again to go on.')
+    return 0
+
+
+def _command(args: argparse.Namespace, tables: 'list[PaperTable]') -> str:
+    parts = ['mipkd', 'table', *(table.name for table in tables)]
+    parts += ['--only', *args.only] if args.only else []
+    return shlex.join(parts + (['--miniature'] if args.miniature else []))

@@ -1,0 +1,209 @@
+"""The papers' tables: every cell is there, and a small table from nothing to its page, gone on with and compared."""
+
+import csv
+import json
+
+import pytest
+import yaml
+
+from mipkd_sr.__main__ import main
+from mipkd_sr.evaluation.published import read_published
+from mipkd_sr.options.recipes import RECIPES, recipe_names
+from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.studies.paper_tables import read_table, shrink
+from mipkd_sr.studies.table_runs import plan_tables
+
+from .conftest import STUDENT, TEACHER
+
+TABLES = sorted(file for file in (RECIPES / 'tables').glob('*.yml') if file.stem != 'miniature')
+PAPERS = {
+    'MiPKD, Table 2': ['mipkd_table2'],
+    'MiPKD, Table 3': ['mipkd_table3'],
+    'MiPKD, Table 4': ['mipkd_table4'],
+    **{f'MiPKD, Table {number}': [f'mipkd_table{number}'] for number in range(6, 12)},
+    'DUKD, Table 2': ['dukd_table2_edsr', 'dukd_table2_rcan', 'dukd_table2_swinir'],
+    'DUKD, Table 3': ['dukd_table3'],
+    'DUKD, Table 4': ['dukd_table4'],
+}
+
+
+def test_every_published_cell_of_both_papers_has_a_cell_that_trains_it():
+    published = read_published()
+    for paper, names in PAPERS.items():
+        ours = {(cell.published, cell.scale) for name in names for cell in read_table(by_name(name)).cells}
+        theirs = {
+            (name, scale)
+            for name, entry in published.items()
+            if entry['source'].startswith(f'{paper},')
+            for scale in entry.keys() - {'source'}
+        }
+        assert theirs
+        assert theirs <= ours, paper
+
+
+def by_name(name):
+    return RECIPES / 'tables' / f'{name}.yml'
+
+
+@pytest.mark.parametrize('file', TABLES, ids=lambda file: file.stem)
+def test_every_table_is_right_and_can_be_made_small(file):
+    """Its cells have the same losses, and are told apart by more than their names, small as they are."""
+    whole, small = read_table(file), read_table(file, miniature=True)
+    assert [(cell.row, cell.scale) for cell in whole.cells] == [(cell.row, cell.scale) for cell in small.cells]
+    for cell, little in zip(whole.cells, small.cells, strict=True):
+        assert cell.options['scale'] == cell.options['network_g']['upscale'] == cell.scale
+        losses = {key: loss for key, loss in cell.options['train'].items() if key.endswith('_opt')}
+        assert losses == {key: loss for key, loss in little.options['train'].items() if key.endswith('_opt')}
+        assert little.options['train']['total_iter'] < 1000 < cell.options['train']['total_iter']
+        assert little.options['network_g'] != cell.options['network_g']
+        assert f'x{cell.scale}' in (cell.teacher_file or f'x{cell.scale}')
+    assert file.stem not in recipe_names()
+
+
+def test_a_cell_is_what_its_bases_and_changes_say():
+    cells = {cell.row: cell for cell in read_table(by_name('mipkd_table6')).cells}
+    alone = cells['block prior mixer alone'].options['train']['mipkd_opt']
+    assert (alone['encoder'], alone['teacher_ratio'], alone['feat_weight'], alone['block_weight']) == (
+        'none',
+        0,
+        0,
+        0.1,
+    )
+    assert 'mipkd_opt' not in cells['neither mixer'].options['train']
+    network = {key: cells['MiPKD'].options['network_g'][key] for key in ('num_feat', 'num_group', 'num_block')}
+    assert network == {'num_feat': 32, 'num_group': 5, 'num_block': 5}
+    teacher = cells['teacher'].options
+    assert teacher['network_g'] == cells['MiPKD'].options['network_t']
+    assert 'network_t' not in teacher
+    assert [key for key in teacher['train'] if key.endswith('_opt')] == ['pixel_opt']
+
+
+def test_both_kinds_of_encoders_of_mipkds_table_8_have_similar_sizes():
+    from mipkd_sr.archs import build_network
+    from mipkd_sr.losses.mipkd_loss import MiPKDLoss
+
+    sizes = []
+    for cell in read_table(by_name('mipkd_table8')).cells:
+        options = dict(cell.options['train']['mipkd_opt'])
+        assert options.pop('type') == 'MiPKDLoss'
+        loss = MiPKDLoss(**options)
+        nets = [build_network(dict(cell.options[key]) | {'num_block': 1}) for key in ('network_g', 'network_t')]
+        loss.attach(*nets, 8, 4)
+        sizes.append(sum(parameter.numel() for parameter in loss.feature_mixers.parameters()))
+    assert max(sizes) / min(sizes) < 1.05
+
+
+def test_sizes_shrink_number_by_number_and_unknown_ones_are_refused():
+    sizes = {'Net': {'width': {'64': 12}, 'depths': {'6': 1, '2': 1}, 'heads': {'6': 2}}}
+    small = shrink({'type': 'Net', 'width': 64, 'depths': [6, 2, 6], 'other': 5}, sizes)
+    assert small == {'type': 'Net', 'width': 12, 'depths': [1, 1, 1], 'other': 5}
+    with pytest.raises(OptionError, match=r'sizes:Net:width: has no 48'):
+        shrink({'type': 'Net', 'width': 48}, sizes)
+
+
+@pytest.fixture
+def table(training_options, write_options, pairs, tmp_path):
+    """A table of a teacher, logits KD, and a row that needs a file which is not there; one test set of two is there."""
+    base = training_options('kd', network_t=TEACHER)
+    base['path'] = {'pretrain_network_t': 'experiments/pretrained_models/teacher_x{scale}.pth'}
+    write_options(base, 'base.yml')
+    folders = {'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}
+    psnr = {'type': 'calculate_psnr', 'crop_border': '{scale}', 'test_y_channel': True}
+    test = {
+        'name': 'test_x{scale}',
+        'scale': 4,
+        'datasets': {
+            'test_1': {'name': 'Set5', **folders},
+            'test_2': {'name': 'Set14', 'dataroot_gt': 'no', 'dataroot_lq': 'no'},
+        },
+        'val': {'metrics': {'psnr': psnr}},
+    }
+    write_options(test, 'test.yml')
+    content = {
+        'title': 'A table',
+        'scales': [2],
+        'bases': ['base.yml'],
+        'test': 'test.yml',
+        'published': 'EDSR student, {row}',
+        'rows': {
+            'teacher': {'teacher': True, 'published': 'EDSR teacher'},
+            'KD': {},
+            'CSD': {'changes': {'train': {'csd_opt': {'type': 'CSDLoss', 'vgg_file': 'no.pth'}}}},
+        },
+    }
+    return write_options(content, 'own_table.yml')
+
+
+def test_a_table_is_made_from_nothing_one_row_at_a_time_and_gone_on_with(table, tmp_path, capsys):
+    page = tmp_path / 'page'
+    arguments = ['table', str(table), '--root', str(tmp_path), '--out', str(page)]
+    assert main([*arguments, '--only', 'teacher', 'x2']) == 0
+    assert 'done: teacher_x2' in capsys.readouterr().out
+    assert '1 of 1 cells' in (page / 'report.md').read_text()
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert 'to be done: 0 teachers, 1 others' in out
+    assert 'not run: own_table, CSD x2: train:csd_opt:vgg_file: ' in out
+    text = (page / 'report.md').read_text()
+    assert '2 of 3 cells have been measured. **These are partial results.**' in text
+    assert 'Test sets that are not there, and were left out: Set14.' in text
+    assert 'https://arxiv.org/abs/2309.14162' not in text
+    with (page / 'table.csv').open() as stream:
+        rows = list(csv.DictReader(stream))
+    (ours,) = (row for row in rows if (row['row'], row['set'], row['metric']) == ('KD', 'Set5', 'psnr'))
+    raw = {cell['row']: cell for cell in json.loads((page / 'results.json').read_text())}
+    images = [image['psnr'] for image in raw['KD']['images']['Set5'].values()]
+    assert float(ours['ours']) == pytest.approx(sum(images) / 5)
+    assert ours['published'] == '38.04'
+    assert f'{sum(images) / 5 - 38.04:+.2f} / -' in text
+    assert main([*arguments, '--plan']) == 0
+    assert 'to be done: 0 teachers, 0 others' in capsys.readouterr().out
+    kept = yaml.safe_load((tmp_path / 'experiments' / 'own_table_KD_x2.yml').read_text())
+    assert kept['path']['pretrain_network_t'] == 'experiments/teacher_x2/models/net_g_latest.pth'
+    assert kept['network_g']['num_feat'] == STUDENT['num_feat']
+
+
+def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_file, tmp_path):
+    given = tmp_path / 'experiments' / 'pretrained_models' / 'teacher_x2.pth'
+    given.parent.mkdir(parents=True)
+    given.write_bytes(teacher_file.read_bytes())
+    read = read_table(table)
+    runs = plan_tables([read], read.cells, tmp_path)
+    assert not runs.teachers
+    teacher, student, _ = runs.runs
+    assert teacher.place is None
+    assert teacher.test.weights == given
+    assert student.place.run.variant.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'scales': None}, 'scales'),
+        ({'rows': {'A': {'changs': {}}}}, 'rows:A:changs: is not a key that is known here'),
+        ({'rows': {'A': {'published': 'nobody'}}}, "rows:A:published: there is no published result 'nobody'"),
+        ({'rows': {'A': {}}, 'published': None, 'bases': ['absent.yml']}, 'absent.yml'),
+        ({'sets': ['Set6']}, 'has no test set Set6'),
+    ],
+)
+def test_a_bad_table_is_one_sentence(change, message, table, tmp_path, capsys):
+    content = yaml.safe_load(table.read_text())
+    content['published'] = '~' if 'rows' in change else content['published']
+    content = {key: value for key, value in (content | change).items() if value is not None}
+    if 'rows' in change:
+        content.pop('published', None)
+    table.write_text(yaml.safe_dump(content))
+    assert main(['table', str(table), '--root', str(tmp_path), '--plan']) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_an_unknown_row_or_table_is_one_sentence(table, tmp_path, capsys):
+    assert main(['table', str(table), '--root', str(tmp_path), '--only', 'kd']) == 2
+    assert (
+        "--only: 'kd' is neither a row nor a scale of the table; there are: teacher, KD, CSD, x2."
+        in capsys.readouterr().err
+    )
+    assert main(['table', 'mipkd_table5']) == 2
+    assert "no file or shipped table 'mipkd_table5'; there are: dukd_choices" in capsys.readouterr().err
