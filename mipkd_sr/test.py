@@ -82,7 +82,7 @@ def run(options: Options, entries: Mapping[str, Entry]) -> int:
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
     if opt.get('figure'):
-        check_figure(opt['figure'], datasets)
+        check_figure(opt['figure'], datasets, opt['val'].get('metrics', {}))
     folder = Path(opt['path']['results_root'])
     with ExitStack() as stack:
         with failing_together():  # and no rank writes before the folder is there

@@ -155,6 +155,12 @@ def test_a_caption_can_be_the_psnr_of_the_crop_alone(testing_options, write_opti
         assert float(drawn['c'][name]) == pytest.approx(expected, abs=0.005)
 
 
+def test_a_crop_too_small_for_its_caption_is_refused_at_once(testing_options, write_options, capsys):
+    testing_options['figure'] |= {'caption': 'crop', 'box': [4, 6, 10]}
+    assert main(['-opt', str(write_options(testing_options))]) == 2
+    assert 'figure:box: has a side of 10, but a crop that is measured needs 11 at least.' in capsys.readouterr().err
+
+
 def test_a_box_outside_the_image_is_refused(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     with pytest.raises(ValueError, match='not inside an image of 20 x 30'):

@@ -177,6 +177,6 @@ def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
     if opt.get('published') and 'published_file' not in absent:
         published_rows(opt)
     if opt.get('figure') and len(datasets) == len(opt['datasets']):
-        check_figure(opt['figure'], datasets)
+        check_figure(opt['figure'], datasets, opt['val'].get('metrics', {}))
     print('\n'.join(lines))
     return report_missing(options, missing)

@@ -11,6 +11,7 @@ from mipkd_sr.archs import build_network, check_output
 from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.figures import check_box
+from mipkd_sr.metrics import least_side
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 PROBE_SIZE = 48
@@ -94,11 +95,13 @@ def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | 
     return None
 
 
-def check_figure(figure: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> None:
+def check_figure(
+    figure: Mapping[str, Any], datasets: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]]
+) -> None:
     """See that the picture that ``figure`` asks for can be drawn.
 
     Raises:
-        OptionError: If its image is not in the test sets, or its box not in the image.
+        OptionError: If its image is not in the test sets, or its box not in the image, or too small to be measured.
     """
     found = find_image(figure['image'], datasets)
     if found is None:
@@ -109,3 +112,6 @@ def check_figure(figure: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> 
         check_box(datasets[set_name][index]['gt'].shape[-2:], box)
     except ValueError as error:
         raise OptionError('figure:box', f'{error}.') from None
+    least = max((least_side({**metric, 'crop_border': 0}) for metric in metrics.values()), default=1)
+    if figure['caption'] == 'crop' and box[2] < least:
+        raise OptionError('figure:box', f'has a side of {box[2]}, but a crop that is measured needs {least} at least.')

@@ -79,8 +79,7 @@ def _section(
             parts += [f'x{scale}:', _table(cells, table.sets, values, entries)]
     measured = next((run for run in own if run.test is not None), None)
     if measured is not None and measured.test is not None:
-        how = protocol(measured.test.options).partition(', ')[2]
-        parts.append(f'Ours: PSNR / SSIM of the weights at the end of each run, {how}')
+        parts.append(f'Ours: PSNR / SSIM of the weights at the end of each run, {_how(measured.test.options)}')
     if absent := runs.absent_sets.get(table.name):
         parts.append(f'Test sets that are not there, and were left out: {", ".join(absent)}.')
     skipped = [f'{run.cell.row} x{run.cell.scale}: {run.skipped}' for run in own if run.skipped]
@@ -91,6 +90,15 @@ def _section(
     last = own[-1].cell
     parts.append(f'One cell alone: `mipkd table {table.name} --only {shlex.quote(last.row)} x{last.scale}`')
     return parts
+
+
+def _how(test: Mapping[str, Any]) -> str:
+    """How a test measures, for a table of several scales."""
+    metrics = {
+        name: {**metric, 'crop_border': '`scale`'} if metric.get('crop_border') == test['scale'] else metric
+        for name, metric in test['val']['metrics'].items()
+    }
+    return protocol({**test, 'val': {**test['val'], 'metrics': metrics}}).partition(', ')[2]
 
 
 def _table(
@@ -108,7 +116,8 @@ def _table(
         body.append([run.cell.row, 'ours', *(format_metrics(_of(ours.get(name, {}))) for name in names)])
         if any(theirs.values()):
             body.append(['', 'published', *(format_metrics(_of(theirs[name])) for name in names)])
-            body.append(['', 'difference', *(_difference(ours.get(name, {}), theirs[name]) for name in names)])
+            if any(ours.get(name) and theirs[name] for name in names):
+                body.append(['', 'difference', *(_difference(ours.get(name, {}), theirs[name]) for name in names)])
     return markdown_table(['row', '', *names], body)
 
 

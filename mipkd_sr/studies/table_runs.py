@@ -171,7 +171,7 @@ def _why_not(place: Place, runs: TableRuns) -> str:
         for error in missing_paths(completed_options(place))
         if not any(str(weights) in str(error) for weights in ours)
     ]
-    return str(missing[0]) if missing else ''
+    return str(missing[0]).replace(f'{runs.root}/', '') if missing else ''
 
 
 def _test_of_file(cell: Cell, weights: Path, study: Study) -> TestPlace:
