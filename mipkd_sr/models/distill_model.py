@@ -219,12 +219,11 @@ class DistillModel(ModelHooks, SRModel):
         precision = PRECISIONS[self.opt['train']['precision']]
         with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
             lq, gt = lq.contiguous(memory_format=self.memory_format), gt.contiguous(memory_format=self.memory_format)
-            losses, logs, sr = self.step(lq, gt, current_iter, part)
-            extra = self.extra_losses(sr, gt)
+            output = self.step(lq, gt, current_iter, part)
+            extra = self.extra_losses(output.sr, gt)
         check_losses('model', self, extra)
-        return StepOutput(
-            losses | {name if name not in losses else f'{name}_model': extra[name] for name in extra}, logs, sr
-        )
+        own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}
+        return output._replace(losses=output.losses | own)
 
     def _gradients_averaged_if(self, wanted: bool) -> AbstractContextManager[None]:
         """Averaging over ranks costs time, and is needed in the last part of a step alone."""
