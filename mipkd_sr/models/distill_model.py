@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from mipkd_sr.distill.log_names import check_losses
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
-from mipkd_sr.evaluation.inference import RunBy
 from mipkd_sr.models.hooks import ModelHooks
 from mipkd_sr.models.objectives import build_objectives
 from mipkd_sr.models.run_files import RunFiles
@@ -277,30 +275,6 @@ class DistillModel(ModelHooks, SRModel):
             torch.distributed.all_reduce(stacked)
             stacked /= self.opt['world_size']
         return OrderedDict(zip(values, stacked.tolist(), strict=True))
-
-    def net_for_testing(self) -> nn.Module:
-        """The moving average of the student where there is one, else the student."""
-        return getattr(self, 'net_g_ema', self.net_g)
-
-    def test(self) -> None:
-        """Run the student on the batch that was fed; BasicSR's hook."""
-        net = self.net_for_testing().eval()
-        with torch.no_grad():
-            self.output = self.infer(net, self.lq)
-        self.net_g.train(self.is_train)
-
-    def _run_by_test(self, lq: Tensor) -> Tensor:
-        """The student's output by a subclass's own ``test``, as BasicSR's models have one."""
-        self.lq = lq
-        self.test()
-        return self.output
-
-    def as_validated(self) -> dict[str, RunBy]:
-        """The student and the teachers by name, as a validation runs them."""
-        student = self.net_for_testing()
-        has_own_test = type(self).test is not DistillModel.test
-        networks = {'student': RunBy(student, self._run_by_test if has_own_test else partial(self.infer, student))}
-        return networks | {name: RunBy(net, partial(self.infer, net)) for name, net in self.teachers.items()}
 
     def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         """Measure the student on a validation set, log the means, and keep the record of the best.

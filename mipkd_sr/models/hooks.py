@@ -1,11 +1,13 @@
 """What a subclass of DistillModel may override, besides BasicSR's own hooks."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from mipkd_sr.evaluation.inference import in_whole_windows, needs_whole_windows
+from mipkd_sr.evaluation.inference import RunBy, in_whole_windows, needs_whole_windows
 
 
 class ModelHooks:
@@ -14,6 +16,12 @@ class ModelHooks:
     Of BasicSR's hooks ``init_training_settings``, ``setup_optimizers``, ``optimize_parameters``, ``test`` and
     ``get_current_log`` may be overridden, too; call the base class's where it is to be done as well.
     """
+
+    net_g: nn.Module
+    teachers: Mapping[str, nn.Module]
+    is_train: bool
+    lq: Tensor
+    output: Tensor
 
     own_options: ClassVar[Mapping[str, Any]] = {}
     """Options of the class's own, which are checked as all others: forms of ``mipkd_sr.options.forms`` (or NETWORK,
@@ -53,3 +61,27 @@ class ModelHooks:
             SR images, B x 3 x sH x sW.
         """
         return in_whole_windows(net, lq) if needs_whole_windows(net) else net(lq)
+
+    def net_for_testing(self) -> nn.Module:
+        """The moving average of the student where there is one, else the student."""
+        return getattr(self, 'net_g_ema', self.net_g)
+
+    def test(self) -> None:
+        """Run the student on the batch that was fed; BasicSR's hook."""
+        net = self.net_for_testing().eval()
+        with torch.no_grad():
+            self.output = self.infer(net, self.lq)
+        self.net_g.train(self.is_train)
+
+    def _run_by_test(self, lq: Tensor) -> Tensor:
+        """The student's output by a subclass's own ``test``, as BasicSR's models have one."""
+        self.lq = lq
+        self.test()
+        return self.output
+
+    def as_validated(self) -> dict[str, RunBy]:
+        """The student and the teachers by name, as a validation runs them."""
+        student = self.net_for_testing()
+        has_own_test = type(self).test is not ModelHooks.test
+        networks = {'student': RunBy(student, self._run_by_test if has_own_test else partial(self.infer, student))}
+        return networks | {name: RunBy(net, partial(self.infer, net)) for name, net in self.teachers.items()}
