@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, where its folder above belongs
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -33,6 +32,7 @@ from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
 from mipkd_sr.models.options_of_state import changes
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.loading import load_options, missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime import distributed
@@ -70,7 +70,7 @@ def follow(args: argparse.Namespace) -> int:
         return run(options, args.auto_resume or restarted)
 
 
-def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
+def build_datasets(opt: TrainingOptions) -> tuple[Dataset, list[DataLoader]]:
     """The training set, and a loader for each validation set.
 
     Raises:
@@ -84,8 +84,8 @@ def build_datasets(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
 
 def run(options: Options, auto_resume: bool) -> int:
     """Build everything, create the folders, and train."""
-    opt = options.data
-    if missing := missing_paths(opt):
+    opt = options.training
+    if missing := missing_paths(options.data):
         raise missing[0]
     torch.backends.cudnn.benchmark = True
     seed_everything(opt['manual_seed'])

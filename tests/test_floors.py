@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 FLOORS = (
-    ('runtime', 'metrics', 'imresize', 'compat'),
+    ('runtime', 'metrics', 'imresize', 'compat', 'option_types'),
     ('archs', 'data'),
     ('distill', 'options', 'evaluation'),
     ('losses', 'deploy'),

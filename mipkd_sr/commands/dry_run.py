@@ -18,6 +18,7 @@ from mipkd_sr.evaluation.tested import Entry, check_figure, load_network
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime.errors import OptionError
@@ -37,12 +38,12 @@ def describe_training(options: Options) -> int:
     check_ours(Path(opt['path']['experiments_root']), TRAINING_MARKS)
     missing = leave_out_missing(opt)
     lengths = {phase: len(dataset) for phase, dataset in datasets_there(opt, missing).items()}  # type: ignore[arg-type]
-    model = build_model(opt)
+    model = build_model(options.training)
     lines = [
         f'{opt["name"]}: {type(model).__name__}, x{opt["scale"]}, would be written to {opt["path"]["experiments_root"]}'
     ]
     lines += _describe_networks(model)
-    lines += _describe_iterations(opt, lengths)
+    lines += _describe_iterations(options.training, lengths)
     for key, objective in model.objectives.items():
         lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}{_describe_term(objective)}')
         places = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
@@ -104,7 +105,7 @@ def _describe_networks(model: DistillModel) -> list[str]:
     return lines
 
 
-def _describe_iterations(opt: dict[str, Any], lengths: dict[str, int]) -> list[str]:
+def _describe_iterations(opt: TrainingOptions, lengths: dict[str, int]) -> list[str]:
     side = lq_patch_size(opt)
     total, samples = opt['train']['total_iter'], samples_an_iteration(opt)
     processes = f'{opt["world_size"]} process(es)'

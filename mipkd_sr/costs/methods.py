@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.ranks import rank_and_size
 
 KD = {'kd_opt': {'type': 'LogitsKDLoss'}}
@@ -59,7 +60,7 @@ def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillMod
     if method == 'scratch':
         del own['network_t']
     torch.manual_seed(0)
-    return build_model(own)
+    return build_model(cast(TrainingOptions, own))
 
 
 def batch_for(opt: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:

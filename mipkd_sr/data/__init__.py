@@ -26,12 +26,12 @@ def lq_patch_size(opt: Mapping[str, Any]) -> int:
     return opt['datasets']['train']['gt_size'] // opt['scale']
 
 
-def _metrics(opt: dict[str, Any]) -> dict[str, Any]:
+def _metrics(opt: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics that validation and test sets are measured with."""
     return (opt.get('val') or {}).get('metrics') or {}
 
 
-def build_dataset(opt: dict[str, Any], phase: str) -> Dataset:
+def build_dataset(opt: Mapping[str, Any], phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 
     Its files are looked at first, by the first process, unless its ``scan`` is false; see ``mipkd_sr.data.scan``. Where

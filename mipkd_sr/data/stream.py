@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mipkd_sr.data.readers import ReaderLost, read_ahead
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.errors import RunError, sentence
 from mipkd_sr.runtime.ranks import rank_and_size
 from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_everything
@@ -129,7 +130,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             yield batch
 
 
-def samples_an_iteration(opt: dict[str, Any]) -> int:
+def samples_an_iteration(opt: TrainingOptions) -> int:
     """Samples that all processes together read for one optimizer step of a run with the options ``opt``."""
     return opt['datasets']['train']['batch_size_per_gpu'] * opt['train']['accumulation_steps'] * opt['world_size']
 
@@ -151,7 +152,7 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, dataset: Dataset, opt: dict[str, Any], first_iter: int, samples_before: int | None = None
+        self, dataset: Dataset, opt: TrainingOptions, first_iter: int, samples_before: int | None = None
     ) -> None:
         self.dataset = dataset
         self.opt = opt

@@ -1,16 +1,15 @@
 """Models: DistillModel, and on it a class a method. ``build_model`` makes one from options."""
 
-from typing import Any
-
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.dukd_model import DUKDModel
 from mipkd_sr.models.mipkd_model import MiPKDModel
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.registries import model_class
 
 __all__ = ['DUKDModel', 'DistillModel', 'MiPKDModel', 'build_model']
 
 
-def build_model(opt: dict[str, Any]) -> DistillModel:
+def build_model(opt: TrainingOptions) -> DistillModel:
     """Build the model that ``opt['model_type']`` names.
 
     Raises:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -32,6 +32,7 @@ from mipkd_sr.models.teacher_check import check_teacher
 from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.hosting import complete_hosted, form_of, is_complete
 from mipkd_sr.options.registries import optimizers, schedulers
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
@@ -77,9 +78,11 @@ class DistillModel(ModelHooks, SRModel):
     required_objectives: tuple[type[Objective], ...] = ()
     """Objectives that the options must name; a subclass for one method says which."""
 
-    def __init__(self, opt: dict[str, Any]) -> None:
+    opt: TrainingOptions
+
+    def __init__(self, opt: TrainingOptions) -> None:
         if not is_complete(opt, form_of(opt)):
-            complete_hosted(opt)
+            complete_hosted(cast(dict[str, Any], opt))
             if opt['is_train'] and opt['rank'] == 0:
                 get_root_logger().warning(IN_ANOTHER_LOOP)
         BaseModel.__init__(self, opt)  # SRModel's own would wrap the bare student for distributed training

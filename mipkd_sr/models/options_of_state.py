@@ -23,7 +23,7 @@ class Change(NamedTuple):
         return f'{self.key} is {self.now} from here on; the training state was trained with {self.before}'
 
 
-def options_of_state(opt: dict[str, Any]) -> dict[str, Any]:
+def options_of_state(opt: Mapping[str, Any]) -> dict[str, Any]:
     """The options to keep in a training state: plain values, by their full keys.
 
     Args:
@@ -46,7 +46,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def changes(state: Mapping[str, Any], opt: dict[str, Any]) -> list[Change]:
+def changes(state: Mapping[str, Any], opt: Mapping[str, Any]) -> list[Change]:
     """What differs between the options of a training state and those of the run that goes on from it.
 
     Args:

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.options.retyping import at, not_taken
@@ -52,6 +53,11 @@ class Options:
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _of_old_types: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def training(self) -> TrainingOptions:
+        """``data`` of a training run, as ``load_options`` completes them, with their types."""
+        return cast(TrainingOptions, self.data)
 
     def explain(self, error: OptionError) -> str:
         """The one sentence for an error, with the key and the file where it was set."""

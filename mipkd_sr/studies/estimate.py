@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from mipkd_sr.costs.methods import batch_for, take_step
 from mipkd_sr.data import build_dataset
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.runtime.errors import OptionError
@@ -107,7 +108,7 @@ def measure(opt: dict[str, Any]) -> Estimate:
     """
     distributed.start('none', opt)
     seed_everything(opt['manual_seed'])
-    model, device = build_model(opt), torch.device('cuda' if opt['num_gpu'] else 'cpu')
+    model, device = build_model(cast(TrainingOptions, opt)), torch.device('cuda' if opt['num_gpu'] else 'cpu')
     batch = batch_for(opt, device)
     few = {name: images[:2] for name, images in batch.items()}  # two: RKD relates samples to each other
     total, parts = opt['train']['total_iter'], opt['train']['accumulation_steps']

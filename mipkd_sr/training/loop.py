@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
@@ -38,7 +39,7 @@ class Trainer:
     def __init__(
         self,
         model: DistillModel,
-        opt: dict[str, Any],
+        opt: TrainingOptions,
         train_set: Dataset,
         val_loaders: Sequence[DataLoader],
         done: Progress = Progress(),  # noqa: B008  (it cannot be changed)

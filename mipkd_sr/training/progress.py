@@ -9,6 +9,7 @@ from typing import Any
 from basicsr.utils import get_root_logger
 from tqdm import tqdm
 
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.training.tensorboard import TensorBoard
 
 
@@ -20,7 +21,7 @@ class Reporter:
         first_iter: Number of the first iteration of this session, from 1.
     """
 
-    def __init__(self, opt: Mapping[str, Any], first_iter: int) -> None:
+    def __init__(self, opt: TrainingOptions, first_iter: int) -> None:
         self.total_iter = opt['train']['total_iter']
         self.first_iter = first_iter
         self.start_time = self._fetching = self._reported = time.monotonic()

@@ -1,0 +1,133 @@
+"""The types of a run's options, for type checkers and editors; at run time they are plain dictionaries.
+
+What the keys mean, their defaults and ranges stand in ``mipkd_sr.options.keys``; a test holds that the two agree.
+``load_options`` fills in every key, so that all of them are there in a run, but for those said to be absent at times.
+"""
+
+from typing import Any, TypedDict
+
+Component = dict[str, Any]
+"""A ``type``, and the arguments of the class that it names."""
+
+
+class IoBackendOptions(TypedDict):
+    """Where images are stored."""
+
+    type: str
+
+
+class DatasetOptions(TypedDict):
+    """An entry of ``datasets``; ``phase`` and ``scale`` are the run's."""
+
+    name: str
+    type: str
+    dataroot_gt: str | None
+    dataroot_lq: str | None
+    meta_info_file: str | None
+    scan: bool
+    filename_tmpl: str
+    io_backend: IoBackendOptions
+    color: str | None
+    mean: list[float] | None
+    std: list[float] | None
+    gt_size: int
+    lq_size: int | None
+    use_hflip: bool
+    use_rot: bool
+    batch_size_per_gpu: int
+    num_worker_per_gpu: int
+    pin_memory: bool
+    persistent_workers: bool
+    prefetch_mode: str | None
+    num_prefetch_queue: int
+    dataset_enlarge_ratio: int
+    use_shuffle: bool
+    phase: str
+    scale: int
+
+
+class PathOptions(TypedDict):
+    """``path``: checkpoints of a training run, absolute, and the folders that it writes to."""
+
+    pretrain_network_g: str | None
+    param_key_g: str
+    strict_load_g: bool
+    pretrain_network_t: Any
+    param_key_t: Any
+    init_network_g: str | None
+    resume_state: str | None
+    ignore_resume_networks: Any
+    experiments_root: str
+    models: str
+    training_states: str
+    log: str
+    visualization: str
+
+
+class TrainOptions(TypedDict):
+    """``train``, but for the terms of the loss, whose names are the user's."""
+
+    total_iter: int
+    warmup_iter: int
+    ema_decay: float
+    accumulation_steps: int
+    grad_clip: float
+    max_skipped_steps: int
+    precision: str
+    teacher_precision: Any
+    tf32: bool | None
+    channels_last: bool
+    compile: bool
+    optim_g: Component
+    scheduler: Component
+
+
+class ValOptions(TypedDict):
+    """``val`` of a training run."""
+
+    val_freq: int
+    save_img: bool
+    suffix: str | None
+    pbar: bool
+    metrics: dict[str, Component]
+
+
+class LoggerOptions(TypedDict):
+    """``logger``."""
+
+    print_freq: int
+    save_checkpoint_freq: int
+    keep_last: int
+    use_tb_logger: bool
+    wandb: dict[str, None]
+
+
+class DistOptions(TypedDict):
+    """``dist_params``."""
+
+    backend: str
+    port: int
+
+
+class TrainingOptions(TypedDict):
+    """The options of a training run. ``network_t`` and ``val`` may be absent: ask with ``get``, or ``in``."""
+
+    name: str
+    model_type: str
+    scale: int
+    num_gpu: int
+    manual_seed: int
+    datasets: dict[str, DatasetOptions]
+    network_g: Component
+    network_t: Component
+    path: PathOptions
+    train: TrainOptions
+    val: ValOptions
+    logger: LoggerOptions
+    dist_params: DistOptions
+    find_unused_parameters: bool
+    is_train: bool
+    root_path: str
+    dist: bool
+    rank: int
+    world_size: int
