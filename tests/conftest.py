@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.ranks import BatchDraws
+
+# a busy machine is no failure
+settings.register_profile('any_speed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('any_speed')
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'

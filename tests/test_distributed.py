@@ -82,7 +82,7 @@ def test_two_nodes_train_as_two_processes_of_one(training_options, write_options
         run = [sys.executable, '-m', 'torch.distributed.run', *where, f'--master_port={port}', '-m', 'mipkd_sr.train']
         command = [*run, '-opt', str(file), '--launcher', 'pytorch', '--root', str(tmp_path / 'nodes')]
         nodes.append(subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    said = [node.communicate(timeout=120)[1] for node in nodes]
+    said = [node.communicate(timeout=300)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     train_on_two(file)
     assert same(state(tmp_path / 'nodes', 4), state(tmp_path, 4))
@@ -135,7 +135,7 @@ def test_slurms_variables_are_taken(training_options, write_options, tmp_path, m
         path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
         environment = ENVIRONMENT | slurm | path
         processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert '2 process(es) on cpu' in said[0]
     assert state(tmp_path, 2)['samples'] == 8

@@ -87,7 +87,7 @@ def test_another_number_of_processes_reads_on_where_the_first_stopped(training_o
 
 
 KILL_RUNS = """
-import multiprocessing, os, random, signal, sys
+import multiprocessing, os, random, signal, sys, time
 import torch
 from mipkd_sr.runtime.checkpoint import numbered_states
 from mipkd_sr.train import main
@@ -101,14 +101,22 @@ def start(root, total):
     process.start()
     return process
 
+def newest():
+    states = numbered_states(root + '/killed/experiments/tiny/training_states')
+    return int(states[0].stem) if states else 0
+
 rng = random.Random(11)
 for number in range(kills):
+    before = newest()
     process = start(root + '/killed', 10**6)
-    process.join(rng.uniform(0.1, 0.7))
+    while number % 3 == 0 and newest() == before:  # two kills of three fall anywhere, the others into the work
+        assert process.exitcode is None, 'the run ended by itself'
+        time.sleep(0.005)
+    process.join(rng.uniform(0, 0.1) if number % 3 == 0 else rng.uniform(0.1, 0.7))
     assert process.exitcode is None, 'the run ended by itself'
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-total = int(numbered_states(root + '/killed/experiments/tiny/training_states')[0].stem) + 20
+total = newest() + 20
 for name in ('killed', 'undisturbed'):
     process = start(root + '/' + name, total)
     process.join()
@@ -118,7 +126,7 @@ print(total)
 
 
 def test_a_run_killed_at_thirty_random_moments_ends_as_an_undisturbed_one(training_options, write_options, tmp_path):
-    """It saves in every second iteration, so that many of the kills fall into a write."""
+    """It saves in every second iteration, so that many of the kills fall into a write, however busy the machine is."""
     opt = training_options(
         'kd',
         'mipkd',
@@ -135,7 +143,7 @@ def test_a_run_killed_at_thirty_random_moments_ends_as_an_undisturbed_one(traini
     )
     assert done.returncode == 0, done.stderr[-2000:]
     total = int(done.stdout.splitlines()[-1])
-    assert total > 100
+    assert total >= 10 * 2 + 20  # a state at least before every third kill
     assert same(state(tmp_path / 'killed', total), state(tmp_path / 'undisturbed', total))
     assert not list((tmp_path / 'killed').rglob('.*.part'))
 
@@ -285,7 +293,7 @@ def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     wait_for_iteration(process, 5)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 128 + number
     (state_file,) = numbered_states(experiment(tmp_path) / 'training_states')
     done = int(state_file.stem)
@@ -362,7 +370,7 @@ def test_signals_to_those_that_read_under_torchrun_lose_nothing(what, training_o
         ranks = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True, check=True)
         readers = subprocess.run(['pgrep', '-P', ranks.stdout.split()[-1]], capture_output=True, text=True, check=True)
         os.kill(int(readers.stdout.split()[0]), signal.SIGKILL)
-    said, errors = process.communicate(timeout=120)
+    said, errors = process.communicate(timeout=300)
     (number,) = states_in(experiment(tmp_path))
     assert int(number) >= 5
     assert not re.findall(r'File ".*mipkd_sr', errors)
@@ -379,7 +387,7 @@ def test_processes_under_torchrun_stop_after_the_same_iteration(number, training
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     wait_for_iteration(process, 5)
     process.send_signal(number)  # torchrun passes it on
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     (state_file,) = numbered_states(experiment(tmp_path) / 'training_states')
     name = signal.Signals(number).name
     stops = re.findall(rf'stopped by {name} after iteration (\d+)', said)
@@ -398,7 +406,7 @@ def test_a_failed_process_is_started_again_by_torchrun_and_goes_on(training_opti
     wait_for_iteration(process, 30)
     workers = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True, check=True)
     subprocess.run(['kill', '-KILL', workers.stdout.split()[-1]], check=True)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     assert 'Going on from' in said
     assert same(state(tmp_path, 400), state(undisturbed, 400))
