@@ -576,6 +576,15 @@ def test_a_log_that_cannot_be_written_is_given_up_and_the_run_goes_on(
     assert states_in(experiment(tmp_path)) == ['6', '4', '2']
 
 
+def test_a_file_that_was_saved_without_checksums_loads(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({'params': torch.arange(3)}, tmp_path / 'without.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(load_file(tmp_path / 'without.pth'), {'params': torch.arange(3)})
+
+
 def log_of(folder: Path) -> str:
     """The newest log of the run."""
     return max(experiment(folder).glob('train_*.log'), key=lambda file: file.stat().st_mtime_ns).read_text()
