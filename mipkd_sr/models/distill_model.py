@@ -120,7 +120,8 @@ class DistillModel(ModelHooks, SRModel):
         self._use_speed_switches(step)
         self.step = self.model_to_device(step)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_opt['precision'] == 'fp16')
-        self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'])
+        files = {name: str(options.file) for name, options in teacher_options(self.opt).items()}
+        self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'], files)
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
         self.files = RunFiles(self.opt['path'], self.opt['logger']['keep_last'])
@@ -206,9 +207,7 @@ class DistillModel(ModelHooks, SRModel):
         self.losses = {
             name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
         }
-        files = {name: str(options.file) for name, options in teacher_options(self.opt).items()}
-        finite = {file: torch.stack([one[name] for one in teachers]).all() for name, file in files.items()}
-        self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer(), finite)
+        self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer(), teachers)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
         for objective in self.objectives.values():
@@ -346,9 +345,8 @@ class DistillModel(ModelHooks, SRModel):
             self.files.save_student(self._networks(), 'latest')
             return
         self.files.save_student(self._networks(), current_iter)
-        self.save_record(
-            epoch, current_iter, current_iter * samples_an_iteration(self.opt) if samples is None else samples
-        )
+        read = current_iter * samples_an_iteration(self.opt) if samples is None else samples
+        self.save_record(epoch, current_iter, read)
 
     def save_record(self, epoch: int, current_iter: int, samples: int, with_state: bool = True) -> None:
         """Write the history of validations and, ``with_state``, the training state, which holds it. Rank 0 writes.

@@ -26,13 +26,15 @@ class SkippedSteps:
 
     Args:
         limit: Steps that may be skipped in a row; one more ends the run.
+        teacher_files: Each teacher's checkpoint, by its name.
 
     Attributes:
         taken: Steps that were not skipped, as far as has been looked.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, teacher_files: Mapping[str, str]) -> None:
         self.limit = limit
+        self.teacher_files = teacher_files
         self.taken = 0
         self._in_a_row = 0
         self._steps: list[_Step] = []
@@ -43,7 +45,7 @@ class SkippedSteps:
         names: Sequence[str],
         losses: Mapping[str, Tensor],
         skipped: Tensor,
-        teachers_finite: Mapping[str, Tensor],
+        teachers_finite: Sequence[Mapping[str, Tensor]],
     ) -> None:
         """Note a step, without looking at it.
 
@@ -52,9 +54,14 @@ class SkippedSteps:
             names: Files of its images.
             losses: Its losses by name, scalars.
             skipped: Whether it was skipped, a scalar; alike on every rank.
-            teachers_finite: Of each teacher, by its file, whether its output was finite; scalars.
+            teachers_finite: For each part of the step, of each teacher, by its name, whether its output was finite;
+                scalars.
         """
-        self._steps.append(_Step(iteration, names, losses, skipped, teachers_finite))
+        finite = {
+            file: torch.stack([part[name] for part in teachers_finite]).all()
+            for name, file in self.teacher_files.items()
+        }
+        self._steps.append(_Step(iteration, names, losses, skipped, finite))
 
     def check(self) -> None:
         """Look at the steps since the last call. Every rank must call it; it waits for the device.
