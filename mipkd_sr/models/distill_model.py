@@ -33,19 +33,12 @@ from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_o
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.models.validation_record import ValidationRecord
 from mipkd_sr.option_types import TrainingOptions
-from mipkd_sr.options.hosting import complete_hosted, form_of, is_complete
+from mipkd_sr.options.hosting import IN_ANOTHER_LOOP, complete_hosted, form_of, is_complete
 from mipkd_sr.options.registries import optimizers, schedulers
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimizers with a fused implementation on GPUs."""
-
-
-IN_ANOTHER_LOOP = (
-    "The training loop is not this package's: a resumed run starts its epoch again, a signal stops it without saving, "
-    'the last incomplete batch of an epoch is left out and images are not looked at before the start; with '
-    'mipkd_sr.train.main, or `mipkd train -opt FILE`, the same option file has none of that.'
-)
 
 
 @MODEL_REGISTRY.register()

@@ -14,6 +14,13 @@ ADDED = {
 }
 """What BasicSR's ``parse_options`` adds to an option file, that may not stand in one."""
 
+IN_ANOTHER_LOOP = (
+    "The training loop is not this package's: a resumed run starts its epoch again, a signal stops it without saving, "
+    'the last incomplete batch of an epoch is left out and images are not looked at before the start; with '
+    'mipkd_sr.train.main, or `mipkd train -opt FILE`, the same option file has none of that.'
+)
+"""What is said of a model that another program trains."""
+
 
 def form_of(opt: Mapping[str, Any]) -> Section:
     """The form that a run's options have."""
