@@ -122,7 +122,7 @@ def merge(into: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return into
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def training_options(pairs: Path, teacher_file: Path) -> Callable[..., dict[str, Any]]:
     """A function that gives a tiny training run's options: plain, or with the objectives asked for."""
     data = {'type': 'PairedImageDataset', 'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}

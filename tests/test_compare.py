@@ -1,62 +1,314 @@
-"""``mipkd compare``: a study of tiny runs, its report, and that nothing is run twice."""
+"""``mipkd compare``: a study of tiny runs, its page, what is not run twice, and how it stops and goes on."""
 
 import csv
 import json
+import re
+import shutil
+import signal
+import statistics
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from .conftest import ROOT
+from mipkd_sr.__main__ import main
+from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.studies.estimate import measure
+from mipkd_sr.studies.page import set_aside_earlier
+from mipkd_sr.studies.places import completed_options
+from mipkd_sr.studies.study import StudyRuns
 
-COMMAND = [sys.executable, '-W', 'ignore', '-m', 'mipkd_sr', 'compare']
+from .conftest import ENVIRONMENT, ROOT, STUDENT, TEACHER
+
+STUDY = """
+recipe: recipe.yml
+seeds: [0, 1]
+baseline: logits KD
+report_at: [2, 4]
+test: test.yml
+variants:
+  logits KD: {}
+  "plain: #1 | slower": {force: ['train:kd_opt=~', 'network_t=~', 'path:pretrain_network_t=~', 'train:optim_g:lr=1e-4']}
+"""
+PLAIN = 'plain: #1 | slower'
 
 
-def compare(folder, *arguments):
-    command = [*COMMAND, str(folder / 'study.yml'), '--root', str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, '-W', 'ignore', '-m', 'mipkd_sr', 'compare', str(folder / 'study.yml'), *arguments]
 
 
-def test_a_study_is_run_once_and_reported(training_options, write_options, tmp_path):
-    write_options(training_options('kd'), 'recipe.yml')
-    variants = {'logits KD': {}, 'plain, slower': {'force': ['train:kd_opt=~', 'train:optim_g:lr=1e-4']}}
-    study = {'recipe': 'recipe.yml', 'seeds': [0, 1], 'variants': variants}
-    (tmp_path / 'study.yml').write_text(yaml.safe_dump(study, sort_keys=False))
-    first = compare(tmp_path, '--jobs', '2')
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count('training ') == 4
-    with (tmp_path / 'table.csv').open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert [(row['variant'], row['seeds'], row['steps']) for row in rows] == [
-        ('logits KD', '2', '4'),
-        ('plain, slower', '2', '4'),
+def compare(folder: Path, *arguments: str) -> 'subprocess.CompletedProcess[str]':
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+
+
+def write_study(folder: Path, study: str, opt: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'study.yml').write_text(study)
+    (folder / 'recipe.yml').write_text(yaml.safe_dump(opt))
+    data = {name: opt['datasets']['val'][name] for name in ('dataroot_gt', 'dataroot_lq')}
+    sets = {'test_1': {'name': 'T1', **data}, 'test_2': {'name': 'T2', **data}}
+    metrics = {**opt['val']['metrics'], 'ssim': {'type': 'calculate_ssim', 'crop_border': 2, 'test_y_channel': True}}
+    test = {'name': 't', 'scale': opt['scale'], 'num_gpu': 0, 'datasets': sets, 'val': {'metrics': metrics}}
+    (folder / 'test.yml').write_text(yaml.safe_dump(test))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def finished(training_options, tmp_path_factory) -> Path:
+    """The folder of a study that has been run, under a name that breaks what is not quoted."""
+    opt = training_options('kd')
+    opt['datasets']['val_2'] = opt['datasets']['val'] | {'name': 'second'}
+    folder = write_study(tmp_path_factory.mktemp('study') / 'a: b #1 [c] 100%', STUDY, opt)
+    done = compare(folder, '--jobs', '2')
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert len(re.findall(r'^done: ', done.stdout, re.M)) == 4
+    assert 'To be done: 4 runs, about ' in done.stdout
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of it, elsewhere."""
+    return Path(shutil.copytree(finished, tmp_path / finished.name))
+
+
+def test_the_results_hold_what_the_runs_measured(finished):
+    results = json.loads((finished / 'results.json').read_text())
+    assert [(run['variant'], run['seed']) for run in results] == [
+        ('logits KD', 0),
+        (PLAIN, 0),
+        ('logits KD', 1),
+        (PLAIN, 1),
     ]
-    results = json.loads((tmp_path / 'results.json').read_text())
-    values = [run['validations'][-1]['psnr'] for run in results if run['variant'] == 'logits KD']
-    assert rows[0]['psnr on waves-val'].startswith(f'{sum(values) / 2:.2f} ± ')
-    assert values[0] != values[1]
-    assert (tmp_path / 'curves.png').stat().st_size > 5000
-    assert '± ' in (tmp_path / 'table.md').read_text()
+    for run in results:
+        own = json.loads((finished / 'experiments' / run['run'] / 'validations.json').read_text())
+        assert run['validations'] == own
+        assert [(entry['iter'], entry['dataset']) for entry in own] == [
+            (step, name) for step in (2, 4) for name in ('waves-val', 'second')
+        ]
+        assert {name: len(images) for name, images in run['tests'].items()} == {'T1': 5, 'T2': 5}
+        assert run['tests']['T1']['wave0'].keys() == {'psnr', 'ssim'}
+        # the validation images are the test images, and the student that is tested is the one at the end
+        mean = statistics.mean(image['psnr'] for image in run['tests']['T1'].values())
+        assert mean == pytest.approx(own[-1]['psnr'], abs=1e-9)
+        assert run['finished']
+        assert len(run['code']) == 1
 
-    again = compare(tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert 'training ' not in again.stdout
-    assert '| logits KD' in again.stdout
+
+def test_the_page_has_tables_curves_and_every_runs_command(finished):
+    page = (finished / 'report.md').read_text()
+    results = json.loads((finished / 'results.json').read_text())
+    last = {(run['variant'], run['seed']): run['validations'][-1]['psnr'] for run in results}
+    kd = [last['logits KD', seed] for seed in (0, 1)]
+    plain = [last[PLAIN, seed] for seed in (0, 1)]
+    assert page.startswith('# a: b #1 [c] 100%: report\n\n4 of 4 runs have finished.')
+    assert 'partial' not in page
+    assert f'{statistics.mean(kd):.2f} ± {statistics.stdev(kd):.2f}' in page
+    difference = statistics.mean(b - a for a, b in zip(kd, plain, strict=True))
+    assert f'| {difference:+.3f} [' in page
+    assert 'plain: #1 \\| slower' in page
+    assert '![curves](curves.png)' in page
+    assert len(re.findall('^mipkd train -opt recipe.yml ', page, re.M)) == 4
+    assert len(re.findall('^mipkd test -opt test.yml ', page, re.M)) == 4
+    for name in ('curves.png', 'curves.pdf'):
+        assert (finished / name).stat().st_size > 5000
+    with (finished / 'table.csv').open(newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    values = [float(row['value']) for row in rows if (row['kind'], row['set'], row['metric']) == ('test', 'T2', 'psnr')]
+    assert sorted(values) == pytest.approx(sorted(kd + plain), abs=1e-9)
+
+
+def test_a_run_by_the_pages_command_computes_the_same(finished, tmp_path):
+    import shlex
+
+    from mipkd_sr.train import main as train
+
+    page = (finished / 'report.md').read_text()
+    line = next(line for line in page.splitlines() if line.startswith('mipkd train') and 'plain' in line)
+    arguments = shlex.split(line)[2:]
+    arguments[arguments.index('--root') + 1] = str(tmp_path)
+    arguments[arguments.index('-opt') + 1] = str(finished / 'recipe.yml')
+    assert train(arguments) == 0
+    name = next(part.removeprefix('name=') for part in arguments if part.startswith('name='))
+    files = [root / 'experiments' / name / 'validations.json' for root in (tmp_path, finished)]
+    assert files[0].read_text() == files[1].read_text()
+
+
+def test_nothing_is_done_twice_and_the_page_can_be_written_again(copy, capsys):
+    before = {
+        file: file.read_bytes() for file in copy.rglob('*') if file.is_file() and file.suffix not in ('.pdf', '.png')
+    }
+    assert main(['compare', str(copy / 'study.yml')]) == 0
+    assert 'Everything has been done.' in capsys.readouterr().out
+    (copy / 'report.md').unlink()
+    assert main(['compare', str(copy / 'study.yml'), '--report']) == 0
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_run_is_found_by_what_it_computes_whatever_its_name(copy, capsys):
+    study = (copy / 'study.yml').read_text().replace('logits KD', 'KD with another name')
+    (copy / 'study.yml').write_text(study)
+    assert main(['compare', str(copy / 'study.yml'), '--plan']) == 0
+    out = capsys.readouterr().out
+    assert 'Everything has been done.' in out
+    assert out.count('is there already, as ') == 2
+
+
+def test_a_run_of_before_there_were_records_counts(copy, capsys):
+    """As runs of an earlier version lie there: the folder alone, defaults not spelled out."""
+    for folder in (copy / 'experiments').iterdir():
+        if folder.is_file():
+            folder.unlink()
+            continue
+        (folder / 'study.json').unlink()
+        (kept,) = folder.glob('*.yml')
+        opt = yaml.safe_load(kept.read_text())
+        opt['network_g'] = dict(STUDENT)
+        del opt['train']['ema_warmup']
+        kept.unlink()
+        (folder / 'recipe.yml').write_text(yaml.safe_dump(opt))
+    assert main(['compare', str(copy / 'study.yml'), '--plan']) == 0
+    assert 'Everything has been done.' in capsys.readouterr().out
+    assert main(['compare', str(copy / 'study.yml'), '--report']) == 0
+    assert 'For 4 runs the version of the code is not known.' in (copy / 'report.md').read_text()
+
+
+def test_a_changed_recipe_is_told_and_run_under_another_name(copy):
+    opt = yaml.safe_load((copy / 'recipe.yml').read_text())
+    opt['train']['optim_g']['betas'] = [0.8, 0.99]
+    (copy / 'recipe.yml').write_text(yaml.safe_dump(opt))
+    runs = StudyRuns(copy / 'study.yml')
+    assert len(runs.jobs) == 4
+    old = {folder.name for folder in (copy / 'experiments').iterdir()}
+    for place, test in runs.places:
+        assert place.name == f'{place.run.name}_{place.run.digest[:8]}'
+        assert place.name not in old
+        assert 'is of other options than it would have now and is kept' in place.note
+        assert test is not None
+        assert test.name == place.name
+
+
+def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, capsys):
+    for file in copy.glob('experiments/*/study.json'):
+        file.write_text('{"code": ["0.0.9+12345678"]}')
+    assert main(['compare', str(copy / 'study.yml'), '--plan']) == 0
+    out = capsys.readouterr().out
+    assert 'some runs are of other versions of the code (0.0.9+12345678; this is ' in out
+    assert 'Everything has been done.' in out
+
+
+def test_what_was_written_from_runs_that_are_gone_is_set_aside(copy):
+    shutil.rmtree(next(copy.glob('experiments/*logits-KD_seed1')))
+    runs = StudyRuns(copy / 'study.yml')
+    assert [job.place.run.seed for job in runs.jobs] == [1]
+    report = (copy / 'report.md').read_bytes()
+    earlier = set_aside_earlier(runs.study, runs.results())
+    runs.write_page()
+    assert earlier is not None
+    assert (earlier / 'report.md').read_bytes() == report
+    assert '3 of 4 runs have finished. **These are partial results**' in (copy / 'report.md').read_text()
+    assert set_aside_earlier(runs.study, runs.results()) is None
+
+
+def test_a_plan_counts_what_a_step_needs(training_options, tmp_path):
+    folder = write_study(tmp_path / 'planned', STUDY, training_options('kd'))
+    assert main(['compare', str(folder / 'study.yml'), '--plan']) == 0
+    plan = json.loads((folder / 'plan.json').read_text())
+    assert plan.keys() == {'logits KD', PLAIN}
+    assert not (folder / 'experiments').exists()
+
+    def multiply_adds(net: dict[str, Any], side: int) -> int:
+        """Of an EDSR at x2: 3 x 3 convolutions alone."""
+        width, blocks = net['num_feat'], net['num_block']
+        inside = 3 * width + (2 * blocks + 1) * width * width + width * 4 * width
+        return 9 * (inside * side**2 + width * 3 * (2 * side) ** 2)
+
+    batch, side = 2, 8
+    kd, plain = (plan[name]['multiply_adds_per_step'] for name in ('logits KD', PLAIN))
+    assert kd - plain == batch * multiply_adds(TEACHER, side)
+    student = multiply_adds(STUDENT, side)
+    first = 9 * 3 * STUDENT['num_feat'] * side**2  # whose input needs no gradient
+    assert plain == batch * (3 * student - first)
+
+
+def test_accumulated_batches_are_counted_each(training_options, tmp_path):
+    folder = write_study(tmp_path, STUDY, training_options('kd', train={'accumulation_steps': 3}))
+    (place, _) = StudyRuns(folder / 'study.yml').places[0]
+    three = measure(completed_options(place))
+    place.run.variant.options['train']['accumulation_steps'] = 1
+    assert three.multiply_adds_per_step == 3 * measure(completed_options(place)).multiply_adds_per_step
+
+
+def test_a_run_that_fails_is_one_sentence(training_options, tmp_path):
+    study = """
+recipe: recipe.yml
+variants: {diverges: {force: ['train:optim_g:lr=1e30', 'train:max_skipped_steps=0']}}
+"""
+    folder = write_study(tmp_path, study, training_options(train={'scheduler': {'milestones': [100]}}))
+    done = compare(folder)
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: 1 of 1 runs failed (')
+    assert line.endswith('_diverges_seed0); mend what is said of each above, and run this again to go on.')
+    assert (
+        '_diverges_seed0: its training failed with exit code 4: iteration 2 was skipped: l_pix not fini' in done.stdout
+    )
+
+
+def until(condition: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'in vain'
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def long_study(training_options, tmp_path) -> Path:
+    study = 'recipe: recipe.yml\nvariants: {long: {}}'
+    opt = training_options(train={'total_iter': 100_000}, val={'val_freq': 100_000})
+    opt['logger'] |= {'save_checkpoint_freq': 100_000, 'print_freq': 2}
+    return write_study(tmp_path / 'long', study, opt)
+
+
+def test_it_is_stopped_and_goes_on(long_study):
+    log, states = long_study / 'experiments' / 'long_long_seed0.log', []
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        size = log.stat().st_size if log.is_file() else 0
+        process = subprocess.Popen(
+            command(long_study), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
+        )
+        until(lambda before=size: log.is_file() and b'iter ' in log.read_bytes()[before:])
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == code, said
+        assert said == f'stopped by {number.name}; run this again to go on\n'
+        newest = max(int(file.stem) for file in long_study.glob('experiments/*/training_states/*.state'))
+        states.append(newest)
+    assert 0 < states[0] < states[1]
+    assert b'Going on from' in log.read_bytes()
+    state = load_file(next(long_study.glob(f'experiments/*/training_states/{states[1]}.state')))
+    assert state['iter'] == states[1]
+    (job,) = StudyRuns(long_study / 'study.yml').jobs
+    assert states[1] - 2 < job.steps_done() <= states[1]
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
+    ('arguments', 'message'),
     [
-        ('variants: {a: {recipe: x.yml, froce: []}}', 'variants:a'),
-        ('variant: {}', 'must have the keys'),
-        ('[', 'as YAML'),
+        (['absent.yml'], 'absent.yml: there is no such file; give a study file.'),
+        (['study.yml', '--jobs', '0'], '--jobs: must be at least 1.'),
+        (['study.yml'], 'datasets:train:dataroot_gt: there is no '),
     ],
 )
-def test_a_bad_study_is_one_sentence(text, message, tmp_path):
-    (tmp_path / 'study.yml').write_text(text)
-    done = compare(tmp_path)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert done.stderr.startswith('error: ')
-    assert len(done.stderr.splitlines()) == 1
+def test_bad_input_is_one_sentence(arguments, message, training_options, tmp_path, monkeypatch, capsys):
+    opt = training_options()
+    opt['datasets']['train']['dataroot_gt'] = 'absent'
+    monkeypatch.chdir(write_study(tmp_path, 'recipe: recipe.yml\nvariants: {a: {}}', opt))
+    assert main(['compare', *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    assert message in line

@@ -91,6 +91,19 @@ def test_a_run_of_before_a_default_changed_is_told_by_the_default_of_then(traini
     assert kept_digest(folder) == digest(checked(opt), tmp_path)
 
 
+@pytest.mark.parametrize('decay', [0.0, 0.9])
+def test_a_run_of_before_the_average_had_a_warm_up_had_none(decay, training_options, write_options, tmp_path):
+    opt = training_options('kd', train={'ema_decay': decay})
+    kept = load_options(write_options(opt), True, tmp_path).data
+    del kept['train']['ema_warmup']
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'recipe.yml').write_text(dump_options(kept))
+    assert (kept_digest(folder) == digest(checked(opt), tmp_path)) == (decay == 0)
+    opt['train']['ema_warmup'] = False
+    assert kept_digest(folder) == digest(checked(opt), tmp_path)
+
+
 @pytest.mark.parametrize('name', ['mipkd', 'mipkd_cost', 'dukd', 'methods'])
 def test_the_studies_that_are_there_can_be_read(name):
     study = read_study(ROOT / 'experiments' / 'studies' / name / 'study.yml')
@@ -112,7 +125,7 @@ def test_the_studies_that_are_there_can_be_read(name):
         ('[', 'is not valid YAML'),
         ('variants: {a: {}, a: {}}', 'a: stands twice'),
         ('variants: {a: {}}', 'variants:a: has no recipe'),
-        ('recipe: absent.yml\nvariants: {a: {}}', 'absent.yml: cannot be read'),
+        ('recipe: absent.yml\nvariants: {a: {}}', 'variants:a: absent.yml: there is no such file and no such recipe'),
         ('recipe: recipe.yml\nvariants: {a: {}, b: {}}', "variants:b: computes the same as 'a'"),
         ('recipe: recipe.yml\nvariants: {a: {steps: 0}}', 'variants:a:steps: must be greater than 0'),
         (
@@ -121,8 +134,10 @@ def test_the_studies_that_are_there_can_be_read(name):
         ),
         ('recipe: recipe.yml\nvariants: {a: {}}\nbaseline: b', "baseline: 'b' is none of the variants"),
         ('recipe: recipe.yml\nvariants: {a: {}}\nreport_at: [3]', 'report_at: 3 is no step at which'),
-        ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [0, 0]', 'seeds: must name at least one number, and each once'),
-        ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [x]', 'seeds: must be a list of whole numbers'),
+        ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [0, 0]', 'seeds: must name at least one seed, and each once'),
+        ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [x]', 'seeds:0: must be a whole number'),
+        ('recipe: recipe.yml\nvariants: {a: {force: [1]}}', 'variants:a:force:0: must be text'),
+        ('recipe: recipe.yml\nvariants: {a: {steps: .inf}}', 'variants:a:steps: must be finite'),
     ],
 )
 def test_a_bad_study_is_one_sentence(text, message, study):

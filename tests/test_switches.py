@@ -246,3 +246,20 @@ def test_a_network_that_gives_nan_writes_no_image_and_says_so(
     assert main(['-opt', str(write_options(training_options(val={'save_img': True})))]) == 4
     assert 'wave0.png is not finite: the weights have diverged; no image was written' in capsys.readouterr().err
     assert not list((experiment(tmp_path) / 'visualization').rglob('*.png'))
+
+
+@pytest.mark.parametrize(('warmup', 'decay'), [(None, 0.999), (True, 0.3), (False, 0.999)])
+def test_the_averages_decay_rises_over_the_first_steps_unless_it_must_not(
+    warmup, decay, training_options, write_options
+):
+    train = {'ema_decay': decay} | ({} if warmup is None else {'ema_warmup': warmup})
+    model = model_of(training_options(train=train), write_options)
+    average = {name: value.detach().double().clone() for name, value in model.net_g.named_parameters()}
+    for i in range(1, 6):
+        model.feed_data(batch_of(4, i))
+        model.optimize_parameters(i)
+        d = decay if warmup is False else min(decay, (1 + i) / (10 + i))
+        for name, value in model.net_g.named_parameters():
+            average[name] = d * average[name] + (1 - d) * value.detach().double()
+    for name, value in model.net_g_ema.named_parameters():
+        torch.testing.assert_close(value.double(), average[name], rtol=1e-5, atol=1e-6)

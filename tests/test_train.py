@@ -81,7 +81,7 @@ def test_tensorboard_has_the_losses_under_their_own_names(training_options, writ
 def test_plain_training_is_basicsrs_to_the_last_bit(kind, training_options, write_options, tmp_path):
     opt = training_options(
         network_g={'type': kind},
-        train={'ema_decay': 0.9, 'warmup_iter': 2},
+        train={'ema_decay': 0.9, 'ema_warmup': False, 'warmup_iter': 2},
         datasets={'train': {'num_worker_per_gpu': 1}},
     )
     file = write_options(opt)

@@ -202,7 +202,8 @@ class DistillModel(ModelHooks, SRModel):
         }
         self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer(), teachers)
         if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
+            warmed_up = (1 + current_iter) / (10 + current_iter) if self.opt['train']['ema_warmup'] else 1.0
+            self.model_ema(decay=min(self.ema_decay, warmed_up))
         for objective in self.objectives.values():
             objective.after_step(self.net_for_testing(), current_iter)
         if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there

@@ -182,6 +182,12 @@ TRAIN = Section(
                 'ema_decay': Key(
                     'float', 'Decay of the moving average of the weights; 0 for none.', 0.0, minimum=0, below=1
                 ),
+                'ema_warmup': Key(
+                    'bool',
+                    'Whether the decay of step i is at most (1 + i) / (10 + i), so that the average soon forgets the '
+                    'random start; false: ema_decay throughout, as BasicSR has it.',
+                    True,
+                ),
                 'accumulation_steps': Key(
                     'int',
                     'Batches of batch_size_per_gpu whose gradients are averaged for one optimizer step.',

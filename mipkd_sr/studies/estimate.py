@@ -1,5 +1,6 @@
 """What a study is expected to take on this machine, from a few steps of each variant; and each step's multiply-adds."""
 
+import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from mipkd_sr.costs.counting import count_needed
@@ -106,9 +108,21 @@ def measure(opt: dict[str, Any]) -> Estimate:
     Raises:
         OptionError: If its model or data sets cannot be built.
     """
+    logger = get_root_logger()  # of what BasicSR builds it tells each time
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return _measure(opt)
+    finally:
+        logger.setLevel(level)
+
+
+def _measure(opt: dict[str, Any]) -> Estimate:
     distributed.start('none', opt)
     seed_everything(opt['manual_seed'])
     model, device = build_model(cast(TrainingOptions, opt)), torch.device('cuda' if opt['num_gpu'] else 'cpu')
+    for group in model.optimizer_g.param_groups:  # noise must not lead the weights astray
+        group['lr'] = 0.0
     batch = batch_for(opt, device)
     few = {name: images[:2] for name, images in batch.items()}  # two: RKD relates samples to each other
     total, parts = opt['train']['total_iter'], opt['train']['accumulation_steps']

@@ -51,7 +51,7 @@ class Outcome:
     """How the jobs ended.
 
     Attributes:
-        failed: A sentence for each run that failed.
+        failed: Names of the runs that failed.
         stopped_by: The signal that stopped them; 0 if none did.
     """
 
@@ -193,7 +193,7 @@ class Executor:
                 continue
             sentence = _why_failed(active.job.place, stage, code) if code else None
             if sentence:
-                self.outcome.failed.append(sentence)
+                self.outcome.failed.append(active.job.place.name)
             self.on_end(active.job, sentence)
 
 

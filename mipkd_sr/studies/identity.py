@@ -19,7 +19,17 @@ from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
-    '': ('name', 'num_gpu', 'logger', 'dist_params', 'find_unused_parameters', 'figure', 'published', 'published_file'),
+    '': (
+        'name',
+        'import',
+        'num_gpu',
+        'logger',
+        'dist_params',
+        'find_unused_parameters',
+        'figure',
+        'published',
+        'published_file',
+    ),
     'path': ('ignore_resume_networks',),
     'val': ('save_img', 'suffix', 'pbar'),
 }
@@ -55,6 +65,8 @@ def digest(opt: Mapping[str, Any], root: Path) -> str:
         holder = own.get(section, {}) if section else own
         for name in names:
             holder.pop(name, None)
+    if not own.get('train', {}).get('ema_decay'):
+        own.get('train', {}).pop('ema_warmup', None)
     for dataset in own['datasets'].values():
         for name in OF_READING:
             dataset.pop(name, None)
@@ -99,6 +111,8 @@ def kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], P
             for dataset in opt['datasets'].values():
                 dataset.pop('phase', None)
                 dataset.pop('scale', None)
+            if form is TRAIN:
+                opt['train'].setdefault('ema_warmup', False)  # there was none before the key
             check(opt, form)
             spell_out(opt, earlier=True)
         except (OptionError, KeyError, AttributeError, TypeError):

@@ -14,6 +14,7 @@ from basicsr.utils import get_time_str
 
 from mipkd_sr.evaluation.figures import study_figure
 from mipkd_sr.evaluation.tables import digits_of, markdown_table, protocol
+from mipkd_sr.options.recipes import RECIPES
 from mipkd_sr.runtime.files import written_whole
 from mipkd_sr.studies.collect import Result, as_plain, datasets_and_metrics, of_variant
 from mipkd_sr.studies.places import Place, TestPlace, read_json
@@ -168,7 +169,7 @@ def _training_arguments(place: Place) -> list[str]:
             force.append(f'train:warmup_iter={train["warmup_iter"]}')
         schedule = train['scheduler']
         force += [f'train:scheduler:{k}={v}' for k, v in schedule.items() if k in ('milestones', 'periods', 'restarts')]
-    return ['-opt', _from_root(variant.recipe, place.root), '--root', '.', '--force_yml', *force]
+    return ['-opt', _option_file(variant.recipe, place.root), '--root', '.', '--force_yml', *force]
 
 
 def _testing_arguments(study: Study, place: Place, test: TestPlace) -> list[str]:
@@ -176,7 +177,22 @@ def _testing_arguments(study: Study, place: Place, test: TestPlace) -> list[str]
     weights = _from_root(place.weights, study.root)
     force = [f'{name}=~' for name in ('networks', 'teacher', 'published', 'figure')]
     force += [f'network_g={json.dumps(place.run.variant.options["network_g"])}', f'path:pretrain_network_g={weights}']
-    return ['-opt', _from_root(study.test_file, study.root), '--root', '.', '--force_yml', f'name={test.name}', *force]
+    return [
+        '-opt',
+        _option_file(study.test_file, study.root),
+        '--root',
+        '.',
+        '--force_yml',
+        f'name={test.name}',
+        *force,
+    ]
+
+
+def _option_file(file: Path, root: Path) -> str:
+    """An option file as a command run in ``root`` takes it: a shipped recipe by its name."""
+    if RECIPES in file.parents:
+        return file.relative_to(RECIPES).with_suffix('').as_posix()
+    return _from_root(file, root)
 
 
 def _from_root(file: Path, root: Path) -> str:

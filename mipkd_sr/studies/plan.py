@@ -2,7 +2,7 @@
 
 A study file is YAML beside which the results are written::
 
-    recipe: recipe.yml            # option file for training, from the study file's folder; a variant may name another
+    recipe: recipe.yml            # option file for training, beside the study file, or a shipped recipe's name
     seeds: [0, 1, 2]
     baseline: KD                  # differences are to this variant; the first if absent
     report_at: [1000, 2000, 4000] # steps that the table shows, besides the last
@@ -23,24 +23,26 @@ from typing import Any
 from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.keys import TEST, TRAIN
-from mipkd_sr.options.reading import Options, force_options, read_mapping, read_options
+from mipkd_sr.options.reading import Options, force_options, read_options
+from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.strict_yaml import read_yaml
 from mipkd_sr.studies.identity import digest
 
 VARIANT = Section(
     {
-        'recipe': Key('str', "Option file, from the study file's folder; the study's recipe if ~."),
-        'force': Key('list', 'Changes to the recipe, entries as of --force_yml.', ()),
-        'steps': Key('float', "Factor on the recipe's steps and on the schedule of its learning rate.", 1.0),
+        'recipe': Key('str', "Option file, from the study file's folder, or a recipe's name; the study's if ~."),
+        'force': Key('list', 'Changes to the recipe, entries as of --force_yml.', (), items='str'),
+        'steps': Key('float', "Factor on the recipe's steps and on the schedule of its learning rate.", 1.0, above=0),
     }
 )
 STUDY = Section(
     {
-        'recipe': Key('str', "Option file for training, from the study file's folder."),
-        'seeds': Key('list', 'Seeds; every variant is trained with each.', (0,)),
+        'recipe': Key('str', "Option file for training, from the study file's folder, or a recipe's name."),
+        'seeds': Key('list', 'Seeds; every variant is trained with each.', (0,), items='int', minimum=0),
         'baseline': Key('str', 'Variant that the others are compared with; the first if ~.'),
-        'report_at': Key('list', 'Steps that the table shows, besides the last.', ()),
+        'report_at': Key('list', 'Steps that the table shows, besides the last.', (), items='int', minimum=1),
         'test': Key('str', 'Option file for testing; its test sets are measured once, at the end of each run.'),
         'variants': MapOf(VARIANT),
     }
@@ -144,48 +146,38 @@ def read_study(file: Path, root: Path | None = None) -> Study:
     """
     file = file.absolute()
     root = root.absolute() if root else study_root(file)
-    opt = read_mapping(file)
+    try:
+        opt = read_yaml(file)
+    except ValueError as error:
+        raise OptionError('', f'{error}; give a study file.') from None
     try:
         check_form(opt, STUDY)
-        seeds = _whole_numbers(opt['seeds'], 'seeds', 0)
+        if not opt['seeds'] or len(set(opt['seeds'])) < len(opt['seeds']):
+            raise OptionError('seeds', 'must name at least one seed, and each once.')
         variants = {name: _read_variant(name, own, opt['recipe'], file) for name, own in opt['variants'].items()}
-        report_at = _whole_numbers(opt['report_at'], 'report_at', 1)
+        report_at = tuple(sorted(set(opt['report_at'])))
         for variant in variants.values():
             _check_validation(variant, report_at)
         baseline = opt['baseline'] or next(iter(variants))
         if baseline not in variants:
             raise OptionError('baseline', f"'{baseline}' is none of the variants; there are: {', '.join(variants)}.")
         _refuse_equals(variants, root)
-        test_file = file.parent / opt['test'] if opt['test'] else None
+        test_file = _option_file(opt['test'], file.parent, 'test') if opt['test'] else None
         test = _read_test(test_file) if test_file else None
     except OptionError as error:
         raise OptionError('', f'{file}: {error}') from None
     own_folder = file.stem != 'study'  # several studies may lie in one folder
     folder = file.parent / file.stem if own_folder else file.parent
-    return Study(file, root, slug(folder.name), folder, variants, seeds, baseline, report_at, test, test_file)
+    return Study(
+        file, root, slug(folder.name), folder, variants, tuple(opt['seeds']), baseline, report_at, test, test_file
+    )
 
 
-def _whole_numbers(values: Any, key: str, least: int) -> tuple[int, ...]:
-    """Distinct whole numbers."""
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise OptionError(key, f'must be a list of whole numbers of at least {least}; {value!r} is none.')
-    if len(set(values)) < len(values) or (least == 0 and not values):
-        raise OptionError(key, 'must name at least one number, and each once.')
-    return tuple(values)
-
-
-def _read_variant(name: Any, own: Mapping[str, Any], recipe: str | None, file: Path) -> Variant:
+def _read_variant(name: str, own: Mapping[str, Any], recipe: str | None, file: Path) -> Variant:
     key = f'variants:{name}'
-    if not isinstance(name, str) or not name.strip():
-        raise OptionError(key, 'must be called by a text; put its name in quotes.')
     if not (own['recipe'] or recipe):
         raise OptionError(key, 'has no recipe; name one here, or one for the whole study.')
-    if not all(isinstance(entry, str) for entry in own['force']):
-        raise OptionError(f'{key}:force', "must be a list of entries such as 'train:optim_g:lr=1e-4'.")
-    if not own['steps'] > 0:
-        raise OptionError(f'{key}:steps', f'must be greater than 0, not {own["steps"]}.')
-    path = file.parent / str(own['recipe'] or recipe)
+    path = _option_file(str(own['recipe'] or recipe), file.parent, key)
     options = Options({}, path)
     try:
         options = read_options(path)
@@ -195,6 +187,14 @@ def _read_variant(name: Any, own: Mapping[str, Any], recipe: str | None, file: P
     except OptionError as error:
         raise OptionError(key, options.explain(error) if options.data else str(error)) from None
     return Variant(name, path, tuple(own['force']), own['steps'], options.data)
+
+
+def _option_file(name: str, folder: Path, key: str) -> Path:
+    """The option file that a study in ``folder`` names: one there, or a shipped recipe."""
+    try:
+        return folder / name if (folder / name).is_file() else find_option_file(name)
+    except OptionError as error:
+        raise OptionError(key, str(error)) from None
 
 
 def scale_steps(opt: dict[str, Any], factor: float) -> None:

@@ -132,8 +132,9 @@ class StudyRuns:
             print(f'stopped by {name}; run this again to go on', file=sys.stderr, flush=True)
             return 128 + outcome.stopped_by
         if outcome.failed:
+            names = ', '.join(outcome.failed)
             raise RunError(
-                f'{len(outcome.failed)} of {len(self.jobs)} runs failed, the first: {outcome.failed[0].rstrip(".")}; '
-                'mend that and run this again to go on.'
+                f'{len(outcome.failed)} of {len(self.jobs)} runs failed ({names}); mend what is said of each above, '
+                'and run this again to go on.'
             )
         return 0
