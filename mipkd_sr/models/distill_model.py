@@ -25,6 +25,7 @@ from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.hooks import ModelHooks
+from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps
@@ -202,8 +203,7 @@ class DistillModel(ModelHooks, SRModel):
         }
         self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer(), teachers)
         if self.ema_decay > 0:
-            warmed_up = (1 + current_iter) / (10 + current_iter) if self.opt['train']['ema_warmup'] else 1.0
-            self.model_ema(decay=min(self.ema_decay, warmed_up))
+            self.model_ema(decay_at(current_iter, self.ema_decay, self.opt['train']['ema_warmup']))
         for objective in self.objectives.values():
             objective.after_step(self.net_for_testing(), current_iter)
         if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
@@ -246,15 +246,8 @@ class DistillModel(ModelHooks, SRModel):
         return skipped
 
     def model_ema(self, decay: float = 0.999) -> None:
-        """Move the average: ``ema = decay * ema + (1 - decay) * student``; buffers are the student's own.
-
-        A buffer that is averaged already (BatchNorm's statistics) or that counts would be no better for it.
-        """
-        for average, buffer in zip(self.net_g_ema.buffers(), self.net_g.buffers(), strict=True):
-            average.copy_(buffer)
-        averages, parameters = ([p.detach() for p in net.parameters()] for net in (self.net_g_ema, self.net_g))
-        torch._foreach_mul_(averages, decay)
-        torch._foreach_add_(averages, parameters, alpha=1 - decay)
+        """Move the student's average; BasicSR's hook."""
+        move_average(self.net_g_ema, self.net_g, decay)
 
     def get_current_log(self) -> OrderedDict[str, float]:
         """The last step's losses and further values, averaged over ranks. Every rank must ask; it waits for the GPU.

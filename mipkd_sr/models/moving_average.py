@@ -1,0 +1,24 @@
+"""The moving average of the student's weights."""
+
+import torch
+from torch import nn
+
+
+def decay_at(step: int, decay: float, warmup: bool) -> float:
+    """The average's decay at a step, from 1: with the warm-up ``min(decay, (1 + step) / (10 + step))``.
+
+    Without it the average holds the random start for some ``1 / (1 - decay)`` steps, and is worth nothing so long.
+    """
+    return min(decay, (1 + step) / (10 + step)) if warmup else decay
+
+
+def move_average(average: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move the average: ``average = decay * average + (1 - decay) * student``; buffers are the student's own.
+
+    A buffer that is averaged already (BatchNorm's statistics) or that counts would be no better for it.
+    """
+    for own, buffer in zip(average.buffers(), student.buffers(), strict=True):
+        own.copy_(buffer)
+    averages, parameters = ([p.detach() for p in net.parameters()] for net in (average, student))
+    torch._foreach_mul_(averages, decay)
+    torch._foreach_add_(averages, parameters, alpha=1 - decay)
