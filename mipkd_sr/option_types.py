@@ -70,6 +70,7 @@ class TrainOptions(TypedDict):
     total_iter: int
     warmup_iter: int
     ema_decay: float
+    ema_warmup: bool
     accumulation_steps: int
     grad_clip: float
     max_skipped_steps: int
