@@ -22,7 +22,7 @@ def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> st
 
     * ``.onnx``: input ``lq`` (N x 3 x H x W, values in [0, 1]), output ``sr``; compared with onnxruntime's output at
       two sizes before it is written. N, H and W are free, except for networks with windows (SwinIR), whose padding
-      depends on the size: there H = W = ``size``.
+      and attention mask follow from the size, which the exporter keeps: there H = W = ``size``.
     * ``.safetensors``: the weights alone, in the layout.
     * ``.pth``: BasicSR's form, ``{'params': weights}``, or the weights alone in another layout.
 

@@ -46,9 +46,11 @@ def for_vqgan(images: Tensor) -> Tensor:
 
 @LOSS_REGISTRY.register()
 class DynamicContrastiveLoss(VQGANObjective):
-    """Towards the teacher's output, away from what the student was: for each sample, and their mean,
+    """Draws the student's output towards the teacher's and away from what the student was.
 
-    ``l_dcl = loss_weight * sum_l w_l * mean|f_l(S) - f_l(T)| / (sum_n mean|f_l(S) - f_l(N_n)| + 1e-7)``.
+    For each sample, and then their mean::
+
+        l_dcl = loss_weight * sum_l w_l * mean|f_l(S) - f_l(T)| / (sum_n mean|f_l(S) - f_l(N_n)| + 1e-7)
 
     f_l is the first residual block of VQGAN's level l, w_l are 1/32, 1/16, 1/8, 1/4 and 1. The negatives are
     ``N_0 = H(LR)`` and ``N_n = H(clip(LR + noise))``, where H is the history: a network that follows the student (its
@@ -129,7 +131,7 @@ def add_noise(lq: Tensor, draws: BatchDraws) -> Tensor:
 
 @LOSS_REGISTRY.register()
 class DistributionMappingLoss(VQGANObjective):
-    """The teacher's and the student's images as distributions over a codebook's words, compared by cross entropy:
+    """Compares the teacher's and the student's images as distributions over a codebook's words, by cross entropy.
 
     ``l_dm = -loss_weight * mean_z sum_j p_T(j) log p_S(j)``, with ``p(j) = softmax_j(-|z - e_j|^2)``
 
