@@ -87,7 +87,7 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(student, tmp_path, caps
     assert (tmp_path / 'there.pth').read_text() == 'mine'
     (tmp_path / 'empty.yml').write_text('name: x')
     assert main(['export', '-opt', str(tmp_path / 'empty.yml'), *arguments[2:], '--out', str(tmp_path / 'a.pth')]) == 2
-    assert f'network_g: is missing in {tmp_path}/empty.yml' in capsys.readouterr().err
+    assert f'{tmp_path}/empty.yml: network_g: is missing' in capsys.readouterr().err
 
 
 def bicubic(lq: torch.Tensor) -> torch.Tensor:

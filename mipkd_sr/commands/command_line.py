@@ -9,8 +9,9 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
-from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
+from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, printable
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
@@ -80,6 +81,18 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from ``minimum`` on."""
+
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if not minimum <= number < 2**31:
+            raise argparse.ArgumentTypeError(f'must be at least {minimum}, and no more than 2147483647')
+        return number
+
+    return whole_number
+
+
 def run_command(
     run: Callable[[argparse.Namespace], int], args: argparse.Namespace, again: str = 'run the command again'
 ) -> int:
@@ -94,6 +107,9 @@ def run_command(
         The exit code: ``run``'s own (0 for done, 3 for a dry run with data missing), 2 if something that the user gave
         is wrong, 4 if it cannot go on, 128 + the signal's number if it was stopped.
     """
+    for stream in (sys.stdout, sys.stderr):  # file names may be bytes that are no text
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
         if getattr(args, 'imports', None):
             from mipkd_sr.options.importing import import_asked_for
@@ -124,7 +140,7 @@ def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     What is wrong with the options every process finds alike, and the first one says; other errors may be one's own.
     """
     if exit_code != EXIT_BAD_OPTIONS or os.environ.get('RANK', '0') == '0':
-        print(f'error: {message}', file=sys.stderr, flush=True)
+        print(f'error: {printable(message)}', file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -9,7 +9,7 @@ ONNX and safetensors need `pip install 'mipkd_sr[export]'`.
 import argparse
 from pathlib import Path
 
-from mipkd_sr.commands.command_line import add_import_argument
+from mipkd_sr.commands.command_line import add_import_argument, at_least
 from mipkd_sr.runtime.errors import RunError
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='basicsr',
         help="names of the weights in .safetensors and .pth: BasicSR's, the network's authors', or what spandrel reads",
     )
-    parser.add_argument('--size', type=int, default=64, help="side of SwinIR's input in ONNX, where it is fixed")
+    parser.add_argument('--size', type=at_least(1), default=64, help="side of SwinIR's input in ONNX, fixed there")
     add_import_argument(parser)
 
 

@@ -12,15 +12,17 @@ import argparse
 import os
 from pathlib import Path
 
+from mipkd_sr.commands.command_line import at_least
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument('folders', nargs='+', type=Path, help='folders of photographs')
     parser.add_argument('--out', type=Path, required=True, help='folder for HR, LR_x2, ...')
     parser.add_argument('--scale', type=int, nargs='+', default=[2, 3, 4], choices=[2, 3, 4])
-    parser.add_argument('--tile', type=int, help='side of sub-images, divided by every scale; default: whole images')
+    parser.add_argument('--tile', type=at_least(1), help='side of sub-images, a multiple of every scale')
     parser.add_argument('--store', choices=['png', 'npy'], default='png', help='npy for PairedPatchDataset')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='processes; default: one a core')
+    parser.add_argument('--jobs', type=at_least(1), default=os.cpu_count(), help='processes; default: one a core')
     parser.add_argument('--verify', action='store_true', help='compare what is there, write nothing')
 
 

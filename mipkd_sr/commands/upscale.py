@@ -9,7 +9,7 @@ Writes NAME.png for each image. What is there already stays and is not computed 
 import argparse
 from pathlib import Path
 
-from mipkd_sr.commands.command_line import add_import_argument
+from mipkd_sr.commands.command_line import add_import_argument, at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file that has the student as network_g')
     parser.add_argument('--weights', required=True, help="the student's checkpoint")
-    parser.add_argument('--tile', type=int, default=512, help='larger images are computed in such squares; 0: whole')
-    parser.add_argument('--overlap', type=int, default=64, help='surroundings of a square, in pixels')
+    parser.add_argument('--tile', type=at_least(0), default=512, help='larger images are run in such squares; 0: whole')
+    parser.add_argument('--overlap', type=at_least(0), default=64, help='surroundings of a square, in pixels')
     parser.add_argument('--self-ensemble', action='store_true', help='mean over 8 turned copies: a little better')
     add_import_argument(parser)
 

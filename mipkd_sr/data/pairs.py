@@ -41,10 +41,24 @@ def read_image(file: Path) -> np.ndarray:
     Raises:
         ValueError: If it cannot be read. The message names it.
     """
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    image = decode_file(file, cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f'{file} cannot be read as an image; remove it or replace it')
     return image
+
+
+def decode_file(file: Path, flags: int) -> np.ndarray | None:
+    """What ``cv2.imread`` gives, None included; that crashes for a name that is not UTF-8.
+
+    Args:
+        file: The image file.
+        flags: OpenCV's ``IMREAD_...``.
+    """
+    try:
+        content = np.frombuffer(file.read_bytes(), np.uint8)
+        return cv2.imdecode(content, flags) if len(content) else None
+    except (OSError, cv2.error):  # the latter for an image of more pixels than OpenCV reads
+        return None
 
 
 def write_image(file: Path, image: np.ndarray) -> None:
@@ -72,11 +86,16 @@ def check_image(file: Path, image: np.ndarray) -> None:
         RunError: If it is absent or different. The message names it.
     """
     try:
-        found = np.load(file, allow_pickle=False) if file.suffix == '.npy' else cv2.imread(str(file), cv2.IMREAD_COLOR)
+        found = np.load(file, allow_pickle=False) if file.suffix == '.npy' else decode_file(file, cv2.IMREAD_COLOR)
     except (OSError, ValueError, EOFError):
         found = None
     if found is None or not np.array_equal(found, image):
         raise RunError(f'{file} is absent or not the image that it should be; prepare it again in another folder.')
+
+
+def tile_name(name: str, number: int) -> str:
+    """The name of a tile of the image ``name``."""
+    return f'{name}_{number:03}'
 
 
 def write_pairs(
@@ -110,7 +129,7 @@ def write_pairs(
         (folder / sub).mkdir(parents=True, exist_ok=True)
     count = 0
     for name, image in images:
-        parts = [(name, image)] if tile is None else [(f'{name}_{i:03}', t) for i, t in enumerate(tiles(image, tile))]
+        parts = [(name, image)] if tile is None else [(tile_name(name, i), t) for i, t in enumerate(tiles(image, tile))]
         for part_name, hr in parts:
             sink(folder / 'HR' / f'{part_name}.{store}', hr)
             for scale in scales:

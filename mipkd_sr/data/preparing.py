@@ -1,7 +1,8 @@
 """Making pairs of a folder of photographs, on all cores, going on where it was interrupted."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -11,12 +12,23 @@ from typing import Any
 
 import torch
 
-from mipkd_sr.data.pairs import IMAGE_SUFFIXES, check_image, file_checksum, read_image, write_image, write_pairs
+from mipkd_sr.data.pairs import (
+    IMAGE_SUFFIXES,
+    check_image,
+    file_checksum,
+    read_image,
+    tile_name,
+    write_image,
+    write_pairs,
+)
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
 from mipkd_sr.runtime.files import remove_parts, written_whole
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
+MOST_JOBS = 256
+LEFT = 'left'
+"""In the output folder: pairs of photographs that have changed or are no longer there, out of the sets' way."""
 
 
 @dataclass(frozen=True)
@@ -78,43 +90,93 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
     if settings.tile and any(settings.tile % scale for scale in settings.scales):
         raise OptionError('--tile', f'{settings.tile} cannot be divided by every scale; give a multiple of all.')
     photographs = find_photographs(folders)
-    if verify and not (out / RECORD).exists():
-        raise OptionError('--out', f'{out} holds nothing that was prepared with this command; give another folder.')
-    done = _start_record(out, asdict(settings))
     if verify:
+        if not (out / RECORD).exists():
+            raise OptionError('--out', f'{out} holds nothing that was prepared with this command; give another folder.')
+        read_record(out, asdict(settings))
         return Preparation(out, settings, photographs, 0, verify)
+    done = _start_record(out, asdict(settings))
     waiting = {name: file for name, file in photographs.items() if not _is_done(name, file, done)}
-    pairs = sum(done[name]['pairs'] for name in photographs.keys() & done.keys())
-    return Preparation(out, settings, waiting, pairs, verify)
+    kept = {name: entry for name, entry in done.items() if name in photographs and name not in waiting}
+    _set_aside(out, settings, [entry for name, entry in done.items() if name not in kept])
+    if len(kept) < len(done):
+        _write_record(out, asdict(settings), kept)
+    return Preparation(out, settings, waiting, sum(entry['pairs'] for entry in kept.values()), verify)
 
 
 def _start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Start the record, or read it: what is done, by name."""
+    """Start the record, or read it and mend its end: what is done, by name."""
     record = out / RECORD
     if not record.exists() or not record.stat().st_size:  # a full disk may have left an empty one
-        if out.exists() and any(file != record for file in out.iterdir()):
+        if out.exists() and (not out.is_dir() or any(file != record for file in out.iterdir())):
             raise OptionError('--out', f'{out} holds files that this command has not prepared; give another folder.')
         out.mkdir(parents=True, exist_ok=True)
-        _write_record(record, [json.dumps(settings)])
+        _write_record(out, settings, {})
         return {}
     for folder in filter(Path.is_dir, out.iterdir()):
         remove_parts(folder)
-    done = {}
-    lines = record.read_text(encoding='utf-8').split('\n')
-    if json.loads(lines[0]) != settings:
-        raise OptionError('--out', f'{out} was prepared with other settings, {lines[0]}; give another folder.')
-    for line in lines[1:-1]:  # what follows the last line break was cut short
-        entry = json.loads(line)
-        done[entry['name']] = entry
-    if lines[-1]:
-        _write_record(record, lines[:-1])
+    done = read_record(out, settings)
+    if not record.read_bytes().endswith(b'\n'):
+        _write_record(out, settings, done)
     return done
 
 
-def _write_record(record: Path, lines: Sequence[str]) -> None:
-    """Write the record whole, or leave what was there."""
-    with written_whole(record) as part:
-        part.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+def _write_record(out: Path, settings: dict[str, Any], done: Mapping[str, dict[str, Any]]) -> None:
+    with written_whole(out / RECORD) as part:
+        part.write_text(''.join(json.dumps(line) + '\n' for line in (settings, *done.values())), encoding='utf-8')
+
+
+def read_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the record says is done, by name; nothing is written.
+
+    Raises:
+        OptionError: If it is of other settings, or none.
+    """
+    lines = (out / RECORD).read_text(encoding='utf-8', errors='replace').split('\n')
+    try:
+        found = json.loads(lines[0])
+        entries = [json.loads(line) for line in lines[1:-1]]  # what follows the last line break was cut short
+        done = {str(entry['name']): {**entry, 'pairs': int(entry['pairs'])} for entry in entries}
+        known = all(isinstance(entry['checksum'], int) for entry in entries)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        known = False
+    if not known:
+        raise OptionError('--out', f'{out / RECORD} is damaged; give another folder, and prepare the photographs anew.')
+    if found != settings:
+        raise OptionError('--out', f'{out} was prepared with other settings, {lines[0]}; give another folder.')
+    return done
+
+
+def _folders(settings: Settings) -> list[str]:
+    return ['HR', *(f'LR_x{scale}' for scale in settings.scales)]
+
+
+def part_names(name: str, count: int, settings: Settings) -> list[str]:
+    """The names of the files of a photograph that gives ``count`` pairs."""
+    names = [name] if settings.tile is None else [tile_name(name, number) for number in range(count)]
+    return [f'{part}.{settings.store}' for part in names]
+
+
+def _set_aside(out: Path, settings: Settings, entries: Sequence[dict[str, Any]]) -> None:
+    """Move pairs into the folder ``left``, so that the sets hold what the photographs of today give."""
+    for entry in entries:
+        for folder in _folders(settings):
+            for file in part_names(entry['name'], entry['pairs'], settings):
+                if (out / folder / file).exists():
+                    (out / LEFT / folder).mkdir(parents=True, exist_ok=True)
+                    (out / folder / file).replace(out / LEFT / folder / file)
+
+
+def _check_nothing_else(work: Preparation, expected: set[str]) -> None:
+    """See that the sets hold no files but the ``expected`` ones.
+
+    Raises:
+        RunError: If they do.
+    """
+    for folder in _folders(work.settings):
+        for file in sorted((work.out / folder).iterdir()):
+            if file.name not in expected and not file.name.startswith('.'):
+                raise RunError(f'{file} is of none of the photographs; remove it, or prepare them again.')
 
 
 def _is_done(name: str, file: Path, done: dict[str, dict[str, Any]]) -> bool:
@@ -139,22 +201,27 @@ def prepare(work: Preparation, jobs: int) -> Iterator[int]:
         jobs: Processes.
 
     Raises:
-        RunError: If a photograph cannot be read, or what is there is not what it gives.
+        RunError: If a photograph cannot be read, or there is something that none gives.
         OSError: If a file cannot be written.
     """
     tasks = [(name, file, work) for name, file in work.waiting.items()]
     with ExitStack() as stack:
-        record = stack.enter_context((work.out / RECORD).open('a', encoding='utf-8'))
+        record = None if work.verify else stack.enter_context((work.out / RECORD).open('a', encoding='utf-8'))
         entries: Iterable[dict[str, Any]] = map(_prepare, tasks)
-        if jobs > 1:  # not forked: this process has used torch's threads
-            pool = ProcessPoolExecutor(jobs, mp_context=get_context('spawn'))
+        if min(jobs, len(tasks)) > 1:  # not forked: this process has used torch's threads
+            context, ignore = get_context('spawn'), (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to hear
+            pool = ProcessPoolExecutor(min(jobs, len(tasks), MOST_JOBS), context, signal.signal, ignore)
             stack.callback(pool.shutdown, cancel_futures=True)
             entries = pool.map(_prepare, tasks)
+        expected: set[str] = set()
         try:
             for entry in entries:
-                if not work.verify:
+                if record is not None:
                     record.write(json.dumps(entry) + '\n')
                     record.flush()
+                expected.update(part_names(entry['name'], entry['pairs'], work.settings))
                 yield entry['pairs']
         except ValueError as error:
             raise RunError(sentence(error)) from None
+        if work.verify:
+            _check_nothing_else(work, expected)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mipkd_sr.deploy.layouts import weights_in_layout
 from mipkd_sr.runtime.checkpoint import save_atomically, write_digest
-from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.errors import OptionError, RunError, sentence
 from mipkd_sr.runtime.files import written_whole
 
 FORMATS = ('.onnx', '.safetensors', '.pth')
@@ -73,23 +73,31 @@ def _export_onnx(net: nn.Module, file: Path, size: int) -> str:
     dimensions: Any = None if is_fixed else ({0: free('n'), 2: free('h', min=8), 3: free('w', min=8)},)
     sizes = [(size, size)] if is_fixed else [(size, size), (size + 9, size + 5)]
     with written_whole(file) as part:
-        torch.onnx.export(
-            net,
-            (torch.rand(1, 3, size, size if is_fixed else size + 4),),
-            str(part),
-            input_names=['lq'],
-            output_names=['sr'],
-            dynamic_shapes=dimensions,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                net,
+                (torch.rand(1, 3, size, size if is_fixed else size + 4),),
+                str(part),
+                input_names=['lq'],
+                output_names=['sr'],
+                dynamic_shapes=dimensions,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # torch has many for networks that ONNX cannot hold, and for sizes that do not fit
+            reason = sentence(error)[:300]
+            raise RunError(f'{type(net).__name__} cannot be exported to ONNX at --size {size}: {reason}') from error
         session = onnxruntime.InferenceSession(str(part), providers=['CPUExecutionProvider'])
         for height, width in sizes:
             lq = torch.rand(1, 3, height, width)
-            error = float(np.abs(session.run(None, {'lq': lq.numpy()})[0] - net(lq).numpy()).max())
-            if not error <= ONNX_TOLERANCE:
-                raise RunError(f'onnxruntime differs from torch by {error:.1e} at {height} x {width}; nothing written.')
+            difference = float(np.abs(session.run(None, {'lq': lq.numpy()})[0] - net(lq).numpy()).max())
+            if not difference <= ONNX_TOLERANCE:
+                raise RunError(
+                    f'onnxruntime differs from torch by {difference:.1e} at {height} x {width}; nothing written.'
+                )
     write_digest(file)
     sides = f'{size} x {size} pixels only' if is_fixed else 'any size'
     return f'{file}: for images of {sides}, as torch to {ONNX_TOLERANCE:.0e} at {len(sizes)} size(s)'

@@ -6,8 +6,9 @@ from torch import nn
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.options.checking import check_network
 from mipkd_sr.options.reading import read_options
-from mipkd_sr.runtime.errors import OptionError, sentence
+from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 
 def load_student(option_file: str | os.PathLike[str], weights: str | os.PathLike[str]) -> nn.Module:
@@ -23,15 +24,13 @@ def load_student(option_file: str | os.PathLike[str], weights: str | os.PathLike
     Raises:
         OptionError: If the option file has no such network, or the checkpoint is not its.
     """
-    opt = read_options(option_file).data
+    options = read_options(option_file)
+    with options.explaining():
+        check_network(options.data.get('network_g'), 'network_g')
+        with blamed_on('network_g'):
+            net = build_network(options.data['network_g'])
     try:
-        net = build_network(opt['network_g'])
         load_weights(net, weights, 'params_ema')
-    except KeyError as error:
-        raise OptionError(
-            'network_g',
-            f'is missing in {option_file}, or there is no {error}; give another -opt, or add import: [your_package].',
-        ) from None
-    except (ValueError, TypeError, AssertionError) as error:
-        raise OptionError('network_g', sentence(error)) from None
+    except ValueError as error:
+        raise OptionError('--weights', f'{error}; give the file of the student of {options.file}.') from None
     return net.eval()

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from mipkd_sr.data.pairs import IMAGE_SUFFIXES
+from mipkd_sr.data.pairs import IMAGE_SUFFIXES, decode_file
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.imresize import imresize
 from mipkd_sr.runtime.errors import OptionError, RunError
@@ -18,8 +18,10 @@ def find_images(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
     """The images that ``paths`` are or, as folders, hold, and the file in ``out`` that each becomes.
 
     Raises:
-        OptionError: If there is none, or two would become the same file.
+        OptionError: If there is none, two would become the same file, or ``out`` is no folder.
     """
+    if out.exists() and not out.is_dir():
+        raise OptionError('--out', f'{out} is not a folder; give one.')
     found: dict[Path, Path] = {}
     for path in paths:
         files = [path]
@@ -44,7 +46,7 @@ def read_any(file: Path) -> np.ndarray:
         RunError: If it cannot be read.
     """
     as_it_is = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # these two let OpenCV turn it as its EXIF data says
-    image = cv2.imread(str(file), as_it_is if file.suffix.lower() in ('.jpg', '.jpeg') else cv2.IMREAD_UNCHANGED)
+    image = decode_file(file, as_it_is if file.suffix.lower() in ('.jpg', '.jpeg') else cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise RunError(f'{file} cannot be read as an image of 8 or 16 bits; remove it or replace it.')
     return image

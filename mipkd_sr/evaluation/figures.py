@@ -29,9 +29,12 @@ STYLE: dict[Any, float] = {
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a picture as ``stem``.png and ``stem``.pdf; returns the files."""
     files = [stem.with_name(f'{stem.name}.{ending}') for ending in ('png', 'pdf')]
-    for file in files:
-        figure.savefig(file, dpi=300)
-    plt.close(figure)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            figure.savefig(file, dpi=300)
+    finally:
+        plt.close(figure)
     return files
 
 

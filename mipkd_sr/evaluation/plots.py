@@ -1,7 +1,8 @@
 """A paper's figures from the files that runs and tests have written."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ def read_json(file: Path) -> Any:
         raise OptionError('', message) from None
 
 
+@contextmanager
+def _form_expected(what: object) -> Iterator[None]:
+    """A context in which files of another form than runs and tests write are an OptionError about ``what``."""
+    try:
+        yield
+    except OptionError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
+        message = f'{what} holds something else than a run or a test writes; give the folder of one.'
+        raise OptionError('', message) from None
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """A test's results, without the self-ensembles of networks that are there by themselves too."""
     rows = read_json(folder / 'results.json')
@@ -44,13 +57,14 @@ def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
         OptionError: If there are no such results.
     """
     networks = {}
-    for name, row in read_results(folder).items():
-        means = {test_set: mean_metrics(images) for test_set, images in row['images'].items()}
-        if any(metric not in values for values in means.values()):
-            known = ', '.join(next(iter(means.values())))
-            raise OptionError('--metric', f'{folder} has no {metric}; it has: {known}.')
-        networks[name] = row['parameters'], {test_set: values[metric] for test_set, values in means.items()}
-    return parameters_figure(networks, _label(metric), stem)
+    with _form_expected(folder):
+        for name, row in read_results(folder).items():
+            means = {test_set: mean_metrics(images) for test_set, images in row['images'].items()}
+            if any(metric not in values for values in means.values()):
+                known = ', '.join(next(iter(means.values())))
+                raise OptionError('--metric', f'{folder} has no {metric}; it has: {known}.')
+            networks[name] = row['parameters'], {test_set: values[metric] for test_set, values in means.items()}
+        return parameters_figure(networks, _label(metric), stem)
 
 
 def plot_agreement(folder: Path, stem: Path) -> list[Path]:
@@ -61,16 +75,17 @@ def plot_agreement(folder: Path, stem: Path) -> list[Path]:
     """
     networks: dict[str, dict[str, float]] = {}
     teacher = ''
-    for name, row in read_results(folder).items():
-        for test_set, images in row['images'].items():
-            for metric, value in mean_metrics(images).items():
-                if metric.startswith(TO):
-                    teacher = metric.removeprefix(TO)
-                    networks.setdefault(name, {})[test_set] = value
-    if not networks:
-        message = f"{folder} has no network's agreement with a teacher; name the teacher in the test's options."
-        raise OptionError('', message)
-    return agreement_figure(networks, teacher, stem)
+    with _form_expected(folder):
+        for name, row in read_results(folder).items():
+            for test_set, images in row['images'].items():
+                for metric, value in mean_metrics(images).items():
+                    if metric.startswith(TO):
+                        teacher = metric.removeprefix(TO)
+                        networks.setdefault(name, {})[test_set] = value
+        if not networks:
+            message = f"{folder} has no network's agreement with a teacher; name the teacher in the test's options."
+            raise OptionError('', message)
+        return agreement_figure(networks, teacher, stem)
 
 
 def plot_curves(folders: Sequence[Path], metric: str, stem: Path) -> list[Path]:
@@ -81,14 +96,16 @@ def plot_curves(folders: Sequence[Path], metric: str, stem: Path) -> list[Path]:
     """
     runs = {}
     for folder in folders:
-        entries = read_json(folder / 'validations.json')
-        points = [
-            (entry['iter'], entry[metric])
-            for entry in entries
-            if entry['dataset'] == entries[0]['dataset'] and metric in entry
-        ]
+        with _form_expected(folder):
+            entries = read_json(folder / 'validations.json')
+            points = [
+                (int(entry['iter']), float(entry[metric]))
+                for entry in entries
+                if entry['dataset'] == entries[0]['dataset'] and metric in entry
+            ]
         if points:
             runs[folder.name] = points
     if not runs:
         raise OptionError('--metric', f'no run has a validation with {metric}; give one that the runs measure.')
-    return curves_figure(runs, _label(metric), stem)
+    with _form_expected('one of the folders'):
+        return curves_figure(runs, _label(metric), stem)

@@ -11,7 +11,7 @@ from typing import Any
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
-from mipkd_sr.options.keys import COMMON_KEYS, DATASET, DATASET_KEYS, DEFAULT_DATASET, RENAMED, TRAIN
+from mipkd_sr.options.keys import COMMON_KEYS, DATASET, DATASET_KEYS, DEFAULT_DATASET, NETWORK, RENAMED, TRAIN
 from mipkd_sr.options.registries import model_class, registered
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 
@@ -66,6 +66,17 @@ def check_form(opt: dict[str, Any], form: Section) -> None:
         OptionError: For the first thing that is wrong.
     """
     _check_section(opt, form, '')
+
+
+def check_network(opt: Any, path: str) -> None:
+    """Check the options of one network, at ``path`` of an option file.
+
+    Raises:
+        OptionError: For the first thing that is wrong.
+    """
+    if opt is None:
+        raise OptionError(path, 'is missing; give an option file that has it.')
+    _check_component(opt, NETWORK, path)
 
 
 def _check_set_names(datasets: dict[str, Any]) -> None:

@@ -2,12 +2,18 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed
 
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, RunError, shown
+
+LONGEST_SILENCE = timedelta(minutes=30)
+"""For how long a process waits for the others, where one has stopped or hangs, before it gives up."""
 
 
 def start(launcher: str, opt: dict[str, Any]) -> None:
@@ -35,14 +41,53 @@ def start(launcher: str, opt: dict[str, Any]) -> None:
     opt['num_gpu'] = min(1, opt['num_gpu'], available)  # each process has one
     if launcher == 'slurm':
         _take_slurm_variables(opt)
-    if 'RANK' not in os.environ:
-        raise OptionError(
-            '--launcher', f"'{launcher}' was given, but the launcher's variables are absent; use torchrun."
-        )
+    local_rank = _check_variables(launcher)
     if opt['num_gpu']:
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+        if local_rank >= available:
+            raise OptionError('--launcher', f'process {local_rank} here has no GPU, as there are {available}.')
+        torch.cuda.set_device(local_rank)
     _join(opt['dist_params']['backend'] if opt['num_gpu'] else 'gloo')
     opt['rank'], opt['world_size'] = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _check_variables(launcher: str) -> int:
+    """See that the launcher's variables are there and fit; returns this process's number on its machine.
+
+    Raises:
+        OptionError: If not.
+    """
+    found = {name: os.environ.get(name, '') for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')}
+    if missing := [name for name, value in found.items() if not value]:
+        raise OptionError(
+            '--launcher', f"'{launcher}' was given, but {', '.join(missing)} of the launcher is absent; use torchrun."
+        )
+    numbers = {name: found[name] for name in ('RANK', 'WORLD_SIZE', 'MASTER_PORT')}
+    numbers['LOCAL_RANK'] = os.environ.get('LOCAL_RANK', '0')
+    for name, value in numbers.items():
+        if not value.isdecimal():
+            raise OptionError('--launcher', f'{name} of the environment must be a whole number, not {shown(value)}.')
+    if int(found['RANK']) >= int(found['WORLD_SIZE']):
+        raise OptionError('--launcher', f'RANK is {found["RANK"]}, but WORLD_SIZE is {found["WORLD_SIZE"]}.')
+    return int(numbers['LOCAL_RANK'])
+
+
+@contextmanager
+def in_touch() -> Iterator[None]:
+    """A context in which losing touch with the other processes is a RunError, as it is one of them that failed.
+
+    Raises:
+        RunError: If another process has ended, or did not answer for ``LONGEST_SILENCE``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and 'gloo' not in str(error):
+            raise
+        minutes = LONGEST_SILENCE.seconds // 60
+        raise RunError(
+            f'process {os.environ.get("RANK", "0")}: another process has ended, or has not answered for {minutes} '
+            'minutes; see what it said.'
+        ) from None
 
 
 def _join(backend: str) -> None:
@@ -52,19 +97,26 @@ def _join(backend: str) -> None:
     would connect to them. So on one node each start has its own part of the store. (On several nodes the counts of
     restarts can differ; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun open a new store.)
     """
-    store, rank, size = next(iter(torch.distributed.rendezvous('env://')))
+    store, rank, size = next(iter(torch.distributed.rendezvous('env://', timeout=LONGEST_SILENCE)))
     if os.environ.get('GROUP_WORLD_SIZE') == '1':
-        store = torch.distributed.PrefixStore(f'start_{os.environ["TORCHELASTIC_RESTART_COUNT"]}', store)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+        store = torch.distributed.PrefixStore(f'start_{os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE)
 
 
 def _take_slurm_variables(opt: dict[str, Any]) -> None:
     """Give torch.distributed under Slurm the variables that torchrun would set."""
     if 'SLURM_PROCID' not in os.environ:
         raise OptionError('--launcher', "'slurm' was given, but Slurm's variables are absent; use srun.")
-    nodes = os.environ['SLURM_NODELIST']
-    first = subprocess.run(['scontrol', 'show', 'hostname', nodes], capture_output=True, text=True, check=True)
-    os.environ.setdefault('MASTER_ADDR', first.stdout.split()[0])
+    for name in ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_LOCALID'):
+        if name not in os.environ:
+            raise OptionError('--launcher', f"'slurm' was given, but {name} is absent; use srun.")
+    if 'MASTER_ADDR' not in os.environ:
+        command = ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']]
+        try:
+            os.environ['MASTER_ADDR'] = subprocess.run(command, capture_output=True, text=True).stdout.split()[0]
+        except (OSError, LookupError):
+            message = f'{" ".join(command)} names no machine; set MASTER_ADDR to the name of the first.'
+            raise OptionError('--launcher', message) from None
     os.environ.setdefault('MASTER_PORT', str(opt.get('dist_params', {}).get('port', 29500)))
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']

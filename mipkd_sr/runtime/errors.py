@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-MOST_NAMES = 30
+MOST_NAMES = 20
 """Names that a sentence lists."""
 
 

@@ -38,7 +38,8 @@ def run_log(folder: str, prefix: str, rank: int) -> Iterator[logging.Logger]:
         yield logger
         return
     logger.setLevel(logging.INFO)
-    handler = _LogFile(Path(folder, f'{prefix}_{get_time_str()}.log'))
+    file = Path(folder, f'{prefix}_{get_time_str()}.log')
+    handler = _LogFile(file, encoding='utf-8', errors='backslashreplace')
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
     logger.addHandler(handler)
     try:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed
 
+from mipkd_sr.runtime.distributed import LONGEST_SILENCE
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANNOT_GO_ON = 255
 """In place of a signal: a process asks all to stop because it cannot go on."""
@@ -26,7 +28,9 @@ class StopRequests:
         self._shared: tuple[torch.Tensor, Any] | None = None
         self._group: Any = None
         if torch.distributed.is_initialized():
-            self._group = torch.distributed.new_group(backend='gloo')  # on the CPU: no GPU has to wait for it
+            self._group = torch.distributed.new_group(
+                backend='gloo', timeout=LONGEST_SILENCE
+            )  # on the CPU: no GPU has to wait for it
 
     def __enter__(self) -> 'StopRequests':
         for number in SIGNALS:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tests.fuzz.mutations import Case
 DOCUMENTED = {'dry run': (0, 2, 3), 'run': (0, 4)}
 """Exit codes; a run must not refuse (2) what its dry run passed."""
 STEPS = 2
-LONGEST_ERROR = 700
+LONGEST_ERROR = 1000
 
 
 class Enough(BaseException):
@@ -62,6 +63,7 @@ def start(case: Case, folder: Path) -> int:
         for number, name in ((1, 'out'), (2, 'err')):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
         os.environ.update(TMPDIR=str(inside), HOME=str(inside), TORCH_HOME=str(inside), XDG_CACHE_HOME=str(inside))
+        tempfile.tempdir = str(inside)
         for stream, number in (('stdout', 1), ('stderr', 2)):
             setattr(sys, stream, os.fdopen(number, 'w', encoding='utf-8', errors='backslashreplace', buffering=1))
         outcome, tried = Outcome(), list[str]()
