@@ -189,8 +189,14 @@ def finite(value: Any) -> bool:
     return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
+LARGEST = 2**63 - 1
+"""A whole number where a key says nothing else."""
+
+
 def _check_range(value: float, key: Key, path: str) -> None:
     low, high = key.minimum, key.maximum
+    if key.kind == 'int' and high is None:
+        high = LARGEST
     if low is not None and value < low:
         raise OptionError(path, f'must be at least {low}, not {shown(value)}.')
     if key.above is not None and value <= key.above:

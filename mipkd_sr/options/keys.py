@@ -95,7 +95,7 @@ METRIC = Component(
     names_of(METRIC_REGISTRY),
     skip=('img', 'img2', 'kwargs'),
     arguments={
-        'crop_border': Key('int', 'Pixels at each edge that are left out.', REQUIRED, minimum=0),
+        'crop_border': Key('int', 'Pixels at each edge that are left out.', REQUIRED, minimum=0, maximum=2**16),
         'input_order': Key('str', "BasicSR's; the order of an image's dimensions.", 'HWC', ('HWC',)),
         'test_y_channel': Key('bool', 'Whether the Y channel alone is compared.', False),
     },

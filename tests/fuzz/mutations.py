@@ -19,6 +19,7 @@ from mipkd_sr.options.keys import TEST, TRAIN
 from tests.fuzz.recipes import Recipe
 
 NUMBERS = (0, -1, -2, 1, 2, 3, 5, 7, 1000, 2**31, -(2**31), 2**63, 2**64, 10**30, 0.5, -0.5, 1e-9, 1e-320, 1e300, 1.5)
+MILD = (0, 1, 2, 3, 4, 8, 12, 0.1, 0.25, 0.5, 1e-3, 2.0, True)
 NOT_FINITE = (float('nan'), float('inf'), float('-inf'))
 TEXTS = (
     '', ' ', '.', '..', '/', '~', '~nobody/x', '~no_such_user/x', '../../x', '/etc/passwd', '/dev/null', '/proc/self/mem',
@@ -133,7 +134,13 @@ def _mutate(opt: Recipe, raws: dict[str, str], case: Case, rng: random.Random) -
         raws[placeholder] = raw
         holder[key] = placeholder
         return f'set {where} to {raw[:60]!r} as it is'
-    value = rng.choice(component_names(case.is_train)) if kind == 'another type' else _value(kind, old, rng)
+    if kind == 'another type':
+        found_in = [family for family in families(case.is_train) if old in family and rng.random() < 0.8]
+        value = rng.choice(rng.choice(found_in or families(case.is_train)))
+        if isinstance(holder, dict) and rng.random() < 0.5:  # its arguments would not be the other's
+            holder.clear()
+    else:
+        value = _value(kind, old, rng)
     if kind == 'force':
         text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix('...\n')
         case.force.append(f'{where}={text.strip()}')
@@ -144,7 +151,7 @@ def _mutate(opt: Recipe, raws: dict[str, str], case: Case, rng: random.Random) -
 
 KINDS = (
     'delete', 'misspell key', 'add', 'add', 'raw', 'raw', 'text', 'force', 'number', 'number', 'number', 'not finite', 'hostile',
-    'hostile', 'retype', 'retype', 'near', 'another type', 'another type',
+    'hostile', 'retype', 'retype', 'near', 'near', 'near', 'near', 'mild', 'mild', 'another type', 'another type', 'another type',
 )  # fmt: skip
 
 
@@ -155,6 +162,8 @@ def _value(kind: str, old: Any, rng: random.Random) -> Any:
     is_number = isinstance(old, int | float) and not isinstance(old, bool)
     if kind == 'number':
         return rng.choice(NUMBERS) if is_number or rng.random() < 0.3 else _value('near', old, rng)
+    if kind == 'mild':
+        return rng.choice(MILD) if is_number else _value('near', old, rng)
     if kind == 'not finite':
         return rng.choice(NOT_FINITE)
     if kind == 'hostile':
@@ -191,6 +200,8 @@ def _absent(opt: Recipe, is_train: bool, rng: random.Random) -> tuple[Path, Any]
     found = list(_known(opt, TRAIN if is_train else TEST, ()))
     path, form = rng.choice(found)
     choices: list[Any] = [*NUMBERS, *NOT_FINITE, *VALUES]
+    if isinstance(form, inspect.Parameter) and form.default not in (None, inspect.Parameter.empty):
+        choices = [*choices, *(_value('mild', form.default, rng) for _ in choices)]
     if isinstance(form, Key):
         if form.kind in ('int', 'float'):
             choices = [*NUMBERS, *NOT_FINITE]
@@ -217,8 +228,8 @@ def _known(opt: Any, form: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     elif isinstance(form, Component):
         entries = dict(form.extra or {})
         try:
-            target = form.find(opt['type'])
-            entries |= dict.fromkeys(set(inspect.signature(target).parameters) - {'args', 'kwargs', *form.skip})
+            parameters = inspect.signature(form.find(opt['type'])).parameters
+            entries |= {name: parameters[name] for name in parameters.keys() - {'args', 'kwargs', *form.skip}}
         except (KeyError, TypeError, ValueError):
             return
     for name in sorted(entries, key=str):
@@ -261,9 +272,9 @@ def _spoil_text(text: str, rng: random.Random) -> tuple[str, str]:
 
 
 @cache
-def component_names(is_train: bool) -> list[str]:
-    """Every name that some ``type`` may have, and the model classes."""
-    names = {*DATASET_REGISTRY.keys(), *MODEL_REGISTRY.keys()}
+def families(is_train: bool) -> list[list[str]]:
+    """The names that a ``type`` may have: of models, of data sets, and of each kind of component."""
+    found = [sorted(DATASET_REGISTRY.keys()), sorted(MODEL_REGISTRY.keys())]
     forms: list[Any] = [TRAIN if is_train else TEST]
     while forms:
         form = forms.pop()
@@ -271,6 +282,6 @@ def component_names(is_train: bool) -> list[str]:
             forms += [*form.keys.values(), *(form.patterns or {}).values()]
         elif isinstance(form, MapOf):
             forms.append(form.entry)
-        elif isinstance(form, Component):
-            names |= set(form.names())
-    return sorted(names)
+        elif isinstance(form, Component) and sorted(form.names()) not in found:
+            found.append(sorted(form.names()))
+    return found
