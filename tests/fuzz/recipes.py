@@ -30,14 +30,19 @@ def recipe_files() -> list[Path]:
 def small(network: dict[str, Any]) -> dict[str, Any]:
     """A network of the same kind and in about the same proportion to others, that takes a millisecond."""
     network = dict(network)
-    for name, factor, least in (('num_feat', 32, 4), ('num_block', 8, 3), ('embed_dim', 30, 2)):
+    for name, factor, least in (
+        ('num_feat', 32, 4),
+        ('num_block', 8, 3),
+        ('embed_dim', 30, 2),
+        ('feature_channels', 8, 4),
+    ):
         if name in network:
             network[name] = max(least, network[name] // factor)
     if network['type'] == 'StagedRCAN':
         network.update(num_group=3, num_block=1, squeeze_factor=2)
     if network['type'] == 'StagedSwinIR':
         units = len(network['depths'])
-        network.update(depths=[1] * units, num_heads=[2] * units, img_size=LQ_SIZE, window_size=4)
+        network.update(depths=[1] * units, num_heads=[2] * units, img_size=LQ_SIZE, window_size=3)
     return network
 
 
@@ -73,9 +78,13 @@ class World:
     def _training(self, opt: Recipe) -> Recipe:
         opt['num_gpu'] = 0
         opt['network_g'] = small(opt['network_g'])
-        if opt.get('network_t'):
+        if 'type' in (opt.get('network_t') or {}):
             opt['network_t'] = small(opt['network_t'])
             opt['path']['pretrain_network_t'] = self.weights(opt['network_t'])
+        elif opt.get('network_t'):  # several
+            opt['network_t'] = {name: small(network) for name, network in opt['network_t'].items()}
+            files = {name: self.weights(network) for name, network in opt['network_t'].items()}
+            opt['path']['pretrain_network_t'] = files
         opt['datasets']['train'].update(gt_size=LQ_SIZE * opt['scale'], batch_size_per_gpu=2, num_worker_per_gpu=0)
         opt['train']['total_iter'] = 2
         opt['val']['val_freq'] = 2
