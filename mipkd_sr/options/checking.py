@@ -1,10 +1,7 @@
 """Comparing options with what may stand in an option file, and filling in the defaults."""
 
 import inspect
-import sys
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +10,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 from mipkd_sr.options.keys import COMMON_KEYS, DATASET, DATASET_KEYS, DEFAULT_DATASET, NETWORK, RENAMED, TRAIN
 from mipkd_sr.options.registries import model_class, registered
+from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 
 
@@ -34,7 +32,7 @@ def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
     try:
         model = model_class(name)
     except (KeyError, TypeError):
-        raise OptionError('model_type', _no_such('model', name, registered(MODEL_REGISTRY))) from None
+        raise OptionError('model_type', no_such('model', name, registered(MODEL_REGISTRY))) from None
     if form is TRAIN and not issubclass(model, model_class('DistillModel')):
         raise OptionError('model_type', f'{shown(name)} does not derive from DistillModel; run it with BasicSR.')
     return model
@@ -136,75 +134,7 @@ def _check_teachers(opt: dict[str, Any]) -> None:
         value = opt[section][option]
         for name in value if isinstance(value, dict) else ():
             if name not in networks:
-                raise OptionError(f'{section}:{option}:{name}', _no_such('teacher', name, map(str, networks)))
-
-
-def _no_such(what: str, name: object, names: Iterable[str]) -> str:
-    hint = '' if what in ('choice', 'teacher') else ' Is it yours? Add import: [your_package].'
-    return f'there is no {what} {shown(name)}; {advice(name, names, "there are")}{hint}'
-
-
-def _check_value(value: Any, key: Key, path: str) -> Any:
-    """The value, as the key's type."""
-    if value is None and key.default is None:
-        return None
-    if not finite(value):
-        raise OptionError(path, f'must be finite, not {shown(value)}.')
-    if not FITS[key.kind](value):
-        raise OptionError(path, f'must be {NAMES[key.kind]}, not {shown(value)}.')
-    if key.choices and not any(value is choice or (value == choice and value is not True) for choice in key.choices):
-        raise OptionError(path, _no_such('choice', value, [str(choice) for choice in key.choices]))
-    if key.kind == 'list':
-        if key.length is not None and len(value) != key.length:
-            raise OptionError(path, f'must have {key.length} entries, not {len(value)}.')
-        entry = replace(key, kind=key.items, default=REQUIRED, choices=(), items='any', length=None)
-        return [_check_value(item, entry, f'{path}:{number}') for number, item in enumerate(value)]
-    if key.kind in ('int', 'float'):
-        _check_range(value, key, path)
-    return int(value) if key.kind == 'int' else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-FITS: dict[str, Callable[[Any], bool]] = {
-    'str': lambda value: isinstance(value, str),
-    'bool': lambda value: isinstance(value, bool),
-    'int': lambda value: _is_number(value) and value == int(value),
-    'float': _is_number,
-    'list': lambda value: isinstance(value, list | tuple),
-    'any': lambda value: True,
-}
-"""Whether a finite value is of a kind."""
-NAMES = {'str': 'text', 'bool': 'true or false', 'int': 'a whole number', 'float': 'a number', 'list': 'a list'}
-
-
-def finite(value: Any) -> bool:
-    """Whether every number in a value, or in nested lists and mappings, is finite, also as a floating-point number."""
-    if isinstance(value, list | tuple):
-        return all(map(finite, value))
-    if isinstance(value, dict):
-        return all(map(finite, value.values()))
-    return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
-
-
-LARGEST = 2**63 - 1
-"""A whole number where a key says nothing else."""
-
-
-def _check_range(value: float, key: Key, path: str) -> None:
-    low, high = key.minimum, key.maximum
-    if key.kind == 'int' and high is None:
-        high = LARGEST
-    if low is not None and value < low:
-        raise OptionError(path, f'must be at least {low}, not {shown(value)}.')
-    if key.above is not None and value <= key.above:
-        raise OptionError(path, f'must be greater than {key.above}, not {shown(value)}.')
-    if high is not None and value > high:
-        raise OptionError(path, f'must be at most {high}, not {shown(value)}.')
-    if key.below is not None and value >= key.below:
-        raise OptionError(path, f'must be less than {key.below}, not {shown(value)}.')
+                raise OptionError(f'{section}:{option}:{name}', no_such('teacher', name, map(str, networks)))
 
 
 def _check_section(opt: Any, form: Section, prefix: str) -> None:
@@ -244,7 +174,7 @@ def _check_entry(opt: dict[str, Any], name: str, entry: Any, prefix: str) -> Non
             if entry.default is REQUIRED:
                 raise OptionError(path, f'is missing. {entry.help}')
             opt[name] = entry.default
-        opt[name] = _check_value(opt[name], entry, path)
+        opt[name] = check_value(opt[name], entry, path)
         return
     if opt.get(name) is None:
         if isinstance(entry, Section) and not entry.optional:
@@ -290,7 +220,7 @@ def _check_dataset(opt: Any, path: str) -> None:
         raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
     kind, known = opt.get('type', DEFAULT_DATASET), registered(DATASET_REGISTRY)
     if kind not in known:
-        raise OptionError(f'{path}:type', _no_such('data set', kind, known))
+        raise OptionError(f'{path}:type', no_such('data set', kind, known))
     is_open = not hasattr(known[kind], 'own_options') and not is_ours(known[kind])
     form = Section(DATASET_KEYS, {'': Key('any', "The data set class's own.")} if is_open else None)
     _check_section(opt, with_own_options(form, known[kind]), f'{path}:')
@@ -304,7 +234,7 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
     try:
         target = form.find(opt['type'])
     except KeyError:
-        raise OptionError(f'{path}:type', _no_such(form.what, opt['type'], form.names())) from None
+        raise OptionError(f'{path}:type', no_such(form.what, opt['type'], form.names())) from None
     arguments, is_open = arguments_of(target)
     for name in form.skip:
         arguments.pop(name, None)
@@ -316,25 +246,16 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
         if not finite(value):
             raise OptionError(place, f'must be finite, not {shown(value)}.')
         if name in known:
-            opt[name] = _check_value(value, known[name], place)
+            opt[name] = check_value(value, known[name], place)
         elif name in arguments:
-            _check_argument(value, arguments[name], place)
+            check_argument(value, arguments[name], place)
         elif not is_open:
             raise OptionError(place, _unknown(name, [*arguments, *known]))
         if form.greatest is not None:
-            _check_counts(value, form.greatest, place)
+            check_counts(value, form.greatest, place)
     for name, argument in arguments.items():
         if argument.default is inspect.Parameter.empty and name not in opt:
             raise OptionError(f'{path}:{name}', f'is missing; {opt["type"]} needs it.')
-
-
-def _check_counts(value: Any, greatest: int, path: str) -> None:
-    """Refuse whole numbers, also in lists, beyond ``greatest``."""
-    if isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            _check_counts(item, greatest, f'{path}:{number}')
-    elif isinstance(value, int) and abs(value) > greatest:
-        raise OptionError(path, f'must be at most {greatest}, not {shown(value)}.')
 
 
 def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -350,66 +271,3 @@ def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             arguments[name] = parameter
     return arguments, is_open
-
-
-def _check_argument(value: Any, argument: inspect.Parameter, path: str) -> None:
-    """Compare a value with the argument's annotation, or, where BasicSR gives none, with its default.
-
-    Only plain types, and lists of them, are compared; anything else is left to the class.
-    """
-    annotation = annotation_of(argument)
-    if annotation is None:
-        return
-    if (reason := _misfit(value, annotation)) is not None:
-        raise OptionError(path, f'must be {reason}, not {shown(value)}.')
-
-
-def annotation_of(argument: inspect.Parameter) -> Any:
-    """An argument's annotation, or the type that its default shows; None if neither tells."""
-    if argument.annotation is not inspect.Parameter.empty:
-        return argument.annotation
-    if argument.default in (None, inspect.Parameter.empty):
-        return None
-    return _type_of(argument.default)
-
-
-def _type_of(default: Any) -> Any:
-    """The type of which a default is one value."""
-    if isinstance(default, int | float) and not isinstance(default, bool):
-        return float  # BasicSR writes whole defaults, such as res_scale=1, for real numbers
-    if isinstance(default, list | tuple) and default:
-        kinds = {_type_of(item) for item in default}
-        return Sequence[kinds.pop()] if len(kinds) == 1 else Sequence  # type: ignore[misc]
-    return type(default)
-
-
-KINDS = {bool: 'bool', int: 'int', float: 'float', str: 'str'}
-
-
-def _misfit(value: Any, annotation: Any) -> str | None:
-    """What a value of this type must be, in words, if ``value`` is none; None if it is one, or that cannot be told."""
-    origin, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):  # of `float | Tensor`, a YAML file can give the float alone
-        reasons = [_misfit(value, part) for part in inner if not is_beyond_yaml(part)]
-        return None if None in reasons or not reasons else ' or '.join(dict.fromkeys(filter(None, reasons)))
-    if origin is type(None):
-        return None if value is None else 'absent'
-    if origin in KINDS:
-        return None if FITS[KINDS[origin]](value) else NAMES[KINDS[origin]]
-    if origin not in (list, tuple, Sequence):
-        return None
-    if not isinstance(value, list | tuple):
-        return 'a list'
-    if origin is tuple and inner and Ellipsis not in inner and len(inner) != len(value):
-        return f'a list of {len(inner)} entries'
-    items = inner if origin is tuple and Ellipsis not in inner else inner[:1] * len(value)
-    for item, part in zip(value, items, strict=False):
-        if (reason := _misfit(item, part)) is not None:
-            return f'a list whose entries are each {reason}'
-    return None
-
-
-def is_beyond_yaml(annotation: Any) -> bool:
-    """Whether no value of a YAML file is of this type."""
-    origin = typing.get_origin(annotation) or annotation
-    return origin not in (*KINDS, list, tuple, Sequence, dict, Mapping, type(None), typing.Any)

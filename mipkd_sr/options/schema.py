@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mipkd_sr.options.checking import KINDS, annotation_of, arguments_of, is_beyond_yaml
+from mipkd_sr.options.checking import arguments_of
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 from mipkd_sr.options.keys import (
     DATASET,
@@ -25,6 +25,7 @@ from mipkd_sr.options.keys import (
     TRAIN,
 )
 from mipkd_sr.options.reading import SCALE
+from mipkd_sr.options.values import KINDS, annotation_of, is_beyond_yaml
 
 Schema = dict[str, Any]
 
