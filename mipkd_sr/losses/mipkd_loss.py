@@ -22,6 +22,7 @@ from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
+from mipkd_sr.distill.schedule import Schedule
 from mipkd_sr.runtime.ranks import mean_over_ranks
 
 
@@ -115,7 +116,7 @@ class MiPKDLoss(FeatureObjective):
         self.feat_weight = feat_weight
         self.block_weight = block_weight
         self.ae_weight = ae_weight if encoder != 'none' else 0.0  # there is no auto-encoder
-        self.ae_until = ae_until
+        self.ae_schedule = Schedule('window', end=ae_until)
         self.latent_width = latent_width
         self.mixer_options: dict[str, Any] = {
             'latent_depth': latent_depth,
@@ -152,7 +153,7 @@ class MiPKDLoss(FeatureObjective):
         'whole': 1 student, 0 teacher), or -1 where it was dropped.
         """
         student, teacher = state.student['lq'], state.teacher['lq']
-        with_ae = self.ae_weight > 0 and state.progress <= self.ae_until
+        with_ae = self.ae_weight > 0 and self.ae_schedule.factor(state.progress) > 0
         names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
         is_kept = kept_positions(len(self.places), 1 - self.drop_probability, state.branch_rng)
         losses = {name: student.sr.new_zeros(()) for name in names}
