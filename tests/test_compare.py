@@ -201,6 +201,19 @@ def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, caps
     assert 'Everything has been done.' in out
 
 
+def test_what_has_finished_is_tested_without_training(copy):
+    results = copy / 'results'
+    for folder in [folder for folder in results.iterdir() if folder.is_dir()][1:]:
+        shutil.rmtree(folder)
+    shutil.rmtree(next(copy.glob('experiments/*slower_seed1')))
+    first = StudyRuns(copy / 'study.yml')
+    tested = {job.place.name for job in first.jobs if not job.train}
+    assert len(first.jobs) == 1 + len(tested)
+    assert main(['compare', str(copy / 'study.yml'), '--test', '--jobs', '2']) == 0
+    assert [job.train for job in StudyRuns(copy / 'study.yml').jobs] == [True]
+    assert all((results / name / 'results.json').is_file() for name in tested)
+
+
 def test_what_was_written_from_runs_that_are_gone_is_set_aside(copy):
     shutil.rmtree(next(copy.glob('experiments/*logits-KD_seed1')))
     runs = StudyRuns(copy / 'study.yml')

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_import_argument(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--plan', action='store_true', help='measure a few steps, print what is to be done, and stop')
+    what.add_argument('--test', action='store_true', help='test what has finished training, and train nothing')
     what.add_argument('--report', action='store_true', help='write the page from what there is, and stop')
 
 
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         print(f'written: {runs.write_page()}')
         return 0
-    runs.check_files()
-    print(runs.plan())
+    if args.test:
+        runs.leave_training()
+    else:
+        print(runs.plan())
     return 0 if args.plan else runs.execute()

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mipkd_sr.options.recipes import RECIPES
 from mipkd_sr.runtime.files import written_whole
 from mipkd_sr.studies.collect import Result, as_plain, datasets_and_metrics, of_variant
 from mipkd_sr.studies.places import Place, TestPlace, read_json
-from mipkd_sr.studies.plan import Study
+from mipkd_sr.studies.plan import Study, study_root
 from mipkd_sr.studies.tables import Table, end_table, steps_differences, steps_table, test_differences, test_table
 
 FILES = ('report.md', 'results.json', 'table.csv', 'curves.png', 'curves.pdf')
@@ -90,7 +90,8 @@ _END_TEXT = (
     'that was done.'
 )
 _CURVES_TEXT = (
-    'Validation against steps, seconds and multiply-adds: means over seeds, with bands from the least to the greatest. '
+    'Validation against steps, seconds and multiply-adds: means over the seeds that have got there, with bands from '
+    'least to greatest. '
     'Seconds are steps times seconds a step, as in the table; validations are not counted. At a step in the middle of '
     'its schedule a longer run is not the same as a shorter one at its end.'
 )
@@ -147,19 +148,20 @@ def _csv_rows(study: Study, results: Sequence[Result]) -> list[list[Any]]:
 
 def _commands(study: Study, places: Sequence[tuple[Place, TestPlace | None]], results: Sequence[Result]) -> str:
     """The command for the whole, and for each number's run."""
-    here = shlex.quote(_from_root(study.file, study.root))
+    home = study_root(study.file)
+    here = shlex.quote(_from_root(study.file, home))
     lines = [f"The whole study, from the project's folder: `mipkd compare {here}`. Run by run:", '', '```']
     shown = {result.run for result in results}
     for place, test in places:
         if place.name not in shown:
             continue
-        lines.append(f'mipkd train {shlex.join(_training_arguments(place))}')
+        lines.append(f'mipkd train {shlex.join(_training_arguments(place, home))}')
         if test is not None:
             lines.append(f'mipkd test {shlex.join(_testing_arguments(study, place, test))}')
     return '\n'.join([*lines, '```'])
 
 
-def _training_arguments(place: Place) -> list[str]:
+def _training_arguments(place: Place, home: Path) -> list[str]:
     variant = place.run.variant
     force = [f'name={place.name}', f'manual_seed={place.run.seed}', *variant.force]
     if variant.steps != 1:
@@ -169,7 +171,7 @@ def _training_arguments(place: Place) -> list[str]:
             force.append(f'train:warmup_iter={train["warmup_iter"]}')
         schedule = train['scheduler']
         force += [f'train:scheduler:{k}={v}' for k, v in schedule.items() if k in ('milestones', 'periods', 'restarts')]
-    return ['-opt', _option_file(variant.recipe, place.root), '--root', '.', '--force_yml', *force]
+    return ['-opt', _option_file(variant.recipe, home), '--root', '.', '--force_yml', *force]
 
 
 def _testing_arguments(study: Study, place: Place, test: TestPlace) -> list[str]:
@@ -179,7 +181,7 @@ def _testing_arguments(study: Study, place: Place, test: TestPlace) -> list[str]
     force += [f'network_g={json.dumps(place.run.variant.options["network_g"])}', f'path:pretrain_network_g={weights}']
     return [
         '-opt',
-        _option_file(study.test_file, study.root),
+        _option_file(study.test_file, study_root(study.file)),
         '--root',
         '.',
         '--force_yml',
@@ -218,11 +220,10 @@ def _scaled(curve: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _mean_curve(results: Sequence[Result], variant: str, dataset: str, metric: str) -> np.ndarray:
-    """4 x points: steps that all begun seeds have reached, and mean, least and greatest value over seeds."""
-    curves: list[Mapping[int, float]] = [dict(result.curve(dataset, metric)) for result in of_variant(results, variant)]
-    curves = [curve for curve in curves if curve]
-    steps = [step for step in (curves[0] if curves else {}) if all(step in curve for curve in curves)]
-    values = np.array([[curve[step] for curve in curves] for step in steps]).reshape(len(steps), len(curves))
-    if not steps:
-        return np.empty((4, 0))
-    return np.stack([np.array(steps, float), values.mean(1), values.min(1), values.max(1)])
+    """4 x points: steps, and mean, least and greatest value over the seeds that have reached them."""
+    at: dict[int, list[float]] = {}
+    for result in of_variant(results, variant):
+        for step, value in result.curve(dataset, metric):
+            at.setdefault(step, []).append(value)
+    points = [(step, np.mean(values), min(values), max(values)) for step, values in sorted(at.items())]
+    return np.array(points, float).T.reshape(4, len(points))

@@ -22,7 +22,7 @@ def hours(seconds: float) -> str:
 
 def expected_seconds(job: Job, estimates: Mapping[str, Estimate], steps: int) -> float:
     """Seconds that ``steps`` steps of a job's run are expected to take."""
-    return estimates[job.place.run.variant.name].seconds(job.place, steps)
+    return estimates[job.place.run.variant.name].seconds(job.place, steps) if steps else 0.0
 
 
 class StudyProgress:

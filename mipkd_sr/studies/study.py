@@ -58,6 +58,10 @@ class StudyRuns:
                 if missing := missing_paths(opt):
                     raise missing[0]
 
+    def leave_training(self) -> None:
+        """Leave for another time what has to be trained: of finished runs the tests remain to be done."""
+        self.jobs = [job for job in self.jobs if not job.train]
+
     def estimates(self) -> dict[str, Estimate]:
         """What a step of each variant takes here, measured where that is not known."""
         threads = max(1, (os.cpu_count() or 1) // self.at_a_time)
@@ -78,6 +82,7 @@ class StudyRuns:
                 f'note: some runs are of other versions of the code ({", ".join(sorted(others))}; this is '
                 f'{code_version()}) and are kept as they are.'
             )
+        self.check_files()
         if not self.jobs:
             return '\n'.join([*lines, 'Everything has been done.'])
         print(f'measuring a few steps of {len(self.study.variants)} variants', flush=True)
@@ -113,9 +118,11 @@ class StudyRuns:
         Raises:
             RunError: If runs have failed; the others have been finished first.
         """
+        self.check_files()
         if self.jobs and (folder := set_aside_earlier(self.study, self.results())):
             print(f'{folder}: what was here of runs that are no longer there.')
-        progress = StudyProgress(self.jobs, self.estimates() if self.jobs else {}, self.at_a_time)
+        trained = any(job.train for job in self.jobs)
+        progress = StudyProgress(self.jobs, self.estimates() if trained else {}, self.at_a_time)
 
         def on_end(job: Job, failure: str | None) -> None:
             progress.end(job, failure)
