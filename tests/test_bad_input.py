@@ -368,3 +368,133 @@ def test_a_teacher_that_gives_nan_is_said_to_do_so_and_nothing_learned_is_no_suc
         )
         assert re.search(skipped, log.read_text())
     assert not list((experiment(tmp_path) / 'models').glob('net_g_latest.pth'))
+
+
+def turn(file: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.open(file).save(file, exif=exif)
+
+
+def as_file(name: str, change):
+    """Save both images of a pair under another ending, and spoil the HR image."""
+
+    def save(folder: Path) -> None:
+        for image in BOTH:
+            Image.open(folder / image).save((folder / image).with_suffix(name))
+            (folder / image).unlink()
+        change((folder / BOTH[0]).with_suffix(name))
+
+    return save
+
+
+def link_to_nothing(folder: Path) -> None:
+    for image in BOTH:
+        (folder / image).unlink()
+        (folder / image).symlink_to('nowhere.png')
+
+
+def sixteen_bit_tiff(file: Path) -> None:
+    cv2.imwrite(str(file), cv2.imread(str(file)).astype(np.uint16) * 257)
+
+
+def half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+UNSEEN = {
+    'links to nothing': (link_to_nothing, r'wave1.png links to nothing'),
+    '16 bits in TIFF': (as_file('.tif', sixteen_bit_tiff), r'HR/wave1.tif has 16 bits a value'),
+    'LAB': (
+        as_file('.tif', lambda file: Image.open(file).convert('LAB').save(file)),
+        'has neither RGB nor grey values',
+    ),
+    'CMYK': (as_file('.jpg', save_as('CMYK')), 'has neither RGB nor grey'),
+    'turned JPEG': (as_file('.jpg', turn), r'HR/wave1.jpg is turned by its EXIF data'),
+    'turned PNG': (lambda folder: turn(folder / BOTH[0]), r'HR/wave1.png is turned by its EXIF data'),
+    'cut BMP': (as_file('.bmp', half), r'HR/wave1.bmp cannot be used: it is not an image, or not whole'),
+    'cut TIFF': (as_file('.tif', lambda file: cut(file)), r'HR/wave1.tif cannot be used'),
+    'cut GIF': (as_file('.gif', half), r'HR/wave1.gif cannot be used: it is not an image, or not whole'),
+}
+
+
+@pytest.mark.parametrize(('change', 'message'), UNSEEN.values(), ids=UNSEEN)
+def test_what_only_a_second_look_at_the_files_shows(
+    change, message, own_pairs, training_options, write_options, tmp_path, capsys
+):
+    change(own_pairs)
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': folders}))), '--dry_run']) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert re.search(message, error), error
+
+
+def test_an_image_larger_than_pillow_usually_reads_is_no_fault(tmp_path):
+    image = Image.new('1', (2**14, 12_000))  # 196 million pixels
+    image.save(tmp_path / 'large.png')
+    assert image_info(tmp_path / 'large.png') == (12_000, 2**14, 'grey')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'name': 'waves'}, 'datasets:val_2:name: is that of datasets:val too; give them apart.'),
+        ({'filename_tmpl': '{'}, "datasets:val_2:filename_tmpl: must be text with one {}, such as '{}x4', not '{'."),
+        (
+            {'dataroot_lq': '~no_such_user/x'},
+            'dataroot_lq: names the folder of a user that there is not',
+        ),
+        ({'dataroot_lq': None}, 'datasets:val_2:dataroot_lq: is missing; PairedImageDataset needs it.'),
+        ({'dataroot_gt': ''}, "datasets:val_2:dataroot_gt: must be a path, not ''."),
+        ({'dataroot_gt': 'x' * 300}, 'datasets:val_2:dataroot_gt: there is no '),
+    ],
+)
+def test_data_sets_that_cannot_be_told_apart_or_found(
+    changes, message, own_pairs, training_options, write_options, capsys
+):
+    own = {'type': 'PairedImageDataset', 'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    opt = training_options(datasets={'val': {'name': 'waves'}, 'val_2': {'name': 'more', **own, **changes}})
+    assert main(['-opt', str(write_options(opt))]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_two_images_of_one_name_are_refused(own_pairs, training_options, write_options, capsys):
+    for image in BOTH:
+        Image.open(own_pairs / image).save((own_pairs / image).with_suffix('.bmp'))
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    assert main(['-opt', str(write_options(training_options(datasets={'val': folders})))]) == 2
+    assert 'wave1.bmp and' in (error := capsys.readouterr().err)
+    assert 'wave1.png have one name, wave1; rename one.' in error
+
+
+def test_lr_images_alone_cannot_be_trained_on(own_pairs, training_options, write_options, capsys):
+    change = {'type': 'SingleImageDataset', 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    assert main(['-opt', str(write_options(training_options(datasets={'train': change})))]) == 2
+    assert 'datasets:train:type: SingleImageDataset has no HR images to learn from' in capsys.readouterr().err
+
+
+ABSURD = {
+    'a loss of something else': ({'train': {'x_opt': {'type': 'GANLoss', 'gan_type': 'vanilla'}}}, 'train:x_opt: '),
+    'an optimizer that needs a closure': ({'train': {'optim_g': {'type': 'LBFGS', 'betas': None}}}, 'train:optim_g'),
+    'a learning rate': ({'train': {'optim_g': {'lr': -1}}}, 'train:optim_g: Invalid learning rate: -1'),
+    'no channels': ({'network_g': {'num_feat': -1}}, 'network_g: cannot be built; look at its arguments (RuntimeError'),
+    'periods': (
+        {'train': {'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [1], 'restart_weights': [1]}}},
+        'train:scheduler:periods: end after 1 steps, before total_iter, 4.',
+    ),
+}
+
+
+@pytest.mark.parametrize(('changes', 'message'), ABSURD.values(), ids=ABSURD)
+def test_what_classes_raise_for_absurd_arguments_is_one_sentence(
+    changes, message, training_options, write_options, capsys
+):
+    opt = training_options(**changes)
+    optimizer, scheduler = opt['train']['optim_g'], opt['train']['scheduler']
+    if optimizer['type'] == 'LBFGS':
+        del optimizer['betas']
+    if 'periods' in scheduler:
+        del scheduler['milestones'], scheduler['gamma']
+    assert main(['-opt', str(write_options(opt)), '--dry_run']) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert message in error

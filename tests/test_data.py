@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -181,3 +182,52 @@ def test_whole_images_stay_whole_and_each_scale_has_its_own_part(tmp_path):
     write_pairs([('a', smooth_image(61, 75, 0))], tmp_path, [3, 4])
     shapes = {file.parent.name: cv2.imread(str(file)).shape[:2] for file in tmp_path.rglob('*.png')}
     assert shapes == {'HR': (61, 75), 'LR_x3': (20, 25), 'LR_x4': (15, 18)}
+
+
+def test_pairs_of_photographs_that_shrank_or_left_are_out_of_the_sets(tmp_path):
+    (photos := tmp_path / 'photos').mkdir()
+    for i in range(3):
+        cv2.imwrite(str(photos / f'photo{i}.png'), smooth_image(72, 72, i))
+    out = tmp_path / 'out'
+    options = (photos, '--out', out, '--scale', 2, '--tile', 36)
+    assert '12 pairs' in prepare(*options)
+    cv2.imwrite(str(photos / 'photo0.png'), smooth_image(36, 36, 0))
+    (photos / 'photo1.png').unlink()
+    said = prepare(*options, '--verify', code=4)
+    assert 'is absent or not the image that it should be' in said or 'is of none of the photographs' in said
+    assert '5 pairs' in prepare(*options)
+    for folder in ('HR', 'LR_x2'):
+        assert sorted(file.name for file in (out / folder).iterdir()) == [
+            'photo0_000.png', *(f'photo2_00{i}.png' for i in range(4))
+        ]  # fmt: skip
+        assert len(list((out / 'left' / folder).iterdir())) == 8  # nothing is lost
+    assert '5 pairs' in prepare(*options, '--verify')
+    (out / 'HR' / 'mine.png').write_bytes((out / 'HR' / 'photo0_000.png').read_bytes())
+    assert f'{out}/HR/mine.png is of none of the photographs' in prepare(*options, '--verify', code=4)
+
+
+def test_verifying_writes_nothing(photographs, tmp_path):
+    prepare(photographs, '--out', tmp_path / 'out', '--scale', 2)
+    record = tmp_path / 'out' / 'prepared.jsonl'
+    record.write_text(record.read_text() + '{"name": "cut')
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / 'out').rglob('*')}
+    prepare(photographs, '--out', tmp_path / 'out', '--scale', 2, '--verify')
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / 'out').rglob('*')} == before
+
+
+@pytest.mark.parametrize('text', ['{', 'null', '[]\n5\n', '{}\n{"name": 1}\n', '\udcff'])
+def test_a_damaged_record_is_one_sentence(text, photographs, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'prepared.jsonl').write_bytes(text.encode('utf-8', 'surrogateescape'))
+    said = prepare(photographs, '--out', tmp_path / 'out', code=2)
+    assert 'is damaged' in said or 'with other settings' in said
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="names of bytes are Linux'")
+def test_a_photograph_whose_name_is_no_text(tmp_path):
+    (photos := tmp_path / 'photos').mkdir()
+    content = cv2.imencode('.png', smooth_image(40, 40, 0))[1].tobytes()
+    Path(os.fsdecode(os.fsencode(photos) + b'/caf\xe9.png')).write_bytes(content)
+    assert '1 pairs' in prepare(photos, '--out', tmp_path / 'out', '--scale', 2)
+    assert os.listdir(os.fsencode(tmp_path / 'out' / 'HR')) == [b'caf\xe9.png']
+    assert '1 pairs' in prepare(photos, '--out', tmp_path / 'out', '--scale', 2, '--verify')

@@ -1,5 +1,7 @@
 """Upscaling one's own images, and exporting a student."""
 
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,10 +13,11 @@ import yaml
 from mipkd_sr.__main__ import main
 from mipkd_sr.archs import build_network
 from mipkd_sr.deploy.student import load_student
-from mipkd_sr.deploy.upscaling import upscale
+from mipkd_sr.deploy.upscaling import read_any, upscale
 from mipkd_sr.evaluation.inference import prepare_network
 from mipkd_sr.imresize import imresize
 from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.runtime.errors import RunError
 
 from .conftest import NETWORKS, smooth_image
 
@@ -148,3 +151,13 @@ def test_what_cannot_be_upscaled_is_said_in_one_sentence(student, tmp_path, caps
         assert main(['upscale', str(tmp_path / name), '--out', str(tmp_path / 'out'), *arguments]) == code
         assert f'error: {message}' in capsys.readouterr().err.replace(f'{tmp_path}/', '')
     assert not list((tmp_path / 'out').iterdir())
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="names of bytes are Linux'")
+def test_an_image_whose_name_is_no_text_is_upscaled(tmp_path):
+    """OpenCV's own reader of files crashes for such names."""
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.png'))
+    file.write_bytes(cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    assert read_any(file).shape == (8, 8, 3)
+    with pytest.raises(RunError, match='cannot be read as an image'):
+        read_any(tmp_path / 'empty.png')

@@ -12,6 +12,7 @@ import torch
 
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, ROOT, experiment, launch, same, state
@@ -167,3 +168,30 @@ def test_two_gpus_train_as_one_with_twice_the_batch(training_options, write_opti
     one = load_file(tmp_path / 'experiments' / 'one' / 'models' / 'net_g_latest.pth')['params']
     for name, value in state(tmp_path, 4)['networks']['params'].items():
         assert torch.allclose(value, one[name], rtol=0, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'WORLD_SIZE': None}, "'pytorch' was given, but WORLD_SIZE of the launcher is absent; use torchrun."),
+        ({'MASTER_ADDR': None, 'MASTER_PORT': None}, 'but MASTER_ADDR, MASTER_PORT of the launcher is absent'),
+        ({'RANK': 'x'}, "RANK of the environment must be a whole number, not 'x'."),
+        ({'RANK': '2'}, 'RANK is 2, but WORLD_SIZE is 2.'),
+        ({'LOCAL_RANK': '-1'}, "LOCAL_RANK of the environment must be a whole number, not '-1'."),
+    ],
+)
+def test_launcher_variables_that_are_half_set_are_one_sentence(changes, message, monkeypatch):
+    variables = {'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '1', 'LOCAL_RANK': '0'}
+    for name, value in (variables | changes).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError) as error:
+        distributed.start('pytorch', {'num_gpu': 0})
+    assert message in str(error.value)
+
+
+def test_losing_touch_with_the_others_is_one_sentence():
+    with pytest.raises(RunError, match='another process has ended, or has not answered for 30 minutes'), \
+            distributed.in_touch():  # fmt: skip
+        raise RuntimeError('[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer')
+    with pytest.raises(RuntimeError, match='a bug'), distributed.in_touch():
+        raise RuntimeError('a bug')

@@ -337,3 +337,46 @@ def test_two_processes_give_the_table_of_one(testing_options, write_options, tmp
         one, two = (tmp_path / which / 'results' / 'tables' / name for which in ('one', 'two'))
         assert one.read_text() == two.read_text()
     assert len(list((tmp_path / 'two').rglob('*.png'))) == 5 * 2 + 1
+
+
+def test_a_dry_run_checks_weights_rows_and_picture(testing_options, write_options, tmp_path, capsys):
+    """And a run before it measures anything."""
+    networks = testing_options['networks']
+    other = {**networks, 'teacher': {**networks['teacher'], 'network': TEACHER | {'num_feat': 20}}}
+    keyed = {**networks, 'teacher': {**networks['teacher'], 'param_key': 'params_emma'}}
+    for change, message in (
+        ({'networks': other}, 'networks:teacher:path: '),
+        ({'networks': keyed}, "holds nothing under 'params_emma' (it has: params)"),
+        ({'published': ['VDSR']}, 'published: '),
+        ({'published_file': __file__, 'published': ['VDSR']}, 'published_file: '),
+        ({'figure': {'image': 'wave9', 'box': [4, 4, 20]}}, "figure:image: there is no image 'wave9'"),
+        ({'figure': {'image': 'wave1', 'box': [40, 40, 20]}}, 'figure:box: the box [40, 40, 20] is not inside'),
+    ):
+        file = write_options(testing_options | change)
+        for dry_run in (['--dry_run'], []):
+            assert main(['-opt', str(file), *dry_run]) == 2
+            assert message in capsys.readouterr().err
+            assert not (tmp_path / 'results').exists()
+
+
+def test_networks_may_be_called_by_numbers(testing_options, write_options, tmp_path):
+    networks = {2026: testing_options['networks']['teacher']}
+    assert main(['-opt', str(write_options(testing_options | {'networks': networks}))]) == 0
+    assert '2026' in json.loads((tmp_path / 'results' / 'tables' / 'results.json').read_text())
+
+
+def test_images_without_hr_are_upscaled_by_a_test(testing_options, pairs, write_options, tmp_path):
+    dataset = {'name': 'lr', 'type': 'SingleImageDataset', 'dataroot_lq': str(pairs / 'LR_x2')}
+    opt = testing_options | {'datasets': {'test': dataset}, 'val': {'save_img': True}}
+    del opt['figure']
+    assert main(['-opt', str(write_options(opt))]) == 0
+    assert len(list((tmp_path / 'results' / 'tables' / 'visualization' / 'lr').iterdir())) == 10
+
+
+def test_the_option_file_that_a_test_keeps_can_be_run_again(testing_options, write_options, tmp_path):
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    results = tmp_path / 'results' / 'tables'
+    first = (results / 'results.json').read_text()
+    assert main(['-opt', str(results / 'options.yml')]) == 0
+    assert (results / 'results.json').read_text() == first
+    assert len(list((tmp_path / 'results').iterdir())) == 2  # the first is set aside

@@ -86,3 +86,14 @@ def test_what_cannot_be_drawn_is_said_in_one_sentence(arguments, message, plot, 
     (said,) = capsys.readouterr().err.splitlines()
     assert message in said
     assert not plot
+
+
+@pytest.mark.parametrize('text', ['5', '[]', '{"a": 1}', '{"a": {"images": {"x": {"y": 1}}}}', '{"a": {}}', '{', '"x"'])
+@pytest.mark.parametrize('figure', ['parameters', 'agreement', 'curves'])
+def test_files_of_another_form_are_one_sentence(figure, text, tmp_path, capsys):
+    for name in ('results.json', 'validations.json'):
+        (tmp_path / name).write_text(text)
+    assert main(['plot', figure, str(tmp_path), '--out', str(tmp_path / 'figure')]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    assert not (tmp_path / 'figure.png').exists()

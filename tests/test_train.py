@@ -17,7 +17,7 @@ from mipkd_sr.options.loading import load_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 
-from .conftest import METHODS, STUDENT, TEACHER, experiment, same
+from .conftest import METHODS, STUDENT, TEACHER, experiment, same, state
 
 
 def weights(folder: Path, label: object = 'latest', key: str = 'params') -> dict[str, torch.Tensor]:
@@ -199,3 +199,13 @@ def test_a_good_teacher_is_not_warned_about(training_options, write_options, tmp
     values = dict(re.findall(r'(\w+) ([\d.]+)(?:,| dB)', line))
     assert float(values['teacher']) > float(values['bicubic'])
     assert not warned
+
+
+def test_the_option_file_that_a_run_keeps_gives_the_same_run(training_options, write_options, tmp_path):
+    assert main(['-opt', str(write_options(training_options('kd', 'mipkd', 'dukd')))]) == 0
+    first = state(tmp_path, 4)
+    assert main(['-opt', str(experiment(tmp_path) / 'options.yml')]) == 0
+    assert len(list((tmp_path / 'experiments').iterdir())) == 2  # the first is set aside
+    again = state(tmp_path, 4)
+    assert same(again['networks'], first['networks'])
+    assert same(again['optimizers'], first['optimizers'])

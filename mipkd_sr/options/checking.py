@@ -219,11 +219,15 @@ def _check_dataset(opt: Any, path: str) -> None:
     if not isinstance(opt, dict):
         raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
     kind, known = opt.get('type', DEFAULT_DATASET), registered(DATASET_REGISTRY)
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise OptionError(f'{path}:type', no_such('data set', kind, known))
     is_open = not hasattr(known[kind], 'own_options') and not is_ours(known[kind])
     form = Section(DATASET_KEYS, {'': Key('any', "The data set class's own.")} if is_open else None)
     _check_section(opt, with_own_options(form, known[kind]), f'{path}:')
+    template = opt['filename_tmpl']
+    if template.count('{}') != 1 or set('{}') & set(template.replace('{}', '')):
+        message = f"must be text with one {{}}, such as '{{}}x4', not {shown(template)}."
+        raise OptionError(f'{path}:filename_tmpl', message)
 
 
 def _check_component(opt: Any, form: Component, path: str) -> None:

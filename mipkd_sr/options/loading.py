@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.checking import check
+from mipkd_sr.options.hosting import ADDED
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
@@ -34,6 +35,7 @@ def load_options(
     """
     options = read_options(file)
     force_options(options, force)
+    _leave_out_added(options.data)
     if os.environ.get('RANK', '0') == '0':
         for note in options.notes:
             print(f'note: {note}', flush=True)
@@ -44,6 +46,18 @@ def load_options(
         _use_debug_settings(options.data)
     complete(options.data, is_train, Path(root).absolute() if root else find_root(file))
     return options
+
+
+def _leave_out_added(opt: dict[str, Any]) -> None:
+    """Leave out what ``complete`` added to the options that a run keeps, so that they can be run again."""
+    if not isinstance(opt.get('root_path'), str):
+        return
+    sections: list[tuple[str, Any]] = [('run', opt), ('path', opt.get('path'))]
+    datasets = opt.get('datasets')
+    sections += [('dataset', dataset) for dataset in (datasets.values() if isinstance(datasets, dict) else ())]
+    for kind, section in sections:
+        for name in ADDED[kind] if isinstance(section, dict) else ():
+            section.pop(name, None)
 
 
 def _check_names(opt: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import LOCK
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _IN_WHEEL = (_PACKAGE / 'recipes').is_dir()
@@ -80,8 +81,9 @@ def find_root(name: str | os.PathLike[str]) -> Path:
     """The folder that experiments, results and every relative path in an option file belong to.
 
     It is the folder that holds the option file's ``options`` folder; for an option file that is under no such folder,
-    it is the option file's own. So it does not matter from where, or how, a run is started. For a recipe that is given
-    by its name, or that is inside an installed package, it is the current folder.
+    it is the option file's own; for the one that a run keeps in its folder, it is that run's. So it does not matter
+    from where, or how, a run is started. For a recipe that is given by its name, or that is inside an installed
+    package, it is the current folder.
 
     Args:
         name: The option file, as the user names it.
@@ -89,6 +91,8 @@ def find_root(name: str | os.PathLike[str]) -> Path:
     file = Path(name).absolute()
     if (not file.is_file() and recipe_file(name)) or (_IN_WHEEL and RECIPES in file.resolve().parents):
         return Path.cwd()
+    if file.parent.parent.name in ('experiments', 'results') and (file.parent / LOCK).exists():
+        return file.parents[2]
     for folder in file.parents:
         if folder.name == 'options':
             return folder.parent

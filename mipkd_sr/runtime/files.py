@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOCK = '.run.lock'
+"""In a run's folder: who writes to it. It stays there, and so it also tells a run's folder from any other."""
+
 
 @contextmanager
 def written_whole(file: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:

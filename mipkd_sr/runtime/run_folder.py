@@ -11,14 +11,13 @@ from typing import BinaryIO
 from basicsr.utils import get_root_logger, get_time_str
 
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import LOCK
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks: there nobody watches over two runs of one name
     fcntl = None  # type: ignore[assignment]
 
-LOCK = '.run.lock'
-"""In a run's folder: who writes to it. It stays there, and so it also tells a run's folder from any other."""
 TRAINING_MARKS = (LOCK, 'training_states')
 """What a folder of a training run holds, BasicSR's included: one of these."""
 TESTING_MARKS = (LOCK, 'test_*.log')
