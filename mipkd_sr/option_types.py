@@ -87,6 +87,7 @@ class ValOptions(TypedDict):
     """``val`` of a training run."""
 
     val_freq: int
+    images_shown: int
     save_img: bool
     suffix: str | None
     pbar: bool

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -111,6 +112,17 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     torch.save({'params': build_network(TEACHER).state_dict()}, file)
     return file
+
+
+@pytest.fixture(scope='session')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a wheel holds, as pip would put it on the path."""
+    wheels = pytest.importorskip('hatchling.builders.wheel')
+    folder = tmp_path_factory.mktemp('wheel')
+    (wheel,) = wheels.WheelBuilder(str(ROOT)).build(directory=str(folder), versions=['standard'])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / 'site')
+    return folder / 'site'
 
 
 def merge(into: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -224,7 +224,7 @@ BAD = {
         "psnr:crop_border: must be a whole number, not '-'",
     ),
     'mean': ({'datasets': {'train': {'mean': [0.5]}}}, 'datasets:train:mean: must have 3 entries, not 1'),
-    'wandb': ({'logger': {'wandb': {'project': 'x'}}}, 'logger:wandb:project: is not supported'),
+    'wandb': ({'logger': {'wandb': {'resume_id': 'x'}}}, 'logger:wandb:resume_id: is given, but there is no project'),
 }
 
 

@@ -16,16 +16,6 @@ hatchling = pytest.importorskip('hatchling.builders.wheel')
 LAUNCH = 'import sys, mipkd; sys.exit(mipkd.main())'
 
 
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a wheel holds, as pip would put it on the path."""
-    folder = tmp_path_factory.mktemp('wheel')
-    (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(folder), versions=['standard'])
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / 'site')
-    return folder / 'site'
-
-
 @pytest.fixture
 def mipkd(installed, tmp_path):
     """A function that runs the installed command in an empty folder, and returns its exit code and what it said."""

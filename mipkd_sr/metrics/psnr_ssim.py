@@ -153,4 +153,6 @@ def measure(opt: Mapping[str, Any], sr: np.ndarray, hr: np.ndarray) -> float:
     arguments = {name: value for name, value in opt.items() if name not in ('type', 'better', 'input_order')}
     if opt['type'] in FAST and arguments.keys() <= ARGUMENTS and opt.get('input_order', 'HWC') == 'HWC':
         return FAST[opt['type']](sr, hr, **arguments)
-    return float(calculate_metric({'img': sr, 'img2': hr}, dict(opt)))
+    # which values are better is for the record, not for the function
+    own = {name: value for name, value in opt.items() if name != 'better'}
+    return float(calculate_metric({'img': sr, 'img2': hr}, own))

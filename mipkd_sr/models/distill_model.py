@@ -277,15 +277,20 @@ class DistillModel(ModelHooks, SRModel):
         metrics = val_opt.get('metrics') or {}
         folder = Path(self.opt['path']['visualization'])
 
-        def save(network: str, name: str, image: Any) -> None:
-            if network == 'student':
+        shown: list[str] = []
+        most_shown = self.opt['val']['images_shown'] if self.is_train else 0
+
+        def on_image(network: str, name: str, image: Any) -> None:
+            if network == 'student' and save_img:
                 place = folder / name if self.is_train else folder / dataset_name
                 ending = current_iter if self.is_train else val_opt['suffix'] or self.opt['name']
                 imwrite(image, str(place / f'{name}_{ending}.png'))
+            if network == 'student' and tb_logger and len(shown) < most_shown:
+                shown.append(name)
+                tb_logger.add_image(f'{dataset_name}/{name}', image[..., ::-1].transpose(2, 0, 1), step)
 
         silent = None if val_opt['pbar'] and self.opt['rank'] == 0 else True  # None: silent where there is no terminal
         bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
-        on_image = save if save_img else None
         with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
             networks = self.as_validated()
             if not metrics:

@@ -1,13 +1,13 @@
 """Comparing options with what may stand in an option file, and filling in the defaults."""
 
+import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
+from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
 from mipkd_sr.options.keys import COMMON_KEYS, DATASET, DATASET_KEYS, DEFAULT_DATASET, NETWORK, RENAMED, TRAIN
 from mipkd_sr.options.registries import model_class, registered
 from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
@@ -36,25 +36,6 @@ def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
     if form is TRAIN and not issubclass(model, model_class('DistillModel')):
         raise OptionError('model_type', f'{shown(name)} does not derive from DistillModel; run it with BasicSR.')
     return model
-
-
-def with_own_options(form: Section, owner: Any) -> Section:
-    """A form with the options that a user's class declares as its ``own_options``.
-
-    Args:
-        form: The form that all classes of its kind have in common.
-        owner: The class. Its ``own_options`` are entries by key; ``train:optim_d`` is one in the section ``train``.
-    """
-    for path, entry in getattr(owner, 'own_options', {}).items():
-        form = _with_entry(form, path.split(':'), entry)
-    return form
-
-
-def _with_entry(form: Section, names: Sequence[str], entry: Any) -> Section:
-    first, *rest = names
-    if rest:
-        entry = _with_entry(form.keys.get(first, Section({}, optional=True)), rest, entry)
-    return replace(form, keys={**form.keys, first: entry})
 
 
 def check_form(opt: dict[str, Any], form: Section) -> None:
@@ -100,9 +81,11 @@ def _check_training(opt: dict[str, Any]) -> None:
     if periods is not None and sum(periods) < total:
         raise OptionError('train:scheduler:periods', f'end after {sum(periods)} steps, before total_iter, {total}.')
     _check_teachers(opt)
-    for name in ('project', 'resume_id'):
-        if opt['logger']['wandb'][name] is not None:
-            raise OptionError(f'logger:wandb:{name}', 'is not supported; set it to ~ and use TensorBoard.')
+    wandb = opt['logger']['wandb']
+    if wandb['resume_id'] is not None and wandb['project'] is None:
+        raise OptionError('logger:wandb:resume_id', 'is given, but there is no project; add logger:wandb:project.')
+    if wandb['project'] is not None and importlib.util.find_spec('wandb') is None:
+        raise OptionError('logger:wandb:project', 'needs wandb: pip install mipkd_sr[wandb], or set it to ~.')
 
 
 def _check_teachers(opt: dict[str, Any]) -> None:

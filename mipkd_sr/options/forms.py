@@ -1,7 +1,7 @@
 """The forms of which the description of an option file is made: a value, a section, a component, a map of names."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 REQUIRED = object()
@@ -101,3 +101,22 @@ class MapOf:
     entry: Any
     prefixes: tuple[str, ...] = ()
     optional: bool = False
+
+
+def with_own_options(form: Section, owner: Any) -> Section:
+    """A form with the options that a user's class declares as its ``own_options``.
+
+    Args:
+        form: The form that all classes of its kind have in common.
+        owner: The class. Its ``own_options`` are entries by key; ``train:optim_d`` is one in the section ``train``.
+    """
+    for path, entry in getattr(owner, 'own_options', {}).items():
+        form = _with_entry(form, path.split(':'), entry)
+    return form
+
+
+def _with_entry(form: Section, names: Sequence[str], entry: Any) -> Section:
+    first, *rest = names
+    if rest:
+        entry = _with_entry(form.keys.get(first, Section({}, optional=True)), rest, entry)
+    return replace(form, keys={**form.keys, first: entry})

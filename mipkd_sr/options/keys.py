@@ -228,7 +228,14 @@ TRAIN = Section(
             patterns={'_opt': LOSS},
         ),
         'val': Section(
-            {'val_freq': Key('int', 'Steps between validations.', REQUIRED, minimum=1), **VAL_KEYS}, optional=True
+            {
+                'val_freq': Key('int', 'Steps between validations.', REQUIRED, minimum=1),
+                'images_shown': Key(
+                    'int', 'Images of each set whose SR image is shown in TensorBoard and W&B.', 0, minimum=0
+                ),
+                **VAL_KEYS,
+            },
+            optional=True,
         ),
         'logger': Section(
             {
@@ -240,8 +247,8 @@ TRAIN = Section(
                 'use_tb_logger': Key('bool', 'Whether to write TensorBoard logs.', True),
                 'wandb': Section(
                     {
-                        'project': Key('str', "BasicSR's; not supported, must be ~."),
-                        'resume_id': Key('str', "BasicSR's; not supported, must be ~."),
+                        'project': Key('str', 'Project at Weights & Biases to log to; needs mipkd_sr[wandb].'),
+                        'resume_id': Key('str', 'Identity of an earlier run there, to go on with.'),
                     }
                 ),
             }

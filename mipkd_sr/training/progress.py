@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.training.tensorboard import TensorBoard
+from mipkd_sr.training.wandb_log import Curves, WandbLog
 
 
 class Reporter:
@@ -29,9 +30,12 @@ class Reporter:
         self._steps = 0
         self.silent = opt['rank'] != 0
         self.logger = get_root_logger()
-        self.tb_logger: TensorBoard | None = None
+        places: list[TensorBoard | WandbLog] = []
         if opt['logger']['use_tb_logger'] and not self.silent:
-            self.tb_logger = TensorBoard(Path(opt['root_path'], 'tb_logger', opt['name']), first_iter)
+            places.append(TensorBoard(Path(opt['root_path'], 'tb_logger', opt['name']), first_iter))
+        if opt['logger']['wandb']['project'] and not self.silent:
+            places.append(WandbLog(opt))
+        self.tb_logger = Curves(*places) if places else None
         # disable=None: no bar where there is no terminal; the log lines carry the ETA too
         self.bar = tqdm(
             total=self.total_iter,

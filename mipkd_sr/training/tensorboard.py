@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from basicsr.utils import get_root_logger
 from torch.utils.tensorboard import SummaryWriter
 
@@ -37,6 +38,12 @@ class TensorBoard:
         if self._writer is not None:
             writer = self._writer
             self._try(lambda: writer.add_scalar(name, value, iteration))
+
+    def add_image(self, name: str, image: np.ndarray, iteration: int) -> None:
+        """Show an image, 3 x H x W, RGB, 8 bits."""
+        if self._writer is not None:
+            writer = self._writer
+            self._try(lambda: writer.add_image(name, image, iteration))
 
     def close(self) -> None:
         """Write what is waiting, and close the file."""

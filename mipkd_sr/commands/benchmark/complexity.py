@@ -7,11 +7,13 @@ import argparse
 from typing import Any
 
 from mipkd_sr.commands.benchmark.apart import measure_apart
+from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the measurement takes."""
     parser.add_argument('-opt', required=True, help="option file of a test, or a shipped recipe's name")
+    add_import_argument(parser)
     parser.add_argument('--size', type=int, default=256, help='side of the LR image')
     parser.add_argument('--repeats', type=int, default=3, help='runs to take the median of; 0 to count alone')
 
@@ -39,12 +41,13 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.evaluation.tables import markdown_table
 
     rows = []
+    asked = ['--import', *args.imports] if args.imports else []
     for name, entry in networks_of(args.opt).items():
         net = build_network(entry['network'])
         cells = [name, f'{count_parameters(net) / 1e6:.3f}', f'{count_multiply_adds(net, args.size) / 1e9:.2f}']
         if args.repeats:
             sizes = ['--size', str(args.size), '--repeats', str(args.repeats)]
-            found, failure = measure_apart(['complexity-once', '-opt', args.opt, '--network', name, *sizes])
+            found, failure = measure_apart(['complexity-once', '-opt', args.opt, '--network', name, *sizes, *asked])
             cells += found.split() if found else [failure, '-']
         rows.append(cells)
     measured = [f'images a second ({device_name(this_device())})', 'peak memory, MiB'] if args.repeats else []

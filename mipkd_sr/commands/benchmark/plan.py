@@ -6,11 +6,13 @@ mipkd benchmark plan -opt mipkd/edsr_x4 --gpu V100 --gpus 4
 import argparse
 
 from mipkd_sr.commands.benchmark.options_of_run import add_force, add_sizes, run_options
+from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the measurement takes."""
     parser.add_argument('-opt', required=True, help="training options: the recipe's file or name")
+    add_import_argument(parser)
     add_force(parser)
     add_sizes(parser)
     parser.add_argument('--gpu', help='a kind of GPU, such as V100; or give --tflops and --bandwidth')

@@ -12,11 +12,13 @@ import json
 from pathlib import Path
 
 from mipkd_sr.commands.benchmark.options_of_run import DEMO, add_force, add_sizes, run_options
+from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the measurement takes."""
     parser.add_argument('-opt', default=DEMO, help=f'training options, for pair and patches; default: {DEMO}')
+    add_import_argument(parser)
     add_force(parser)
     parser.add_argument('--methods', nargs='+', default=[], metavar='METHOD', help='default: all; KD is always needed')
     add_sizes(parser)

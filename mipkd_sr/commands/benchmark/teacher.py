@@ -6,11 +6,13 @@ mipkd benchmark teacher -opt demo/mipkd
 import argparse
 
 from mipkd_sr.commands.benchmark.options_of_run import DEMO, add_force
+from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the measurement takes."""
     parser.add_argument('-opt', default=DEMO, help=f'training options: teacher and images; default: {DEMO}')
+    add_import_argument(parser)
     add_force(parser)
 
 

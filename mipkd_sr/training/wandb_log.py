@@ -1,0 +1,83 @@
+"""Weights & Biases, as BasicSR's users know it: ``logger:wandb:project`` turns it on, ``resume_id`` goes on with a run.
+
+It is an optional dependency, mipkd_sr[wandb]; without a network, ``WANDB_MODE=offline`` keeps everything in a folder
+that ``wandb sync`` uploads later.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from basicsr.utils import get_root_logger
+
+from mipkd_sr.runtime.errors import RunError, sentence
+
+
+class WandbLog:
+    """A run at Weights & Biases; its files are in ``wandb/`` under the run's root.
+
+    Args:
+        opt: The run's options; ``logger:wandb:project`` is set.
+
+    Raises:
+        RunError: If it cannot be started.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        import wandb
+
+        self._image = wandb.Image
+        own = opt['logger']['wandb']
+        try:
+            self._run = wandb.init(
+                project=own['project'],
+                id=own['resume_id'],
+                resume='allow',
+                name=opt['name'],
+                config=dict(opt),
+                dir=opt['root_path'],
+            )
+        except Exception as error:  # no key, no network, no such project
+            raise RunError(
+                f'logger:wandb: cannot be started ({sentence(error).rstrip(".")}); run `wandb login`, or set '
+                'WANDB_MODE=offline.'
+            ) from None
+        get_root_logger().info(f'W&B: logger:wandb:resume_id={self._run.id} goes on with this run')
+
+    def add_scalar(self, name: str, value: float, iteration: int) -> None:
+        """Add a value to the curve ``name``."""
+        self._run.log({name: value}, step=iteration)
+
+    def add_image(self, name: str, image: np.ndarray, iteration: int) -> None:
+        """Show an image, 3 x H x W, RGB, 8 bits."""
+        self._run.log({name: self._image(image.transpose(1, 2, 0))}, step=iteration)
+
+    def close(self) -> None:
+        """Send, or write, what is waiting."""
+        self._run.finish()
+
+
+class Curves:
+    """Several places that show curves and images, as one.
+
+    Args:
+        places: ``TensorBoard`` or ``WandbLog``.
+    """
+
+    def __init__(self, *places: Any) -> None:
+        self._places = places
+
+    def add_scalar(self, name: str, value: float, iteration: int) -> None:
+        """Add a value to the curve ``name``."""
+        for place in self._places:
+            place.add_scalar(name, value, iteration)
+
+    def add_image(self, name: str, image: np.ndarray, iteration: int) -> None:
+        """Show an image, 3 x H x W, RGB, 8 bits."""
+        for place in self._places:
+            place.add_image(name, image, iteration)
+
+    def close(self) -> None:
+        """Close all."""
+        for place in self._places:
+            place.close()
