@@ -123,7 +123,7 @@ def gradients(case: str, kind: str, objectives: dict[str, Objective]) -> dict[st
     if size > 1:
         step = DistributedDataParallel(step)
     lq, gt = torch.rand(BATCH, 3, SIZE, SIZE), torch.rand(BATCH, 3, SIZE * SCALE, SIZE * SCALE)
-    losses, _, _ = step(lq.chunk(size)[rank], gt.chunk(size)[rank], 1)
+    losses = step(lq.chunk(size)[rank], gt.chunk(size)[rank], 1)[0]
     torch.stack(list(losses.values())).sum().backward()
     return {name.removeprefix('module.'): p.grad for name, p in step.named_parameters() if p.grad is not None}
 
