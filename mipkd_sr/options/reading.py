@@ -50,7 +50,7 @@ class Options:
     file: Path
     origin: dict[str, str] = field(default_factory=dict)
     template: dict[str, Any] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list, compare=False)
     notes: list[str] = field(default_factory=list)
     _of_old_types: dict[str, dict[str, Any]] = field(default_factory=dict)
 
