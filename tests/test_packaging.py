@@ -93,7 +93,7 @@ def test_the_help_does_not_start_pytorch(installed):
 def test_an_editable_installation_is_the_checkout_on_the_path(tmp_path):
     (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=['editable'])
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read('_mipkd_sr.pth').decode().strip() == str(ROOT)
+        assert archive.read('_mipkd_sr.pth').decode().split() == [str(ROOT), str(ROOT / 'scripts')]
         assert not [name for name in archive.namelist() if name.endswith('.py')]
 
 
@@ -103,7 +103,7 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path):
     (file,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path))
     with tarfile.open(file) as archive:
         found = {name.partition('/')[2] for name in archive.getnames()}
-    needed = {'README.md', 'pyproject.toml', 'mipkd.py', 'experiments/pretrained_models/demo_teacher_x2.pth'}
+    needed = {'README.md', 'pyproject.toml', 'experiments/pretrained_models/demo_teacher_x2.pth'}
     for folder in ('mipkd_sr', 'options', 'tests', 'scripts', 'docs'):
         needed |= {f'{folder}/{name}' for name in files_of(ROOT / folder) if '__pycache__' not in name}
     assert needed <= found
