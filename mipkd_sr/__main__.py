@@ -36,7 +36,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.set_defaults(run=run, registers=name != 'recipes')  # which needs nothing of BasicSR
+    parser.set_defaults(run=run)
 
 
 def start(module: str, args: argparse.Namespace) -> int:

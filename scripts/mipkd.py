@@ -1,7 +1,7 @@
 """The command ``mipkd``: its arguments are parsed before PyTorch and BasicSR are imported, so that --help is at once.
 
 ``import mipkd_sr`` registers everything with BasicSR, which takes seconds. Here the package is put in its place without
-that, as far as its parsers need it, and imported in full as soon as there is a command to run.
+that, as far as its parsers need it, and imported in full when there is a command to run.
 """
 
 import importlib
@@ -18,8 +18,7 @@ def main() -> int:
     sys.modules['mipkd_sr'] = package
     command_line = importlib.import_module('mipkd_sr.__main__')
     args = command_line.build_parser().parse_args()
-    if args.registers:
-        spec.loader.exec_module(package)
+    spec.loader.exec_module(package)
     return command_line.run(args)
 
 

@@ -25,6 +25,8 @@ from mipkd_sr.runtime.ranks import BatchDraws
 settings.register_profile('any_speed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('any_speed')
 
+torch.set_num_threads(1)  # the networks are tiny, and tests run in as many processes as there are cores
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'
 SCALE = 2

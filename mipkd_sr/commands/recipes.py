@@ -9,7 +9,6 @@ import argparse
 import shutil
 from pathlib import Path
 
-from mipkd_sr.options.reading import dump_options, read_options
 from mipkd_sr.options.recipes import RECIPES, first_line, recipe_names, require_recipe
 from mipkd_sr.runtime.errors import OptionError
 
@@ -44,6 +43,8 @@ def print_list() -> None:
 
 def print_merged(name: str) -> None:
     """Print a recipe with everything that it extends."""
+    from mipkd_sr.options.reading import dump_options, read_options  # starts PyTorch
+
     options = read_options(require_recipe(name))
     print(f'# {name}: {first_line(name)}\n# Merged, a later file over an earlier one, from')
     for file in options.files:
@@ -53,6 +54,8 @@ def print_merged(name: str) -> None:
 
 def copy(name: str, folder: Path) -> None:
     """Copy a recipe and what it extends to ``folder``/options; what is there already stays as it is."""
+    from mipkd_sr.options.reading import read_options  # starts PyTorch
+
     for file in read_options(require_recipe(name)).files:
         target = folder / 'options' / file.relative_to(RECIPES)
         if target.exists():
