@@ -18,6 +18,8 @@ from mipkd_sr.options.reading import read_options
 from tests.conftest import ROOT, smooth_image
 
 LQ_SIZE, HR_SIZE, IMAGES = 12, 48, 3
+NETWORKS, SETS = 5, 2
+"""As many of a test's networks and test sets are kept."""
 Recipe = dict[str, Any]
 
 
@@ -94,6 +96,9 @@ class World:
         return opt
 
     def _test(self, opt: Recipe) -> Recipe:
+        kept = [*dict.fromkeys([*filter(None, [opt.get('teacher')]), *opt['networks']])][:NETWORKS]
+        opt['networks'] = {name: entry for name, entry in opt['networks'].items() if name in kept}
+        opt['datasets'] = dict(list(opt['datasets'].items())[:SETS])
         for entry in opt['networks'].values():
             entry['network'] = small(entry['network'])
             if entry.get('path'):
