@@ -40,7 +40,7 @@ from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.ranks import failing_together
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.training.experiment import Start, experiment_folder, find_start
+from mipkd_sr.training.experiment import Start, experiment_folder, find_start, resume
 from mipkd_sr.training.loop import Progress, Trainer
 
 
@@ -93,10 +93,7 @@ def run(options: Options, auto_resume: bool) -> int:
     model = build_model(opt)
     done = Progress()
     if start := find_start(opt, auto_resume):
-        try:
-            model.resume_training(start.state)
-        except ValueError as error:
-            raise OptionError('path:resume_state', f'{start.file}: {error}.') from None
+        resume(model, start)
         done = Progress(start.state['iter'], start.state['samples'])
     with ExitStack() as stack:
         set_aside = ''

@@ -498,3 +498,17 @@ def test_what_classes_raise_for_absurd_arguments_is_one_sentence(
     assert main(['-opt', str(write_options(opt)), '--dry_run']) == 2
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
     assert message in error
+
+
+@pytest.mark.parametrize(
+    'content',
+    [5, [], {}, {'iter': 'x', 'samples': 0}, {'iter': 1, 'samples': 2, 'networks': 3}],
+)
+@pytest.mark.parametrize('dry_run', [[], ['--dry_run']])
+def test_a_crafted_training_state_is_one_sentence(dry_run, content, training_options, write_options, tmp_path, capsys):
+    torch.save(content, tmp_path / '1.state')
+    opt = training_options(path={'resume_state': str(tmp_path / '1.state')})
+    assert main(['-opt', str(write_options(opt)), *dry_run]) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert 'path:resume_state: ' in error
+    assert not experiment(tmp_path).exists()

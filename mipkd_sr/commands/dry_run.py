@@ -23,6 +23,7 @@ from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.run_folder import TESTING_MARKS, TRAINING_MARKS, check_ours
+from mipkd_sr.training.experiment import find_start, resume
 
 
 def describe_training(options: Options) -> int:
@@ -39,6 +40,8 @@ def describe_training(options: Options) -> int:
     missing = leave_out_missing(opt)
     lengths = {phase: len(dataset) for phase, dataset in datasets_there(opt, missing).items()}  # type: ignore[arg-type]
     model = build_model(options.training)
+    if start := find_start(opt, auto_resume=False):
+        resume(model, start)
     lines = [
         f'{opt["name"]}: {type(model).__name__}, x{opt["scale"]}, would be written to {opt["path"]["experiments_root"]}'
     ]

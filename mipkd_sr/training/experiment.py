@@ -11,11 +11,12 @@ import torch
 import torch.distributed
 from basicsr.utils import get_time_str
 
+from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.options.reading import dump_options
 from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, blamed_on
 from mipkd_sr.runtime.files import remove_parts, written_whole
 from mipkd_sr.runtime.ranks import failing_together
 from mipkd_sr.runtime.run_folder import TENSORBOARD_MARKS, TRAINING_MARKS, check_ours, own_folder, set_aside
@@ -43,6 +44,22 @@ def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
     if file[0] is None:
         return None
     return Start(Path(file[0]), load_file(file[0]))
+
+
+def resume(model: DistillModel, start: Start) -> None:
+    """Go on from a training state.
+
+    Raises:
+        OptionError: If it is of a run with other networks, objectives or optimizers, or no training state at all.
+    """
+    with blamed_on('path:resume_state'):
+        numbers = [start.state.get(name) for name in ('iter', 'samples')] if isinstance(start.state, dict) else [None]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError(f'{start.file} holds no training state; give another.')
+        try:
+            model.resume_training(start.state)
+        except ValueError as error:
+            raise ValueError(f'{start.file}: {error}') from None
 
 
 def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
