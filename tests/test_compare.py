@@ -312,7 +312,7 @@ def test_it_is_stopped_and_goes_on(long_study):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['absent.yml'], 'absent.yml: there is no such file; give a study file.'),
+        (['absent.yml'], 'absent.yml: cannot be read (there is no such file); give a study file.'),
         (['study.yml', '--jobs', '0'], '--jobs: must be at least 1.'),
         (['study.yml'], 'datasets:train:dataroot_gt: there is no '),
     ],
