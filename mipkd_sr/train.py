@@ -96,10 +96,10 @@ def run(options: Options, auto_resume: bool) -> int:
         resume(model, start)
         done = Progress(start.state['iter'], start.state['samples'])
     with ExitStack() as stack:
-        set_aside = ''
+        archive = ''
         with failing_together():  # and no rank writes before the folders are there
             if opt['rank'] == 0:
-                set_aside = stack.enter_context(claim_folder(options, start, auto_resume))
+                archive = stack.enter_context(claim_folder(options, start, auto_resume))
         logger = stack.enter_context(run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']))
         logger.info(f'mipkd_sr {mipkd_sr.__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
         logger.info(
@@ -114,8 +114,8 @@ def run(options: Options, auto_resume: bool) -> int:
             logger.info(f'Going on from {start.file}, iteration {done.iteration:,}')
             for change in changes(start.state, opt):
                 logger.warning(change)
-        if set_aside:
-            logger.warning(set_aside)
+        if archive:
+            logger.warning(archive)
         del start
         Trainer(model, opt, train_set, val_loaders, done).train()
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')

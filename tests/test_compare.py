@@ -18,8 +18,8 @@ import yaml
 from mipkd_sr.__main__ import main
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.studies.estimate import measure
+from mipkd_sr.studies.folders import completed_options
 from mipkd_sr.studies.page import set_aside_earlier
-from mipkd_sr.studies.places import completed_options
 from mipkd_sr.studies.study import StudyRuns
 
 from .conftest import ENVIRONMENT, ROOT, STUDENT, TEACHER
@@ -184,12 +184,12 @@ def test_a_changed_recipe_is_told_and_run_under_another_name(copy):
     runs = StudyRuns(copy / 'study.yml')
     assert len(runs.jobs) == 4
     old = {folder.name for folder in (copy / 'experiments').iterdir()}
-    for place, test in runs.places:
-        assert place.name == f'{place.run.name}_{place.run.digest[:8]}'
-        assert place.name not in old
-        assert 'is of other options than it would have now and is kept' in place.note
+    for run_folder, test in runs.run_folders:
+        assert run_folder.name == f'{run_folder.run.name}_{run_folder.run.digest[:8]}'
+        assert run_folder.name not in old
+        assert 'is of other options than it would have now and is kept' in run_folder.note
         assert test is not None
-        assert test.name == place.name
+        assert test.name == run_folder.name
 
 
 def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, capsys):
@@ -207,7 +207,7 @@ def test_what_has_finished_is_tested_without_training(copy):
         shutil.rmtree(folder)
     shutil.rmtree(next(copy.glob('experiments/*slower_seed1')))
     first = StudyRuns(copy / 'study.yml')
-    tested = {job.place.name for job in first.jobs if not job.train}
+    tested = {job.run_folder.name for job in first.jobs if not job.train}
     assert len(first.jobs) == 1 + len(tested)
     assert main(['compare', str(copy / 'study.yml'), '--test', '--jobs', '2']) == 0
     assert [job.train for job in StudyRuns(copy / 'study.yml').jobs] == [True]
@@ -217,7 +217,7 @@ def test_what_has_finished_is_tested_without_training(copy):
 def test_what_was_written_from_runs_that_are_gone_is_set_aside(copy):
     shutil.rmtree(next(copy.glob('experiments/*logits-KD_seed1')))
     runs = StudyRuns(copy / 'study.yml')
-    assert [job.place.run.seed for job in runs.jobs] == [1]
+    assert [job.run_folder.run.seed for job in runs.jobs] == [1]
     report = (copy / 'report.md').read_bytes()
     earlier = set_aside_earlier(runs.study, runs.results())
     runs.write_page()
@@ -250,10 +250,10 @@ def test_a_plan_counts_what_a_step_needs(training_options, tmp_path):
 
 def test_accumulated_batches_are_counted_each(training_options, tmp_path):
     folder = write_study(tmp_path, STUDY, training_options('kd', train={'accumulation_steps': 3}))
-    (place, _) = StudyRuns(folder / 'study.yml').places[0]
-    three = measure(completed_options(place))
-    place.run.variant.options['train']['accumulation_steps'] = 1
-    assert three.multiply_adds_per_step == 3 * measure(completed_options(place)).multiply_adds_per_step
+    (run_folder, _) = StudyRuns(folder / 'study.yml').run_folders[0]
+    three = measure(completed_options(run_folder))
+    run_folder.run.variant.options['train']['accumulation_steps'] = 1
+    assert three.multiply_adds_per_step == 3 * measure(completed_options(run_folder)).multiply_adds_per_step
 
 
 def test_a_run_that_fails_is_one_sentence(training_options, tmp_path):

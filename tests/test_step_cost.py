@@ -101,7 +101,7 @@ def test_mipkd_does_its_mixers_and_the_paths_that_it_takes(opt):
                 units = 10 - place_t
                 paths += 2 * rest
                 again += 9 * (2 * units - min(6, units)) * 1024 * PIXELS
-        assert model.objectives['mipkd'].places == [(1, 3), (3, 7), (4, 10)]
+        assert model.objectives['mipkd'].unit_pairs == [(1, 3), (3, 7), (4, 10)]
         needed = FLOOR + 3 * backward + paths
         assert count_needed(model, batch, 500) == needed
         assert count_step(model, batch, 500).multiply_adds == needed + again

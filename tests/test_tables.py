@@ -171,9 +171,9 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
     runs = plan_tables([read], read.cells, tmp_path)
     assert not runs.teachers
     teacher, student, _ = runs.runs
-    assert teacher.place is None
+    assert teacher.run_folder is None
     assert teacher.test.weights == given
-    assert student.place.run.variant.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
+    assert student.run_folder.run.variant.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
 
 
 @pytest.mark.parametrize(

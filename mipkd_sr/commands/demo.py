@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from mipkd_sr.options.recipes import DEMO_TEACHER, SHIPPED_DEMO_TEACHER, recipe_file
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 
 STEPS = {
     'Training the student: plain': ['train', 'demo/plain', '--auto_resume'],
@@ -50,5 +50,5 @@ def prepare(root: Path) -> None:
     print(f'Demo data in {folder}: {pairs} training pairs, {held_out} photographs held out', flush=True)
     if not teacher.exists():
         teacher.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(teacher) as part:
+        with atomic_write(teacher) as part:
             shutil.copyfile(SHIPPED_DEMO_TEACHER, part)

@@ -49,8 +49,8 @@ def describe_training(options: Options) -> int:
     lines += _describe_iterations(options.training, lengths)
     for key, objective in model.objectives.items():
         lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}{_describe_term(objective)}')
-        places = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
-        lines += _describe_positions(model, objective, list(places), lq_patch_size(opt))
+        unit_pairs = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
+        lines += _describe_positions(model, objective, list(unit_pairs), lq_patch_size(opt))
     print('\n'.join(lines))
     return report_missing(options, missing)
 
@@ -138,19 +138,19 @@ def _describe_term(objective: Objective) -> str:
 
 
 def _describe_positions(
-    model: DistillModel, objective: Objective, places: list[tuple[int, int]], side: int
+    model: DistillModel, objective: Objective, unit_pairs: list[tuple[int, int]], side: int
 ) -> list[str]:
-    if not places or model.net_t is None:
+    if not unit_pairs or model.net_t is None:
         return []
     student: Any = model.net_g
     name = next(iter(objective.listens_to), None)
     teacher: Any = model.teachers[name] if name else model.net_t
-    shapes_s = feature_shapes(student, [index for index, _ in places], side)
-    shapes_t = feature_shapes(teacher, [index for _, index in places], side)
+    shapes_s = feature_shapes(student, [index for index, _ in unit_pairs], side)
+    shapes_t = feature_shapes(teacher, [index for _, index in unit_pairs], side)
     return [
         f'    position {k}: student after unit {index_s} of {student.depth}, {_size(shapes_s[index_s])}; '
         f'teacher after unit {index_t} of {teacher.depth}, {_size(shapes_t[index_t])}'
-        for k, (index_s, index_t) in enumerate(places, 1)
+        for k, (index_s, index_t) in enumerate(unit_pairs, 1)
     ]
 
 

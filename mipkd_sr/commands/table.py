@@ -98,8 +98,8 @@ def describe(runs: 'TableRuns') -> str:
     teachers, others = stages(runs)
     lines = [f'{len(runs.runs)} cells in {runs.root / "experiments"}']
     lines.append(f'to be done: {len(teachers)} teachers, {len(others)} others')
-    lines += [f'  {job.place.name}{"" if job.train else " (its test)"}' for job in (*teachers, *others)]
-    lines += [f'note: {place.note}' for place, _ in runs.places if place.note]
+    lines += [f'  {job.run_folder.name}{"" if job.train else " (its test)"}' for job in (*teachers, *others)]
+    lines += [f'note: {run_folder.note}' for run_folder, _ in runs.run_folders if run_folder.note]
     for run in runs.runs:
         if run.skipped:
             lines.append(f'not run: {run.cell.table}, {run.cell.row} x{run.cell.scale}: {run.skipped}')
@@ -116,7 +116,7 @@ def _execute(runs: 'TableRuns', args: argparse.Namespace, write: Callable[[], Pa
     def on_end(job: 'Job', failure: str | None) -> None:
         nonlocal ended
         ended += 1
-        print(f'[{ended}/{total}] {failure or "done: " + job.place.name}', flush=True)
+        print(f'[{ended}/{total}] {failure or "done: " + job.run_folder.name}', flush=True)
         write()
 
     outcome = execute_tables(runs, args.jobs, args.devices, lambda: None, on_end)

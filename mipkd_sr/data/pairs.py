@@ -11,7 +11,7 @@ import numpy as np
 
 from mipkd_sr.imresize import imresize_uint8
 from mipkd_sr.runtime.errors import RunError
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 
 STORES = ('png', 'npy')
 """How images are kept: PNG, or NumPy's arrays, of which a patch can be read without reading the rest."""
@@ -74,7 +74,7 @@ def write_image(file: Path, image: np.ndarray) -> None:
         content = buffer.getvalue()
     else:
         content = cv2.imencode(file.suffix, image)[1].tobytes()
-    with written_whole(file) as part:
+    with atomic_write(file) as part:
         part.write_bytes(content)
     check_image(file, image)
 

@@ -22,7 +22,7 @@ from mipkd_sr.data.pairs import (
     write_pairs,
 )
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
-from mipkd_sr.runtime.files import remove_parts, written_whole
+from mipkd_sr.runtime.files import atomic_write, remove_parts
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
@@ -122,7 +122,7 @@ def _start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, An
 
 
 def _write_record(out: Path, settings: dict[str, Any], done: Mapping[str, dict[str, Any]]) -> None:
-    with written_whole(out / RECORD) as part:
+    with atomic_write(out / RECORD) as part:
         part.write_text(''.join(json.dumps(line) + '\n' for line in (settings, *done.values())), encoding='utf-8')
 
 

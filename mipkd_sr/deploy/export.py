@@ -10,7 +10,7 @@ from torch import nn
 from mipkd_sr.deploy.layouts import weights_in_layout
 from mipkd_sr.runtime.checkpoint import save_atomically, write_digest
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 
 FORMATS = ('.onnx', '.safetensors', '.pth')
 ONNX_TOLERANCE = 1e-4
@@ -58,7 +58,7 @@ def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> st
     else:
         from safetensors.torch import save  # an optional dependency: pip install mipkd_sr[export]
 
-        with written_whole(file) as part:  # its own save_file makes a file that its owner alone may read
+        with atomic_write(file) as part:  # its own save_file makes a file that its owner alone may read
             part.write_bytes(save(weights))
         write_digest(file)
     return f'{file}: {len(weights)} tensors'
@@ -72,7 +72,7 @@ def _export_onnx(net: nn.Module, file: Path, size: int) -> str:
     free = torch.export.Dim
     dimensions: Any = None if is_fixed else ({0: free('n'), 2: free('h', min=8), 3: free('w', min=8)},)
     sizes = [(size, size)] if is_fixed else [(size, size), (size + 9, size + 5)]
-    with written_whole(file) as part:
+    with atomic_write(file) as part:
         try:
             torch.onnx.export(
                 net,

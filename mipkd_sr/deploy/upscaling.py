@@ -11,7 +11,7 @@ from mipkd_sr.data.pairs import IMAGE_SUFFIXES, decode_file
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.imresize import imresize
 from mipkd_sr.runtime.errors import OptionError, RunError
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 
 
 def find_images(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -88,5 +88,5 @@ def upscale_file(net: Network, file: Path, target: Path, device: torch.device) -
         OSError: If it cannot be written.
     """
     content = cv2.imencode('.png', upscale(net, read_any(file), device))[1]
-    with written_whole(target) as part:
+    with atomic_write(target) as part:
         part.write_bytes(content.tobytes())

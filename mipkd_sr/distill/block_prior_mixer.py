@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from mipkd_sr.distill.feature_prior_mixer import adapter
 from mipkd_sr.distill.objective import NetworkPass
 
-PATHS = ('whole', 'resampled')
+PATHS = ('straight', 'resampled')
 
 TEACHER_PARTS = 6
 """Parts in which a path through the teacher is computed again for the gradient.
@@ -28,8 +28,8 @@ def run_body(run: NetworkPass, feature: Tensor, start: int, stop: int, parts: in
     if not parts or start == stop:
         return run.net.body(feature, run.context, start, stop)
     parts = min(parts, stop - start)
-    places = [start + (stop - start) * part // parts for part in range(parts + 1)]
-    for first, last in itertools.pairwise(places):
+    cuts = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    for first, last in itertools.pairwise(cuts):
         feature = checkpoint(
             run.net.body, feature, run.context, first, last, use_reentrant=False, preserve_rng_state=False
         )
@@ -39,18 +39,18 @@ def run_body(run: NetworkPass, feature: Tensor, start: int, stop: int, parts: in
 class BlockPriorMixer(nn.Module):
     """Sends a mixed feature map on through the student's or the teacher's remaining units.
 
-    With ``path='whole'`` one draw decides (Eq. 6): ``R ~ Bernoulli(student_probability)``; all that is left runs in the
-    student (R = 1) or in the teacher (R = 0). With 'resampled' it is drawn anew at every later position, so that the
-    map goes from one network to the other and back (the "dynamic combination of blocks" of the paper's text); the
-    network it is in at the end gives the tail.
+    With ``path='straight'`` one draw decides (Eq. 6): ``R ~ Bernoulli(student_probability)``; all that is left runs
+    in the student (R = 1) or in the teacher (R = 0). With 'resampled' it is drawn anew at every later position, so
+    that the map goes from one network to the other and back (the "dynamic combination of blocks" of the paper's text);
+    the network it is in at the end gives the tail.
 
     The mixed map has the teacher's width. Where the widths differ, a learned 1 x 1 at each position brings it to the
     network that takes it over; the paper does not say how.
 
     Args:
-        places: For each position, the unit index in the student and in the teacher; ascending.
+        unit_pairs: For each position, the unit index in the student and in the teacher; ascending.
         widths: For each position, the student's and the teacher's width.
-        path: 'whole' or 'resampled'.
+        path: 'straight' or 'resampled'.
         student_probability: P(R = 1).
 
     Attributes:
@@ -59,13 +59,13 @@ class BlockPriorMixer(nn.Module):
 
     def __init__(
         self,
-        places: Sequence[tuple[int, int]],
+        unit_pairs: Sequence[tuple[int, int]],
         widths: Sequence[tuple[int, int]],
-        path: str = 'whole',
+        path: str = 'straight',
         student_probability: float = 0.75,
     ) -> None:
         super().__init__()
-        self.places = list(places)
+        self.unit_pairs = list(unit_pairs)
         self.student_probability = student_probability
         self.is_resampled = path == 'resampled'
         self.teacher_parts = TEACHER_PARTS
@@ -93,7 +93,7 @@ class BlockPriorMixer(nn.Module):
         """
         in_student = False
         taken = []
-        last = len(self.places) - 1 if self.is_resampled else k
+        last = len(self.unit_pairs) - 1 if self.is_resampled else k
         for position in range(k, last + 1):
             goes_to_student = torch.rand((), generator=rng).item() < self.student_probability
             if goes_to_student and not in_student:
@@ -103,7 +103,7 @@ class BlockPriorMixer(nn.Module):
             in_student = goes_to_student
             taken.append(in_student)
             run, side, parts = (student, 0, 0) if in_student else (teacher, 1, self.teacher_parts)
-            start = self.places[position][side]
-            stop = run.net.depth if position == last else self.places[position + 1][side]
+            start = self.unit_pairs[position][side]
+            stop = run.net.depth if position == last else self.unit_pairs[position + 1][side]
             mixed = run_body(run, mixed, start, stop, parts)
         return run.net.tail(mixed, run.context), taken

@@ -18,7 +18,7 @@ class FeatureObjective(Objective):
         positions: K, or a list; see ``mipkd_sr.distill.positions``.
 
     Attributes:
-        places: For each position, the unit index in the student and in the teacher; ascending.
+        unit_pairs: For each position, the unit index in the student and in the teacher; ascending.
         widths: For each position, the student's and the teacher's width.
     """
 
@@ -28,7 +28,7 @@ class FeatureObjective(Objective):
     def __init__(self, positions: int | Sequence[int | float] = 3) -> None:
         super().__init__()
         self.positions = positions
-        self.places: list[tuple[int, int]] = []
+        self.unit_pairs: list[tuple[int, int]] = []
         self.widths: list[tuple[int, int]] = []
 
     def attach(self, student: nn.Module, teacher: nn.Module | None, lq_size: int, scale: int) -> None:
@@ -39,14 +39,14 @@ class FeatureObjective(Objective):
         """
         shapes_s = self._shapes('student', student, lq_size)
         shapes_t = self._shapes('teacher', teacher, lq_size)
-        self.places = list(zip(shapes_s, shapes_t, strict=True))
-        for index_s, index_t in self.places:
+        self.unit_pairs = list(zip(shapes_s, shapes_t, strict=True))
+        for index_s, index_t in self.unit_pairs:
             if self.same_size and shapes_s[index_s][1:] != shapes_t[index_t][1:]:
                 raise ValueError(
                     f"the student's feature map is {shapes_s[index_s]} after unit {index_s}, the teacher's "
                     f'{shapes_t[index_t]} after unit {index_t}: they must have the same height and width'
                 )
-        self.widths = [(shapes_s[index_s][0], shapes_t[index_t][0]) for index_s, index_t in self.places]
+        self.widths = [(shapes_s[index_s][0], shapes_t[index_t][0]) for index_s, index_t in self.unit_pairs]
 
     def _shapes(self, name: str, net: nn.Module | None, lq_size: int) -> dict[int, tuple[int, ...]]:
         if not is_staged(net):
@@ -56,13 +56,13 @@ class FeatureObjective(Objective):
 
     def student_indices(self) -> list[int]:
         """See ``Objective.student_indices``."""
-        return [index for index, _ in self.places]
+        return [index for index, _ in self.unit_pairs]
 
     def teacher_indices(self) -> list[int]:
         """See ``Objective.teacher_indices``."""
-        return [index for _, index in self.places]
+        return [index for _, index in self.unit_pairs]
 
     def features(self, state: StepState) -> list[tuple[Tensor, Tensor]]:
         """For each position the student's and the teacher's feature map, B x C x H x W each."""
         student, teacher = state.student['lq'].features, state.teacher['lq'].features
-        return [(student[index_s], teacher[index_t]) for index_s, index_t in self.places]
+        return [(student[index_s], teacher[index_t]) for index_s, index_t in self.unit_pairs]

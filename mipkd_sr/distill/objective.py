@@ -67,7 +67,7 @@ class NetworkPass:
         features = {index: feature.to(dtype) for index, feature in self.features.items()}
         return NetworkPass(self.net, self.sr.to(dtype), features, tree_map(cast, self.context))
 
-    def go_on(self, feature: Tensor, index: int) -> Tensor:
+    def run_rest(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
 
         Returns:

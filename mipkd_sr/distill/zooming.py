@@ -44,8 +44,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
 
 def zoom_in_random(gt: Tensor, height: int, width: int, draws: BatchDraws) -> Tensor:
     """A crop of each HR patch (B x 3 x sH x sW) of the LR patch's size, B x 3 x H x W, at a random place."""
-    top = draws.whole(len(gt), gt.shape[-2] - height + 1)
-    left = draws.whole(len(gt), gt.shape[-1] - width + 1)
+    top = draws.integers(len(gt), gt.shape[-2] - height + 1)
+    left = draws.integers(len(gt), gt.shape[-1] - width + 1)
     return crop(gt, top, left, height, width)
 
 

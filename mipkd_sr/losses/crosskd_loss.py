@@ -44,7 +44,7 @@ class CrossKDLoss(FeatureObjective):
         student, teacher = state.student['lq'], state.teacher['lq']
         loss = state.lq.new_zeros(())
         for k, (feature_s, feature_t) in enumerate(self.features(state)):
-            index_s, index_t = self.places[k]
-            loss = loss + F.l1_loss(teacher.go_on(self.to_teacher[k](feature_s), index_t), teacher.sr)
-            loss = loss + F.l1_loss(student.go_on(self.to_student[k](feature_t), index_s), teacher.sr)
+            index_s, index_t = self.unit_pairs[k]
+            loss = loss + F.l1_loss(teacher.run_rest(self.to_teacher[k](feature_s), index_t), teacher.sr)
+            loss = loss + F.l1_loss(student.run_rest(self.to_student[k](feature_t), index_s), teacher.sr)
         return {'l_cross': self.loss_weight * loss}

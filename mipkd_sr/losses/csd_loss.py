@@ -103,7 +103,8 @@ class CSDLoss(Objective):
         """The LR images that this rank's samples need as negatives: those before each in the batch of all ranks.
 
         Returns:
-            The images, N x 3 x H x W; and, for the first, second, ... negative, for each sample, its place among them.
+            The images that serve as negatives, N x 3 x H x W; and ``index[n][b]``, which of them is the n-th
+            negative of sample b.
 
         Raises:
             ValueError: If there is no other sample.
@@ -116,20 +117,20 @@ class CSDLoss(Objective):
             [(rank * len(lq) + sample - shift) % total for sample in range(len(lq))]
             for shift in range(1, min(self.negatives, total - 1) + 1)
         ]
-        used = sorted({place for row in wanted for place in row})
-        return gather_batch(lq)[used], [[used.index(place) for place in row] for row in wanted]
+        used = sorted({sample for row in wanted for sample in row})
+        return gather_batch(lq)[used], [[used.index(sample) for sample in row] for row in wanted]
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
         sr, teacher_sr = state.student['lq'].sr, state.teacher['lq'].sr
-        negatives, places = self._negatives(state.lq)
+        negatives, index = self._negatives(state.lq)
         upsampled = F.interpolate(negatives, size=sr.shape[-2:], mode='bicubic', align_corners=False)
         anchors = self._features(sr)
         with torch.no_grad():
             positives, others = self._features(teacher_sr), self._features(upsampled)
         loss = sr.new_zeros(())
         for weight, anchor, positive, other in zip(LAYERS.values(), anchors, positives, others, strict=True):
-            apart = [(other[place] - anchor).abs().mean((1, 2, 3)) for place in places]
+            apart = [(other[row] - anchor).abs().mean((1, 2, 3)) for row in index]
             together = (positive - anchor).abs().mean((1, 2, 3))
             loss = loss + weight * (together / (torch.stack(apart).sum(0) + 1e-7)).mean()
         return {'l_csd': self.loss_weight * loss}

@@ -25,9 +25,12 @@ ROWS_A_PIECE = 256
 class _AffinityDistance(torch.autograd.Function):
     """``sum |S'S - T'T|`` of maps with columns of norm 1, B x C x N, with its gradient by S.
 
-    The matrices are symmetric: each piece is some rows, from the diagonal on. The gradient by the columns S_i is
-    ``2 sum_j sign(S_i S_j - T_i T_j) S_j``, which is as well computed while a piece is there: so nothing is computed
-    twice, and of the matrices nothing is kept.
+    Let D = S'S - T'T, which is N x N and symmetric. D is computed a few rows at a time; each piece starts at the
+    diagonal, and the part right of it counts twice. The gradient by column i of S is
+
+        2 sum_j sign(D_ij) S_j
+
+    ``forward`` adds it up while it has the piece, so that no piece is kept and none is computed twice.
     """
 
     @staticmethod

@@ -57,8 +57,8 @@ class MiPKDLoss(FeatureObjective):
         teacher_ratio: Part of the mix that is the teacher's; unsaid. 0.25: better than 0.5 and 0.75 in our study. The
             paper's recipes have 0.5, which prefers neither.
         distance: D: 'l1' or 'l2'.
-        path: 'whole' or 'resampled'; see ``mipkd_sr.distill.block_prior_mixer``. They were alike in our study; 'whole'
-            is the cheaper and Eq. 6 as written.
+        path: 'straight' or 'resampled'; see ``mipkd_sr.distill.block_prior_mixer``. They were alike in our study;
+            'straight' is the cheaper and Eq. 6 as written.
         student_probability: P(R = 1). The paper draws R from {0, 1} with no preference (Eq. 6): 0.5. 0.75: as good in
             our study of cost (experiments/studies/mipkd_cost), and the student's path costs less than the teacher's.
         drop_probability: Probability that a position's l_block is left out of a step; the paper drops none unless it
@@ -91,7 +91,7 @@ class MiPKDLoss(FeatureObjective):
         mask: str = 'random',
         teacher_ratio: float = 0.25,
         distance: str = 'l1',
-        path: str = 'whole',
+        path: str = 'straight',
         student_probability: float = 0.75,
         drop_probability: float = 0.75,
         rescale: bool = False,
@@ -139,7 +139,7 @@ class MiPKDLoss(FeatureObjective):
             FeaturePriorMixer(width_s, width_t, self._latent_width(width_s, width_t), **self.mixer_options)
             for width_s, width_t in self.widths
         )
-        self.block_mixer = BlockPriorMixer(self.places, self.widths, self.path, self.student_probability)
+        self.block_mixer = BlockPriorMixer(self.unit_pairs, self.widths, self.path, self.student_probability)
 
     def _latent_width(self, width_s: int, width_t: int) -> int:
         if isinstance(self.latent_width, str):
@@ -150,19 +150,19 @@ class MiPKDLoss(FeatureObjective):
         """See ``Objective.forward``.
 
         Logs each position's losses, and as ``path`` the part of its remaining path that ran in the student (with
-        'whole': 1 student, 0 teacher), or -1 where it was dropped.
+        'straight': 1 student, 0 teacher), or -1 where it was dropped.
         """
         student, teacher = state.student['lq'], state.teacher['lq']
         with_ae = self.ae_weight > 0 and self.ae_schedule.factor(state.progress) > 0
         names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
-        is_kept = kept_positions(len(self.places), 1 - self.drop_probability, state.branch_rng)
+        is_kept = kept_positions(len(self.unit_pairs), 1 - self.drop_probability, state.branch_rng)
         losses = {name: student.sr.new_zeros(()) for name in names}
         for k, (feature_s, feature_t) in enumerate(self.features(state)):
             mixed, restored = self.feature_mixers[k](feature_s, feature_t, state.draws, with_ae)
-            unit = self._unit(feature_t)
-            terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / unit}
+            scale = self._feature_scale(feature_t)
+            terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / scale}
             if with_ae:
-                terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t) / unit
+                terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t) / scale
             state.logs[f'mipkd/path_{k + 1}'] = -1.0
             if is_kept[k]:
                 image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng)
@@ -173,8 +173,8 @@ class MiPKDLoss(FeatureObjective):
                 state.logs[f'mipkd/{name}_{k + 1}'] = value.detach()
         return losses
 
-    def _unit(self, feature_t: Tensor) -> Tensor | float:
-        """What l_feat and l_ae are divided by: the size of F_T in the whole batch."""
+    def _feature_scale(self, feature_t: Tensor) -> Tensor | float:
+        """What l_feat and l_ae are divided by: D(F_T, 0), averaged over the batch of all ranks."""
         if not self.normalize:
             return 1.0
         return mean_over_ranks(self.distance(feature_t, torch.zeros_like(feature_t)))
@@ -183,12 +183,15 @@ class MiPKDLoss(FeatureObjective):
 def kept_positions(count: int, probability: float, rng: torch.Generator) -> list[bool]:
     """Draw which of ``count`` positions a step keeps: each with ``probability``, and as even a number as there can be.
 
-    Systematic sampling: the positions lie on a line, each as long as ``probability``; those are kept that hold a mark,
-    of marks that are 1 apart and begin at random. So steps keep ``count * probability``, rounded down or up.
+    With p the probability and u drawn uniformly from [0, 1), position k = 0, 1, ... is kept if
+
+        floor((k + 1) p + u) > floor(k p + u)
+
+    (systematic sampling). So a step keeps floor(count p) or ceil(count p) positions.
     """
-    start = torch.rand((), generator=rng, dtype=torch.float64).item()
-    marks = [math.floor(k * probability + start) for k in range(count + 1)]
-    return [after > before for before, after in itertools.pairwise(marks)]
+    u = torch.rand((), generator=rng, dtype=torch.float64).item()
+    steps = [math.floor(k * probability + u) for k in range(count + 1)]
+    return [after > before for before, after in itertools.pairwise(steps)]
 
 
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 
 
 def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
@@ -21,7 +21,7 @@ def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
     """
     buffer = BytesIO()  # torch.save into a file reports a full disk as an error of its own zip writer
     torch.save(content, buffer)
-    with written_whole(file, durable=True) as part:
+    with atomic_write(file, durable=True) as part:
         part.write_bytes(buffer.getbuffer())
 
 
@@ -31,7 +31,7 @@ def write_json(content: Any, file: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If it cannot be written; what was there before is still there.
     """
-    with written_whole(file, durable=True) as part:
+    with atomic_write(file, durable=True) as part:
         part.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
 
@@ -42,7 +42,7 @@ def write_digest(file: str | os.PathLike[str]) -> None:
         OSError: If it cannot be written.
     """
     file = Path(file)
-    with written_whole(_digest_file(file)) as part:
+    with atomic_write(_digest_file(file)) as part:
         part.write_text(f'{_digest(file)}  {file.name}\n', encoding='utf-8')
 
 

@@ -10,7 +10,7 @@ LOCK = '.run.lock'
 
 
 @contextmanager
-def written_whole(file: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
+def atomic_write(file: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
     """Give the name of a file to write beside ``file``, and rename it to ``file`` at the end.
 
     Args:

@@ -48,7 +48,7 @@ class BatchDraws:
         numbers = torch.randn(size * batch, *shape, generator=self._generator, device=self._generator.device)
         return numbers[rank * batch : (rank + 1) * batch]
 
-    def whole(self, batch: int, limit: int) -> Tensor:
+    def integers(self, batch: int, limit: int) -> Tensor:
         """Whole numbers in [0, limit) for this rank's ``batch`` samples."""
         return (self.uniform(batch) * limit).long().clamp_max(limit - 1)  # the product can round up to the limit
 

@@ -59,7 +59,7 @@ def check_ours(folder: Path, marks: tuple[str, ...]) -> None:
         raise OptionError('name', f'{folder} is in the way, and holds no run; give another name.')
 
 
-def set_aside(folder: Path, marks: tuple[str, ...]) -> None:
+def archive(folder: Path, marks: tuple[str, ...]) -> None:
     """Rename a run's folder as BasicSR does, so that a new run of the same name loses nothing.
 
     Args:
@@ -107,7 +107,7 @@ def own_folder(folder: Path, marks: tuple[str, ...], anew: bool) -> Iterator[Non
         if folder.exists():
             stack.enter_context(_locked(folder))
         if anew:
-            set_aside(folder, marks)
+            archive(folder, marks)
         if not folder.exists():
             folder.mkdir(parents=True)
             stack.enter_context(_locked(folder))

@@ -6,7 +6,7 @@ from typing import Any
 
 from mipkd_sr.evaluation.evaluate import Rows
 from mipkd_sr.studies.estimate import Estimate
-from mipkd_sr.studies.places import Place, TestPlace, read_json
+from mipkd_sr.studies.folders import RunFolder, TestFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -61,34 +61,34 @@ class Result:
 
 
 def collect(
-    places: Sequence[tuple[Place, TestPlace | None]], estimates: Mapping[str, Estimate] | None = None
+    run_folders: Sequence[tuple[RunFolder, TestFolder | None]], estimates: Mapping[str, Estimate] | None = None
 ) -> list[Result]:
     """Read what the runs have measured; those that have not begun are left out.
 
     Args:
-        places: The runs, each with its test.
+        run_folders: The runs, each with its test.
         estimates: What a step of each variant takes.
     """
     results = []
-    for place, test in places:
-        validations = place.validations()
+    for run_folder, test in run_folders:
+        validations = run_folder.validations()
         if not validations:
             continue
-        estimate = (estimates or {}).get(place.run.variant.name)
-        timing = read_json(place.folder / 'timing.json', {})
-        finished = place.is_finished()
+        estimate = (estimates or {}).get(run_folder.run.variant.name)
+        timing = read_json(run_folder.folder / 'timing.json', {})
+        finished = run_folder.is_finished()
         results.append(
             Result(
-                place.run.variant.name,
-                place.run.seed,
-                place.name,
-                place.run.digest,
+                run_folder.run.variant.name,
+                run_folder.run.seed,
+                run_folder.name,
+                run_folder.run.digest,
                 finished,
-                place.total_iter,
+                run_folder.total_iter,
                 validations,
                 estimate.seconds_per_step if estimate else timing.get('seconds_per_step'),
                 estimate.multiply_adds_per_step if estimate else None,
-                place.code_versions(),
+                run_folder.code_versions(),
                 test.images() if test is not None and finished else {},
             )
         )

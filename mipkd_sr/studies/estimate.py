@@ -22,14 +22,14 @@ from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.studies.places import Place, completed_options, read_json
+from mipkd_sr.studies.folders import RunFolder, completed_options, read_json
 
 STEPS, COUNTED = 12, 24
 """Steps that are timed, and steps whose multiply-adds are counted; methods that draw what they do need several."""
 
 
 class Estimate(NamedTuple):
-    """What a variant is expected to need on one of the machine's places.
+    """What a variant is expected to need on one of the machine's run_folders.
 
     Attributes:
         seconds_per_step: Seconds of a training step, without the reading of images; the median.
@@ -41,9 +41,9 @@ class Estimate(NamedTuple):
     multiply_adds_per_step: float
     seconds_per_validation: float
 
-    def seconds(self, place: Place, steps: int) -> float:
+    def seconds(self, run_folder: RunFolder, steps: int) -> float:
         """Seconds of ``steps`` steps of a run, validations included."""
-        freq = place.run.variant.options['val']['val_freq']
+        freq = run_folder.run.variant.options['val']['val_freq']
         return steps * (self.seconds_per_step + self.seconds_per_validation / freq)
 
 
@@ -53,22 +53,22 @@ def machine(threads: int) -> str:
     return f'{platform.node()}, {device}, {threads} thread(s) a run, torch {torch.__version__}'
 
 
-def kept_estimates(places: Sequence[Place], file: Path) -> dict[str, Estimate]:
+def kept_estimates(run_folders: Sequence[RunFolder], file: Path) -> dict[str, Estimate]:
     """The variants' estimates that ``file`` has, of whatever machine."""
     kept = read_json(file, {})
     found = {}
-    for place in places:
-        entry = kept.get(place.run.variant.name, {})
-        if entry.get('digest') == place.run.digest:
-            found[place.run.variant.name] = Estimate(*(entry[field] for field in Estimate._fields))
+    for run_folder in run_folders:
+        entry = kept.get(run_folder.run.variant.name, {})
+        if entry.get('digest') == run_folder.run.digest:
+            found[run_folder.run.variant.name] = Estimate(*(entry[field] for field in Estimate._fields))
     return found
 
 
-def estimates(places: Sequence[Place], file: Path, threads: int) -> dict[str, Estimate]:
+def estimates(run_folders: Sequence[RunFolder], file: Path, threads: int) -> dict[str, Estimate]:
     """Each variant's estimate, measured where ``file`` does not have it for this machine.
 
     Args:
-        places: The study's runs.
+        run_folders: The study's runs.
         file: Where estimates are kept.
         threads: Threads of a run on a CPU.
 
@@ -80,19 +80,19 @@ def estimates(places: Sequence[Place], file: Path, threads: int) -> dict[str, Es
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for place in {place.run.variant.name: place for place in reversed(places)}.values():
-            name, identity = place.run.variant.name, place.run.digest
+        for run_folder in {run_folder.run.variant.name: run_folder for run_folder in reversed(run_folders)}.values():
+            name, identity = run_folder.run.variant.name, run_folder.run.digest
             entry = kept.get(name, {})
             if (entry.get('digest'), entry.get('machine')) != (identity, here):
                 try:
-                    estimate = measure(completed_options(place))
+                    estimate = measure(completed_options(run_folder))
                 except OptionError as error:
                     raise OptionError(f'variants:{name}', str(error)) from None
                 entry = {'digest': identity, 'machine': here, **estimate._asdict()}
             found[name] = entry
     finally:
         torch.set_num_threads(before)
-    found = {place.run.variant.name: found[place.run.variant.name] for place in places}
+    found = {run_folder.run.variant.name: found[run_folder.run.variant.name] for run_folder in run_folders}
     if found != kept:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(found, file)

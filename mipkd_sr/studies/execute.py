@@ -1,4 +1,4 @@
-"""Running what a study still lacks: trainings and tests, each in a process of its own, on the places that there are."""
+"""Running what a study still lacks: trainings and tests, each a process, on the devices there are."""
 
 import os
 import re
@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 
 from mipkd_sr.options.reading import dump_options
-from mipkd_sr.runtime.files import written_whole
-from mipkd_sr.studies.places import Place, TestPlace
+from mipkd_sr.runtime.files import atomic_write
+from mipkd_sr.studies.folders import RunFolder, TestFolder
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 65536
@@ -29,21 +29,21 @@ class Job:
     """What is still to be done for one run.
 
     Attributes:
-        place: The run and its folder.
+        run_folder: The run and its folder.
         test: Its test; None if none is to be made.
         train: Whether it has to be trained, or trained on.
     """
 
-    place: Place
-    test: TestPlace | None
+    run_folder: RunFolder
+    test: TestFolder | None
     train: bool
 
     def steps_done(self) -> int:
         """Steps taken so far, as its log and its validations tell; a step or more behind."""
         if not self.train:
-            return self.place.total_iter
-        validations = self.place.validations()
-        return max(validations[-1]['iter'] if validations else 0, _last_logged_step(self.place.log))
+            return self.run_folder.total_iter
+        validations = self.run_folder.validations()
+        return max(validations[-1]['iter'] if validations else 0, _last_logged_step(self.run_folder.log))
 
 
 @dataclass
@@ -59,14 +59,14 @@ class Outcome:
     stopped_by: int = 0
 
 
-def jobs_of(places: Sequence[tuple[Place, TestPlace | None]]) -> list[Job]:
+def jobs_of(run_folders: Sequence[tuple[RunFolder, TestFolder | None]]) -> list[Job]:
     """What is still to be done for the runs of a study, given each with its test."""
     jobs = []
-    for place, test in places:
-        train = not place.is_finished()
+    for run_folder, test in run_folders:
+        train = not run_folder.is_finished()
         needed = test if test is not None and (train or not test.images()) else None
         if train or needed:
-            jobs.append(Job(place, needed, train))
+            jobs.append(Job(run_folder, needed, train))
     return jobs
 
 
@@ -77,23 +77,23 @@ def write_option_file(opt: dict[str, Any], file: Path) -> None:
         OSError: If that cannot be done.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(file) as part:
+    with atomic_write(file) as part:
         part.write_text(dump_options(opt), encoding='utf-8')
 
 
-def training_command(place: Place) -> list[str]:
+def training_command(run_folder: RunFolder) -> list[str]:
     """The arguments of ``mipkd-train`` for a run: trains it, or goes on with it."""
-    return ['-opt', str(place.option_file), '--root', str(place.root), '--auto_resume']
+    return ['-opt', str(run_folder.option_file), '--root', str(run_folder.root), '--auto_resume']
 
 
-def testing_command(place: Place, test: TestPlace) -> list[str]:
+def testing_command(run_folder: RunFolder, test: TestFolder) -> list[str]:
     """The arguments of ``mipkd-test`` for the test at the end of a run."""
-    return ['-opt', str(test.option_file), '--root', str(place.root)]
+    return ['-opt', str(test.option_file), '--root', str(run_folder.root)]
 
 
 @dataclass
 class _Active:
-    """A job that is under way, in a process, at a place of the machine."""
+    """A job that is under way, in a process, on a device."""
 
     job: Job
     device: str
@@ -157,20 +157,20 @@ class Executor:
         self.active.append(_Active(job, device, stages, self._start(job, stages[0], device)))
 
     def _start(self, job: Job, stage: str, device: str) -> subprocess.Popen[bytes]:
-        place = job.place
+        run_folder = job.run_folder
         if stage == 'train':
-            write_option_file(place.run.options(place.name), place.option_file)
-            command = ['-m', 'mipkd_sr.train', *training_command(place)]
+            write_option_file(run_folder.run.options(run_folder.name), run_folder.option_file)
+            command = ['-m', 'mipkd_sr.train', *training_command(run_folder)]
         else:
             assert job.test is not None
             write_option_file(job.test.options, job.test.option_file)
-            command = ['-m', 'mipkd_sr.test', *testing_command(place, job.test)]
+            command = ['-m', 'mipkd_sr.test', *testing_command(run_folder, job.test)]
         environment = os.environ | {'PYTHONWARNINGS': 'ignore'}
         environment.setdefault('OMP_NUM_THREADS', str(self.threads))
         if device:
             environment['CUDA_VISIBLE_DEVICES'] = device
-        place.log.parent.mkdir(parents=True, exist_ok=True)
-        with place.log.open('ab') as log:
+        run_folder.log.parent.mkdir(parents=True, exist_ok=True)
+        with run_folder.log.open('ab') as log:
             return subprocess.Popen(
                 [sys.executable, *command], env=environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -183,7 +183,7 @@ class Executor:
                 continue
             stage = active.stages.popleft()
             if stage == 'train':
-                active.job.place.note_code_version()
+                active.job.run_folder.note_code_version()
             if code == 0 and active.stages and not self.outcome.stopped_by:
                 active.process = self._start(active.job, active.stages[0], active.device)
                 continue
@@ -191,17 +191,17 @@ class Executor:
             self.free.append(active.device)
             if self.outcome.stopped_by and (code != 0 or active.stages):
                 continue
-            sentence = _why_failed(active.job.place, stage, code) if code else None
+            sentence = _why_failed(active.job.run_folder, stage, code) if code else None
             if sentence:
-                self.outcome.failed.append(active.job.place.name)
+                self.outcome.failed.append(active.job.run_folder.name)
             self.on_end(active.job, sentence)
 
 
-def _why_failed(place: Place, stage: str, code: int) -> str:
+def _why_failed(run_folder: RunFolder, stage: str, code: int) -> str:
     what = 'its training' if stage == 'train' else 'its test'
-    lines = _tail(place.log).decode(errors='replace').splitlines()
+    lines = _tail(run_folder.log).decode(errors='replace').splitlines()
     said = next((line.removeprefix('error: ') for line in reversed(lines) if line.startswith('error: ')), '')
-    return f'{place.name}: {what} failed with exit code {code}: {said or f"see {place.log}."}'
+    return f'{run_folder.name}: {what} failed with exit code {code}: {said or f"see {run_folder.log}."}'
 
 
 def _tail(file: Path) -> bytes:

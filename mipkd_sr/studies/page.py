@@ -15,9 +15,9 @@ from basicsr.utils import get_time_str
 from mipkd_sr.evaluation.figures import study_figure
 from mipkd_sr.evaluation.tables import digits_of, markdown_table, protocol
 from mipkd_sr.options.recipes import RECIPES
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.studies.collect import Result, as_plain, datasets_and_metrics, of_variant
-from mipkd_sr.studies.places import Place, TestPlace, read_json
+from mipkd_sr.studies.folders import RunFolder, TestFolder, read_json
 from mipkd_sr.studies.plan import Study, study_root
 from mipkd_sr.studies.tables import Table, end_table, steps_differences, steps_table, test_differences, test_table
 
@@ -25,7 +25,9 @@ FILES = ('report.md', 'results.json', 'table.csv', 'curves.png', 'curves.pdf')
 """What a study's folder is given."""
 
 
-def write_page(study: Study, places: Sequence[tuple[Place, TestPlace | None]], results: Sequence[Result]) -> Path:
+def write_page(
+    study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]
+) -> Path:
     """Write the study's page, its raw numbers, its table and its curves; returns the page.
 
     Raises:
@@ -39,12 +41,12 @@ def write_page(study: Study, places: Sequence[tuple[Place, TestPlace | None]], r
         _write(table.getvalue(), study.folder / 'table.csv')
     _write(json.dumps(as_plain(results), indent=1) + '\n', study.folder / 'results.json')
     page = study.folder / 'report.md'
-    _write(page_text(study, places, results), page)
+    _write(page_text(study, run_folders, results), page)
     return page
 
 
 def _write(text: str, file: Path) -> None:
-    with written_whole(file) as part:
+    with atomic_write(file) as part:
         part.write_text(text, encoding='utf-8', newline='')
 
 
@@ -62,9 +64,11 @@ def set_aside_earlier(study: Study, results: Sequence[Result]) -> Path | None:
     return folder
 
 
-def page_text(study: Study, places: Sequence[tuple[Place, TestPlace | None]], results: Sequence[Result]) -> str:
+def page_text(
+    study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]
+) -> str:
     """The page's text."""
-    parts = [f'# {_escaped(study.folder.name)}: report', _state(study, places, results)]
+    parts = [f'# {_escaped(study.folder.name)}: report', _state(study, run_folders, results)]
     done = [result for result in results if result.finished]
     if done:
         parts += ['## At the end', _END_TEXT.format(baseline=_escaped(study.baseline)), _table(end_table(study, done))]
@@ -79,7 +83,7 @@ def page_text(study: Study, places: Sequence[tuple[Place, TestPlace | None]], re
         parts += ['## Test sets', _TEST_TEXT.format(protocol=protocol(study.test)), _table(test_table(study, results))]
         if (differences := test_differences(study, results))[1]:
             parts += [_TEST_DIFFERENCES_TEXT, _table(differences)]
-    parts += ['## Commands', _commands(study, places, results)]
+    parts += ['## Commands', _commands(study, run_folders, results)]
     return '\n\n'.join(parts) + '\n'
 
 
@@ -105,10 +109,10 @@ _TEST_DIFFERENCES_TEXT = (
 )
 
 
-def _state(study: Study, places: Sequence[tuple[Place, TestPlace | None]], results: Sequence[Result]) -> str:
+def _state(study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]) -> str:
     finished = sum(result.finished for result in results)
-    text = f'{finished} of {len(places)} runs have finished.'
-    if finished < len(places):
+    text = f'{finished} of {len(run_folders)} runs have finished.'
+    if finished < len(run_folders):
         begun = len(results) - finished
         text += f' **These are partial results**: {begun} more have begun, and the intervals are of what there is.'
     versions = sorted({version for result in results for version in result.code})
@@ -146,24 +150,26 @@ def _csv_rows(study: Study, results: Sequence[Result]) -> list[list[Any]]:
     return rows
 
 
-def _commands(study: Study, places: Sequence[tuple[Place, TestPlace | None]], results: Sequence[Result]) -> str:
+def _commands(
+    study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]
+) -> str:
     """The command for the whole, and for each number's run."""
     home = study_root(study.file)
     here = shlex.quote(_from_root(study.file, home))
     lines = [f"The whole study, from the project's folder: `mipkd compare {here}`. Run by run:", '', '```']
     shown = {result.run for result in results}
-    for place, test in places:
-        if place.name not in shown:
+    for run_folder, test in run_folders:
+        if run_folder.name not in shown:
             continue
-        lines.append(f'mipkd train {shlex.join(_training_arguments(place, home))}')
+        lines.append(f'mipkd train {shlex.join(_training_arguments(run_folder, home))}')
         if test is not None:
-            lines.append(f'mipkd test {shlex.join(_testing_arguments(study, place, test))}')
+            lines.append(f'mipkd test {shlex.join(_testing_arguments(study, run_folder, test))}')
     return '\n'.join([*lines, '```'])
 
 
-def _training_arguments(place: Place, home: Path) -> list[str]:
-    variant = place.run.variant
-    force = [f'name={place.name}', f'manual_seed={place.run.seed}', *variant.force]
+def _training_arguments(run_folder: RunFolder, home: Path) -> list[str]:
+    variant = run_folder.run.variant
+    force = [f'name={run_folder.name}', f'manual_seed={run_folder.run.seed}', *variant.force]
     if variant.steps != 1:
         train = variant.options['train']
         force.append(f'train:total_iter={train["total_iter"]}')
@@ -174,11 +180,14 @@ def _training_arguments(place: Place, home: Path) -> list[str]:
     return ['-opt', _option_file(variant.recipe, home), '--root', '.', '--force_yml', *force]
 
 
-def _testing_arguments(study: Study, place: Place, test: TestPlace) -> list[str]:
+def _testing_arguments(study: Study, run_folder: RunFolder, test: TestFolder) -> list[str]:
     assert study.test_file is not None
-    weights = _from_root(place.weights, study.root)
+    weights = _from_root(run_folder.weights, study.root)
     force = [f'{name}=~' for name in ('networks', 'teacher', 'published', 'figure')]
-    force += [f'network_g={json.dumps(place.run.variant.options["network_g"])}', f'path:pretrain_network_g={weights}']
+    force += [
+        f'network_g={json.dumps(run_folder.run.variant.options["network_g"])}',
+        f'path:pretrain_network_g={weights}',
+    ]
     return [
         '-opt',
         _option_file(study.test_file, study_root(study.file)),

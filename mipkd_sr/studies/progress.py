@@ -22,7 +22,7 @@ def hours(seconds: float) -> str:
 
 def expected_seconds(job: Job, estimates: Mapping[str, Estimate], steps: int) -> float:
     """Seconds that ``steps`` steps of a job's run are expected to take."""
-    return estimates[job.place.run.variant.name].seconds(job.place, steps) if steps else 0.0
+    return estimates[job.run_folder.run.variant.name].seconds(job.run_folder, steps) if steps else 0.0
 
 
 class StudyProgress:
@@ -39,7 +39,7 @@ class StudyProgress:
         self.estimates = estimates
         self.at_a_time = at_a_time
         self.done_before = {id(job): job.steps_done() for job in jobs}
-        self.total = sum(self._seconds(job, job.place.total_iter) for job in jobs)
+        self.total = sum(self._seconds(job, job.run_folder.total_iter) for job in jobs)
         self.start = self.looked = time.monotonic()
         self.ended = 0
         # disable=None: no bar where there is no terminal; the lines at the end of each run carry the time left too
@@ -72,7 +72,7 @@ class StudyProgress:
         """Say that a job has ended."""
         self.ended += 1
         job.train = job.train and failure is not None
-        what = f'FAILED: {failure}' if failure else f'done: {job.place.name}'
+        what = f'FAILED: {failure}' if failure else f'done: {job.run_folder.name}'
         tqdm.write(f'{what} ({self.ended} of {len(self.jobs)} runs, {self.left(self._done())})')
 
     def close(self) -> None:

@@ -13,9 +13,9 @@ from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.studies.collect import Result, collect
 from mipkd_sr.studies.estimate import Estimate, estimates, kept_estimates
 from mipkd_sr.studies.execute import Executor, Job, jobs_of
+from mipkd_sr.studies.folders import completed_options, locate, locate_test
 from mipkd_sr.studies.identity import code_version
 from mipkd_sr.studies.page import set_aside_earlier, write_page
-from mipkd_sr.studies.places import completed_options, locate, locate_test
 from mipkd_sr.studies.plan import planned_runs, read_study
 from mipkd_sr.studies.progress import StudyProgress, expected_seconds, hours
 
@@ -37,10 +37,11 @@ class StudyRuns:
         self.study = read_study(file, root)
         self.devices = list(devices)
         self.at_a_time = len(self.devices) or at_a_time
-        self.places = [
-            (place, locate_test(self.study, place)) for place in locate(self.study, planned_runs(self.study))
+        self.run_folders = [
+            (run_folder, locate_test(self.study, run_folder))
+            for run_folder in locate(self.study, planned_runs(self.study))
         ]
-        self.jobs = jobs_of(self.places)
+        self.jobs = jobs_of(self.run_folders)
         self.plan_file = self.study.folder / 'plan.json'
 
     def check_files(self) -> None:
@@ -50,7 +51,7 @@ class StudyRuns:
             OptionError: If something is not; it says what.
         """
         for job in self.jobs:
-            if job.train and (missing := missing_paths(completed_options(job.place))):
+            if job.train and (missing := missing_paths(completed_options(job.run_folder))):
                 raise missing[0]
             if job.test:
                 opt = deepcopy(job.test.options) | {'path': {}}  # its weights are still to come
@@ -65,18 +66,23 @@ class StudyRuns:
     def estimates(self) -> dict[str, Estimate]:
         """What a step of each variant takes here, measured where that is not known."""
         threads = max(1, (os.cpu_count() or 1) // self.at_a_time)
-        return estimates([place for place, _ in self.places], self.plan_file, threads)
+        return estimates([run_folder for run_folder, _ in self.run_folders], self.plan_file, threads)
 
     def results(self) -> list[Result]:
         """What the runs have measured so far."""
-        known = kept_estimates([place for place, _ in self.places], self.plan_file)
-        return collect(self.places, known)
+        known = kept_estimates([run_folder for run_folder, _ in self.run_folders], self.plan_file)
+        return collect(self.run_folders, known)
 
     def plan(self) -> str:
         """What there is, what is to be done and how long that will take, for people. Measures a few steps first."""
-        lines = [f'{self.study.file}: {len(self.places)} runs in {self.study.root / "experiments"}']
-        lines += [f'note: {place.note}' for place, _ in self.places if place.note]
-        others = {version for place, _ in self.places for version in place.code_versions() if version != code_version()}
+        lines = [f'{self.study.file}: {len(self.run_folders)} runs in {self.study.root / "experiments"}']
+        lines += [f'note: {run_folder.note}' for run_folder, _ in self.run_folders if run_folder.note]
+        others = {
+            version
+            for run_folder, _ in self.run_folders
+            for version in run_folder.code_versions()
+            if version != code_version()
+        }
         if others:
             lines.append(
                 f'note: some runs are of other versions of the code ({", ".join(sorted(others))}; this is '
@@ -90,7 +96,7 @@ class StudyRuns:
         seconds = [self._expected(job, estimates) for job in self.jobs]
         header, body = ['variant', 'steps', 's a step', 'multiply-adds a step', 'runs to do', 'hours'], []
         for name, variant in self.study.variants.items():
-            own = [time for job, time in zip(self.jobs, seconds, strict=True) if job.place.run.variant is variant]
+            own = [time for job, time in zip(self.jobs, seconds, strict=True) if job.run_folder.run.variant is variant]
             known = estimates[name]
             per_step = [f'{known.seconds_per_step:.3f}', f'{known.multiply_adds_per_step:.2e}']
             body.append([name, f'{variant.total_iter:,}', *per_step, str(len(own)), f'{sum(own) / 3600:.2f}'])
@@ -103,11 +109,11 @@ class StudyRuns:
         return '\n'.join(lines)
 
     def _expected(self, job: Job, estimates: dict[str, Estimate]) -> float:
-        return expected_seconds(job, estimates, job.place.total_iter - job.steps_done())
+        return expected_seconds(job, estimates, job.run_folder.total_iter - job.steps_done())
 
     def write_page(self) -> Path:
         """Write the study's page from what there is; returns it."""
-        return write_page(self.study, self.places, self.results())
+        return write_page(self.study, self.run_folders, self.results())
 
     def execute(self) -> int:
         """Do what is to be done, and write the page after each run.

@@ -10,7 +10,7 @@ from typing import Any
 
 from mipkd_sr.evaluation.published import published_values, read_published
 from mipkd_sr.evaluation.tables import digits_of, format_metrics, markdown_table, protocol
-from mipkd_sr.runtime.files import written_whole
+from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.studies.paper_tables import PaperTable
 from mipkd_sr.studies.table_runs import CellRun, TableRuns
 
@@ -51,7 +51,7 @@ def write_table_page(
 
 
 def _write(text: str, file: Path) -> None:
-    with written_whole(file) as part:
+    with atomic_write(file) as part:
         part.write_text(text, encoding='utf-8', newline='')
 
 
@@ -60,7 +60,7 @@ def _state(runs: TableRuns, values: Mapping[int, Any]) -> str:
     text = f'{measured} of {len(runs.runs)} cells have been measured.'
     if measured < len(runs.runs):
         text += ' **These are partial results.**'
-    versions = sorted({version for place, _ in runs.places for version in place.code_versions()})
+    versions = sorted({version for run_folder, _ in runs.run_folders for version in run_folder.code_versions()})
     return f'{text} Trained by mipkd_sr {", ".join(versions)}.' if versions else text
 
 
@@ -165,7 +165,7 @@ def _raw(runs: TableRuns) -> list[dict[str, Any]]:
             'row': run.cell.row,
             'scale': run.cell.scale,
             'published': run.cell.published,
-            'run': run.place.name if run.place else None,
+            'run': run.run_folder.name if run.run_folder else None,
             'skipped': run.skipped,
             'images': run.test.images() if run.test is not None and run.values() else {},
         }

@@ -13,9 +13,9 @@ from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import force_options, read_options
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.studies.execute import Executor, Job, Outcome, jobs_of
+from mipkd_sr.studies.folders import RunFolder, TestFolder, completed_options, locate, locate_test
 from mipkd_sr.studies.identity import digest
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
-from mipkd_sr.studies.places import Place, TestPlace, completed_options, locate, locate_test
 from mipkd_sr.studies.plan import PlannedRun, Study, Variant, slug
 
 SEED = 0
@@ -28,19 +28,19 @@ class CellRun:
 
     Attributes:
         cell: The cell.
-        place: Its run; None where the weights were there already, or where it cannot be run.
+        run_folder: Its run; None where the weights were there already, or where it cannot be run.
         test: Its test; None where it cannot be run.
         skipped: Why it cannot be run; empty if it can.
     """
 
     cell: Cell
-    place: Place | None
-    test: TestPlace | None
+    run_folder: RunFolder | None
+    test: TestFolder | None
     skipped: str = ''
 
     def values(self) -> dict[str, dict[str, float]]:
         """For each test set the means over images; empty before the end."""
-        if self.test is None or not (self.place is None or self.place.is_finished()):
+        if self.test is None or not (self.run_folder is None or self.run_folder.is_finished()):
             return {}
         return {name: mean_metrics(images) for name, images in self.test.images().items()}
 
@@ -61,13 +61,13 @@ class TableRuns:
     prefix: str = ''
     runs: list[CellRun] = field(default_factory=list)
     absent_sets: dict[str, list[str]] = field(default_factory=dict)
-    teachers: dict[str, Place] = field(default_factory=dict)
+    teachers: dict[str, RunFolder] = field(default_factory=dict)
 
     @property
-    def places(self) -> list[tuple[Place, TestPlace | None]]:
+    def run_folders(self) -> list[tuple[RunFolder, TestFolder | None]]:
         """Every run, the teachers' first, each with its test."""
-        own = {run.place.name: (run.place, run.test) for run in self.runs if run.place is not None}
-        needed = {place.name: (place, None) for place in self.teachers.values()}
+        own = {run.run_folder.name: (run.run_folder, run.test) for run in self.runs if run.run_folder is not None}
+        needed = {run_folder.name: (run_folder, None) for run_folder in self.teachers.values()}
         return list((needed | {name: own[name] for name in needed if name in own} | own).values())
 
 
@@ -141,13 +141,13 @@ def _cell_run(cell: Cell, study: Study, runs: TableRuns, miniature: bool) -> Cel
                 return CellRun(cell, teacher, locate_test(study, teacher))
             options['path']['pretrain_network_t'] = str(teacher.weights.relative_to(runs.root))
     name = f'{runs.prefix}{slug(cell.table)}_{slug(cell.row)}_x{cell.scale}'
-    place = _locate(options, name, cell.row, study)
-    if why := _why_not(place, runs):
+    run_folder = _locate(options, name, cell.row, study)
+    if why := _why_not(run_folder, runs):
         return CellRun(cell, None, None, why)
-    return CellRun(cell, place, locate_test(study, place))
+    return CellRun(cell, run_folder, locate_test(study, run_folder))
 
 
-def _teacher(options: Mapping[str, Any], study: Study, runs: TableRuns) -> Place:
+def _teacher(options: Mapping[str, Any], study: Study, runs: TableRuns) -> RunFolder:
     own = deepcopy(dict(options))
     own['name'] = f'{runs.prefix}{own["name"]}'
     identity = digest(own | {'manual_seed': SEED}, runs.root)
@@ -156,30 +156,30 @@ def _teacher(options: Mapping[str, Any], study: Study, runs: TableRuns) -> Place
     return runs.teachers[identity]
 
 
-def _locate(options: dict[str, Any], name: str, row: str, study: Study) -> Place:
+def _locate(options: dict[str, Any], name: str, row: str, study: Study) -> RunFolder:
     run = PlannedRun(
         Variant(row, study.file, (), 1.0, options), SEED, digest(options | {'manual_seed': SEED}, study.root), name
     )
     return locate(study, [run])[0]
 
 
-def _why_not(place: Place, runs: TableRuns) -> str:
+def _why_not(run_folder: RunFolder, runs: TableRuns) -> str:
     """What a run needs and is not there; weights that another run will write are no such thing."""
-    ours = {place.weights for place in runs.teachers.values()}
+    ours = {run_folder.weights for run_folder in runs.teachers.values()}
     missing = [
         error
-        for error in missing_paths(completed_options(place))
+        for error in missing_paths(completed_options(run_folder))
         if not any(str(weights) in str(error) for weights in ours)
     ]
     return str(missing[0]).replace(f'{runs.root}/', '') if missing else ''
 
 
-def _test_of_file(cell: Cell, weights: Path, study: Study) -> TestPlace:
+def _test_of_file(cell: Cell, weights: Path, study: Study) -> TestFolder:
     """The test of weights that were there already."""
     opt = deepcopy(dict(study.test or {})) | {'network_g': cell.options['network_g']}
     opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': str(weights)}
     name = f'{weights.stem}_{digest(opt, study.root)[:8]}'
-    return TestPlace(name, opt | {'name': name}, study.root / 'results' / name, weights)
+    return TestFolder(name, opt | {'name': name}, study.root / 'results' / name, weights)
 
 
 def execute_tables(
@@ -199,17 +199,17 @@ def execute_tables(
 
 def stages(runs: TableRuns) -> tuple[list[Job], list[Job]]:
     """What is to be done first, teachers, and what after them."""
-    teachers = {place.name for place in runs.teachers.values()}
-    first = jobs_of([entry for entry in runs.places if entry[0].name in teachers])
-    later = jobs_of([entry for entry in runs.places if entry[0].name not in teachers])
+    teachers = {run_folder.name for run_folder in runs.teachers.values()}
+    first = jobs_of([entry for entry in runs.run_folders if entry[0].name in teachers])
+    later = jobs_of([entry for entry in runs.run_folders if entry[0].name not in teachers])
     for run in runs.runs:
-        if run.place is None and run.test is not None and not run.test.images():
+        if run.run_folder is None and run.test is not None and not run.test.images():
             later.append(Job(_place_of_file(run, runs), run.test, train=False))
     return first, later
 
 
-def _place_of_file(run: CellRun, runs: TableRuns) -> Place:
-    """A place for the log of a test whose weights no run of ours has made."""
+def _place_of_file(run: CellRun, runs: TableRuns) -> RunFolder:
+    """A run_folder for the log of a test whose weights no run of ours has made."""
     assert run.test is not None
     variant = Variant(run.cell.row, runs.root, (), 1.0, run.cell.options)
-    return Place(PlannedRun(variant, SEED, '', run.test.name), run.test.name, runs.root)
+    return RunFolder(PlannedRun(variant, SEED, '', run.test.name), run.test.name, runs.root)

@@ -17,9 +17,9 @@ from mipkd_sr.options.reading import dump_options
 from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states
 from mipkd_sr.runtime.errors import OptionError, blamed_on
-from mipkd_sr.runtime.files import remove_parts, written_whole
+from mipkd_sr.runtime.files import atomic_write, remove_parts
 from mipkd_sr.runtime.ranks import failing_together
-from mipkd_sr.runtime.run_folder import TENSORBOARD_MARKS, TRAINING_MARKS, check_ours, own_folder, set_aside
+from mipkd_sr.runtime.run_folder import TENSORBOARD_MARKS, TRAINING_MARKS, archive, check_ours, own_folder
 
 
 class Start(NamedTuple):
@@ -107,12 +107,12 @@ def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | Non
         check_ours(of_tensorboard, TENSORBOARD_MARKS)
     with own_folder(root, TRAINING_MARKS, anew):
         if anew:
-            set_aside(of_tensorboard, TENSORBOARD_MARKS)
+            archive(of_tensorboard, TENSORBOARD_MARKS)
         for name in ('models', 'training_states', 'visualization'):
             Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
         for name in ('models', 'training_states', 'experiments_root'):
             remove_parts(Path(opt['path'][name]))
-        with written_whole(root / file_name) as part:
+        with atomic_write(root / file_name) as part:
             part.write_text(dump_options(spell_out(deepcopy(dict(opt)))), encoding='utf-8')
         yield '' if start is None else _abandon_what_came_after(opt, start)
 

@@ -15,7 +15,7 @@ from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.runtime.stop_requests import CANNOT_GO_ON, StopRequests
-from mipkd_sr.training.progress import Reporter
+from mipkd_sr.training.progress import ProgressLog
 
 
 class Progress(NamedTuple):
@@ -59,13 +59,13 @@ class Trainer:
             OSError: If something cannot be written.
         """
         before, total_iter = self.done.iteration, self.opt['train']['total_iter']
-        reporter = Reporter(self.opt, before + 1)
+        progress = ProgressLog(self.opt, before + 1)
         try:
             with StopRequests() as stop:
-                self._look_before_the_first_step(reporter)
-                self._take_steps(reporter, stop)
+                self._look_before_the_first_step(progress)
+                self._take_steps(progress, stop)
         finally:
-            reporter.close()
+            progress.close()
         if before == 0 and not self.model.skipped_steps.taken:
             raise RunError(
                 f'Each of the {total_iter:,} iterations was skipped, as the log says why, so that nothing has been '
@@ -73,31 +73,31 @@ class Trainer:
             )
         self.model.save(-1, -1)
         if self.opt['rank'] == 0 and before < total_iter:
-            timing = {'seconds_per_step': reporter.seconds_per_step()}
+            timing = {'seconds_per_step': progress.seconds_per_step()}
             write_json(timing, Path(self.opt['path']['experiments_root'], 'timing.json'))
 
-    def _look_before_the_first_step(self, reporter: Reporter) -> None:
+    def _look_before_the_first_step(self, progress: ProgressLog) -> None:
         """Measure the teacher; or make up for a validation that the state was saved before."""
         if self.val_loaders and self.done.iteration == 0:
             self.model.check_teacher(self.val_loaders[0])
         elif self._validation_is_due() and not self.model.record.has(self.done.iteration):
-            self._validate(reporter, saved=True)
+            self._validate(progress, saved=True)
 
-    def _take_steps(self, reporter: Reporter, stop: StopRequests) -> None:
+    def _take_steps(self, progress: ProgressLog, stop: StopRequests) -> None:
         """One iteration after the other; each is saved, where that is due, before it is validated."""
         # torch's, where the first step of all was skipped
         warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step', UserWarning)
         logger_opt, total_iter = self.opt['logger'], self.opt['train']['total_iter']
         batches = TrainingBatches(self.train_set, self.opt, self.done.iteration + 1, self.done.samples)
         with closing(iter(batches)) as reading:
-            for batch in reporter.timed(self._or_save(reading)):
+            for batch in progress.timed(self._or_save(reading)):
                 iteration = self.done.iteration + 1
                 self._take_step(batch, iteration)
                 self.done = Progress(iteration, self.done.samples + samples_an_iteration(self.opt))
-                reporter.advance()
+                progress.advance()
                 if iteration % logger_opt['print_freq'] == 0:
                     lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
-                    reporter.report(self._epoch(), iteration, lr, values)
+                    progress.report(self._epoch(), iteration, lr, values)
                 if batches.lost:
                     stop.ask()
                 last, stopped_by = iteration == total_iter, stop.agreed()
@@ -107,7 +107,7 @@ class Trainer:
                 if stopped_by and not last:
                     raise _why_stopped(stopped_by, iteration, batches.lost)
                 if self._validation_is_due():
-                    self._validate(reporter, saved)
+                    self._validate(progress, saved)
 
     def _or_save(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The same batches; if one cannot be read, what has been done is saved."""
@@ -140,7 +140,7 @@ class Trainer:
         iteration, last = self.done.iteration, self.opt['train']['total_iter']
         return bool(self.val_loaders) and (iteration == last or iteration % self.opt['val']['val_freq'] == 0)
 
-    def _validate(self, reporter: Reporter, saved: bool) -> None:
+    def _validate(self, progress: ProgressLog, saved: bool) -> None:
         """Validate, and save the record of it; a state that was saved before has it from then on.
 
         Whatever goes wrong with an image costs no iteration: the state is saved.
@@ -148,7 +148,7 @@ class Trainer:
         iteration, record_before = self.done.iteration, self.model.record.copy()
         try:
             for val_loader in self.val_loaders:
-                self.model.validation(val_loader, iteration, reporter.tb_logger, self.opt['val']['save_img'])
+                self.model.validation(val_loader, iteration, progress.tb_logger, self.opt['val']['save_img'])
         except Exception:
             self.model.record = record_before
             if not saved:

@@ -14,7 +14,7 @@ from mipkd_sr.training.tensorboard import TensorBoard
 from mipkd_sr.training.wandb_log import Curves, WandbLog
 
 
-class Reporter:
+class ProgressLog:
     """Reports the progress of a training run. Ranks other than the first report nothing.
 
     Args:

@@ -15,7 +15,7 @@ from mipkd_sr.studies.plan import PlannedRun, Study
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFolder:
     """A planned run and its folder, which may not be there yet.
 
     Attributes:
@@ -76,7 +76,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class TestPlace:
+class TestFolder:
     """The test at the end of a run.
 
     Attributes:
@@ -115,7 +115,7 @@ def read_json(file: Path, otherwise: Any) -> Any:
         return otherwise
 
 
-def locate(study: Study, runs: Sequence[PlannedRun]) -> list[Place]:
+def locate(study: Study, runs: Sequence[PlannedRun]) -> list[RunFolder]:
     """Find each run's folder.
 
     A run that has finished is found under whatever name it has, by what its kept options compute. One that has not is
@@ -124,42 +124,42 @@ def locate(study: Study, runs: Sequence[PlannedRun]) -> list[Place]:
     """
     experiments = study.root / 'experiments'
     digests = {folder.name: kept_digest(folder) for folder in _folders(experiments)}
-    places = []
+    run_folders = []
     for run in runs:
         apart = run.name if run.name.endswith(run.digest[:8]) else f'{run.name}_{run.digest[:8]}'
         same = sorted((name for name, found in digests.items() if found == run.digest), key=(run.name, apart).count)
-        finished = [name for name in same if Place(run, name, study.root).is_finished()]
+        finished = [name for name in same if RunFolder(run, name, study.root).is_finished()]
         if chosen := [*reversed(finished), *(name for name in same if name in (run.name, apart))]:
             note = '' if chosen[0] in (run.name, apart) else f'{run.name} is there already, as {chosen[0]}.'
-            places.append(Place(run, chosen[0], study.root, note))
+            run_folders.append(RunFolder(run, chosen[0], study.root, note))
         elif run.name in digests:
             note = f'{run.name} is of other options than it would have now and is kept; the run is {apart}.'
-            places.append(Place(run, apart, study.root, note))
+            run_folders.append(RunFolder(run, apart, study.root, note))
         else:
-            places.append(Place(run, run.name, study.root))
-    return places
+            run_folders.append(RunFolder(run, run.name, study.root))
+    return run_folders
 
 
 def _folders(parent: Path) -> list[Path]:
     return sorted(folder for folder in parent.iterdir() if folder.is_dir()) if parent.is_dir() else []
 
 
-def locate_test(study: Study, place: Place) -> TestPlace | None:
+def locate_test(study: Study, run_folder: RunFolder) -> TestFolder | None:
     """The test of a run; None if the study has none."""
     if study.test is None:
         return None
-    opt = deepcopy(study.test) | {'network_g': place.run.options(place.name)['network_g']}
-    opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': str(place.weights.relative_to(study.root))}
+    opt = deepcopy(study.test) | {'network_g': run_folder.run.options(run_folder.name)['network_g']}
+    opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': str(run_folder.weights.relative_to(study.root))}
     identity = digest(opt, study.root)
     results = study.root / 'results'
-    name = place.name
+    name = run_folder.name
     if kept_digest(results / name, TEST) not in (None, identity):
         name = f'{name}_{identity[:8]}'
-    return TestPlace(name, opt | {'name': name}, results / name, place.weights)
+    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights)
 
 
-def completed_options(place: Place) -> dict[str, Any]:
+def completed_options(run_folder: RunFolder) -> dict[str, Any]:
     """A run's options with all that building its model and its data sets needs."""
-    opt = place.run.options(place.name)
-    complete(opt, True, place.root)
+    opt = run_folder.run.options(run_folder.name)
+    complete(opt, True, run_folder.root)
     return opt
