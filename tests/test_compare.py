@@ -19,7 +19,7 @@ from mipkd_sr.__main__ import main
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.studies.estimate import measure
 from mipkd_sr.studies.folders import completed_options
-from mipkd_sr.studies.page import set_aside_earlier
+from mipkd_sr.studies.page import archive_earlier
 from mipkd_sr.studies.study import StudyRuns
 
 from .conftest import ENVIRONMENT, ROOT, STUDENT, TEACHER
@@ -219,12 +219,12 @@ def test_what_was_written_from_runs_that_are_gone_is_set_aside(copy):
     runs = StudyRuns(copy / 'study.yml')
     assert [job.run_folder.run.seed for job in runs.jobs] == [1]
     report = (copy / 'report.md').read_bytes()
-    earlier = set_aside_earlier(runs.study, runs.results())
+    earlier = archive_earlier(runs.study, runs.results())
     runs.write_page()
     assert earlier is not None
     assert (earlier / 'report.md').read_bytes() == report
     assert '3 of 4 runs have finished. **These are partial results**' in (copy / 'report.md').read_text()
-    assert set_aside_earlier(runs.study, runs.results()) is None
+    assert archive_earlier(runs.study, runs.results()) is None
 
 
 def test_a_plan_counts_what_a_step_needs(training_options, tmp_path):

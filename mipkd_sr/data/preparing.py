@@ -98,7 +98,7 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
     done = _start_record(out, asdict(settings))
     waiting = {name: file for name, file in photographs.items() if not _is_done(name, file, done)}
     kept = {name: entry for name, entry in done.items() if name in photographs and name not in waiting}
-    _set_aside(out, settings, [entry for name, entry in done.items() if name not in kept])
+    _archive(out, settings, [entry for name, entry in done.items() if name not in kept])
     if len(kept) < len(done):
         _write_record(out, asdict(settings), kept)
     return Preparation(out, settings, waiting, sum(entry['pairs'] for entry in kept.values()), verify)
@@ -157,7 +157,7 @@ def part_names(name: str, count: int, settings: Settings) -> list[str]:
     return [f'{part}.{settings.store}' for part in names]
 
 
-def _set_aside(out: Path, settings: Settings, entries: Sequence[dict[str, Any]]) -> None:
+def _archive(out: Path, settings: Settings, entries: Sequence[dict[str, Any]]) -> None:
     """Move pairs into the folder ``left``, so that the sets hold what the photographs of today give."""
     for entry in entries:
         for folder in _folders(settings):

@@ -50,7 +50,7 @@ def _write(text: str, file: Path) -> None:
         part.write_text(text, encoding='utf-8', newline='')
 
 
-def set_aside_earlier(study: Study, results: Sequence[Result]) -> Path | None:
+def archive_earlier(study: Study, results: Sequence[Result]) -> Path | None:
     """Move what was written here from runs that are no longer there into a folder of its own; returns the folder."""
     earlier = read_json(study.folder / 'results.json', [])
     here = {(result.variant, result.seed) for result in results}

@@ -15,7 +15,7 @@ from mipkd_sr.studies.estimate import Estimate, estimates, kept_estimates
 from mipkd_sr.studies.execute import Executor, Job, jobs_of
 from mipkd_sr.studies.folders import completed_options, locate, locate_test
 from mipkd_sr.studies.identity import code_version
-from mipkd_sr.studies.page import set_aside_earlier, write_page
+from mipkd_sr.studies.page import archive_earlier, write_page
 from mipkd_sr.studies.plan import planned_runs, read_study
 from mipkd_sr.studies.progress import StudyProgress, expected_seconds, hours
 
@@ -125,7 +125,7 @@ class StudyRuns:
             RunError: If runs have failed; the others have been finished first.
         """
         self.check_files()
-        if self.jobs and (folder := set_aside_earlier(self.study, self.results())):
+        if self.jobs and (folder := archive_earlier(self.study, self.results())):
             print(f'{folder}: what was here of runs that are no longer there.')
         trained = any(job.train for job in self.jobs)
         progress = StudyProgress(self.jobs, self.estimates() if trained else {}, self.at_a_time)
