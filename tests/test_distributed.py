@@ -149,7 +149,13 @@ def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch):
     monkeypatch.setattr(distributed, '_join', lambda backend: taken.append(backend))
     monkeypatch.setattr(torch.distributed, 'get_rank', lambda: 6)
     monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 8)
-    for name, value in {'RANK': '6', 'LOCAL_RANK': '2', 'WORLD_SIZE': '8'}.items():
+    for name, value in {
+        'RANK': '6',
+        'LOCAL_RANK': '2',
+        'WORLD_SIZE': '8',
+        'MASTER_ADDR': 'localhost',
+        'MASTER_PORT': '1',
+    }.items():
         monkeypatch.setenv(name, value)
     opt = {'num_gpu': 'auto', 'dist_params': {'backend': 'nccl'}}
     distributed.start('pytorch', opt)

@@ -293,7 +293,7 @@ def test_what_is_not_there_is_left_out_where_the_file_says_so(testing_options, w
     assert 'absent' not in table
     only = {'test': testing_options['datasets']['test_9']}
     assert main(['-opt', str(write_options(testing_options | {'skip_missing': True, 'datasets': only}))]) == 2
-    assert 'datasets: none of the test sets is there' in capsys.readouterr().err
+    assert 'datasets:test:dataroot_gt: there is no ' in capsys.readouterr().err
 
 
 def test_unknown_published_results_and_teachers_are_refused(testing_options, write_options, capsys):

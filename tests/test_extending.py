@@ -415,13 +415,13 @@ def test_they_are_checked_as_ours_are(changes, message, training_options, write_
 
 
 @DATASET_REGISTRY.register()
-class NoisyDataset(DerivedDataset):
+class SpeckledDataset(DerivedDataset):
     own_options: ClassVar = {'noise': Key('float', 'Standard deviation, of 255.', 10.0, minimum=0)}
 
 
 def test_a_data_set_may_have_options_of_its_own(training_options, write_options):
     def load(**own: Any) -> Any:
-        opt = training_options(datasets={'train': {'type': 'NoisyDataset', **own}})
+        opt = training_options(datasets={'train': {'type': 'SpeckledDataset', **own}})
         return load_options(write_options(opt), is_train=True).data['datasets']['train']
 
     assert load()['noise'] == 10

@@ -59,7 +59,7 @@ def test_every_step_runs_once(run, tmp_path):
 
 
 def test_a_step_that_fails_keeps_no_other_from_running_and_is_run_again(run, tmp_path):
-    done, _ = run(FAILING='rcan_x2 prepare')
+    done, _ = run(FAILING='rcan_x4 prepare')
     assert done.returncode == 1
     missing = {f'step_rcan_{a}' for a in ARITHMETICS} | {'plan_rcan', 'prepare'}
     assert {file.stem for file in (tmp_path / 'out').glob('*.done')} == set(STEPS) - missing

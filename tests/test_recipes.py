@@ -61,7 +61,7 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     for phase in opt['datasets'].values():
         folder = data / ('npy' if phase.get('type') == 'PairedPatchDataset' else 'png')
         phase.update(dataroot_gt=str(folder / 'HR'), dataroot_lq=str(folder / f'LR_x{scale}'))
-    opt['datasets']['train'].update(gt_size=24 * scale, batch_size_per_gpu=2, num_worker_per_gpu=0)
+    opt['datasets']['train'].update(gt_size=24 * scale, batch_size_per_gpu=3, num_worker_per_gpu=0)
     opt['network_g'] = shrink(opt['network_g'])
     if opt.get('network_t'):
         teachers = {'': opt['network_t']} if 'type' in opt['network_t'] else opt['network_t']

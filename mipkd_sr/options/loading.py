@@ -149,20 +149,22 @@ def leave_out_missing(opt: dict[str, Any]) -> list[str]:
     Args:
         opt: Completed options of a test.
 
-    Raises:
-        OptionError: If no test set is left; ``network_entries`` sees to the networks.
+    Where no test set is there at all, all of them stay, and are missing.
     """
     if not opt.get('skip_missing'):
         return []
     left_out = []
     for section in ('datasets', 'networks'):
-        for name in list(opt.get(section, {})):
-            absent = [holder[key] for full, holder, key in path_keys(opt) if full.startswith(f'{section}:{name}:')]
-            if absent := [path for path in absent if not Path(path).exists()]:
-                label = opt[section].pop(name).get('name', name)
-                left_out.append(f"'{label}' is left out: there is no {absent[0]}.")
-    if not opt['datasets']:
-        raise OptionError('datasets', f'none of the test sets is there; {left_out[0]}')
+        absent = {}
+        for name in opt.get(section, {}):
+            paths = [holder[key] for full, holder, key in path_keys(opt) if full.startswith(f'{section}:{name}:')]
+            if gone := [path for path in paths if not Path(path).exists()]:
+                absent[name] = gone[0]
+        if section == 'datasets' and len(absent) == len(opt['datasets']):
+            continue
+        for name, path in absent.items():
+            label = opt[section].pop(name).get('name', name)
+            left_out.append(f"'{label}' is left out: there is no {path}.")
     return left_out
 
 
