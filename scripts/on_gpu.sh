@@ -109,7 +109,7 @@ loader() {
     local iterations=300 shrink=''
     if [ -n "$TINY" ]; then
         iterations=20
-        shrink="$(small edsr) datasets:train:batch_size_per_gpu=2 datasets:train:lq_size=16 datasets:train:num_worker_per_gpu=1"
+        shrink="network_g:num_feat=8 network_g:num_block=4 datasets:train:batch_size_per_gpu=2 datasets:train:lq_size=16 datasets:train:num_worker_per_gpu=1"
     fi
     # shellcheck disable=SC2086
     $MIPKD train -opt kd/edsr_x4 --root "$OUT" --auto_resume --force_yml name=loader scale=2 \
