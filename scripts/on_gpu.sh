@@ -113,7 +113,7 @@ loader() {
     fi
     # shellcheck disable=SC2086
     $MIPKD train -opt kd/edsr_x4 --root "$OUT" --auto_resume --force_yml name=loader scale=2 \
-        network_t=~ path:pretrain_network_t=~ train:kd_opt=~ train:total_iter=$iterations train:tf32=true val:val_freq=1000 \
+        'network_t=~' 'path:pretrain_network_t=~' 'train:kd_opt=~' train:total_iter=$iterations train:tf32=true val:val_freq=1000 \
         datasets:train:type=PairedPatchDataset datasets:train:dataroot_gt="$OUT/datasets/train/HR" \
         datasets:train:dataroot_lq="$OUT/datasets/train/LR_x2" datasets:val:dataroot_gt="$OUT/datasets/val/HR" \
         datasets:val:dataroot_lq="$OUT/datasets/val/LR_x2" logger:print_freq=10 \
