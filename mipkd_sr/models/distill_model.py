@@ -187,21 +187,22 @@ class DistillModel(ModelHooks, SRModel):
         parts = len(batches)  # fewer where another loop's batch has not as many samples
         self.optimizer_g.zero_grad()
         of_parts: list[dict[str, Tensor]] = []
-        teachers: list[dict[str, Tensor]] = []
+        of_teachers: list[dict[str, Tensor]] = []
         for part, (lq, gt) in enumerate(batches):
             with self._gradients_averaged_if(part == parts - 1):
-                losses, self.logs, self.output, teachers_finite = self._compute_losses(lq, gt, current_iter, part)
+                losses, self.logs, self.output, teacher_sums = self._compute_losses(lq, gt, current_iter, part)
                 total = torch.stack(list(losses.values())).sum() / parts
                 # Times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
                 total = total * (1 + 0 * total.detach())
                 self.scaler.scale(total).backward()
             of_parts.append({name: loss.detach() for name, loss in losses.items()})
-            teachers.append(teachers_finite)
+            of_teachers.append(teacher_sums)
         names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
         self.losses = {
             name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
         }
-        self.skipped_steps.note(current_iter, self.names, self.losses, self._step_optimizer(), teachers)
+        skipped = self._step_optimizer()
+        self.skipped_steps.note(current_iter, self.names, self.losses, skipped, self.lq.sum(), of_teachers)
         if self.ema_decay > 0:
             self.model_ema(decay_at(current_iter, self.ema_decay, self.opt['train']['ema_warmup']))
         for objective in self.objectives.values():
@@ -282,9 +283,9 @@ class DistillModel(ModelHooks, SRModel):
 
         def on_image(network: str, name: str, image: Any) -> None:
             if network == 'student' and save_img:
-                place = folder / name if self.is_train else folder / dataset_name
+                images = folder / name if self.is_train else folder / dataset_name
                 ending = current_iter if self.is_train else val_opt['suffix'] or self.opt['name']
-                imwrite(image, str(place / f'{name}_{ending}.png'))
+                imwrite(image, str(images / f'{name}_{ending}.png'))
             if network == 'student' and tb_logger and len(shown) < most_shown:
                 shown.append(name)
                 tb_logger.add_image(f'{dataset_name}/{name}', image[..., ::-1].transpose(2, 0, 1), step)

@@ -18,7 +18,8 @@ class _Step:
     names: Sequence[str]
     losses: Mapping[str, Tensor]
     skipped: Tensor
-    teachers_finite: Mapping[str, Tensor]
+    lq_sum: Tensor
+    teacher_sums: Sequence[Mapping[str, Tensor]]
 
 
 class SkippedSteps:
@@ -45,7 +46,8 @@ class SkippedSteps:
         names: Sequence[str],
         losses: Mapping[str, Tensor],
         skipped: Tensor,
-        teachers_finite: Sequence[Mapping[str, Tensor]],
+        lq_sum: Tensor,
+        teacher_sums: Sequence[Mapping[str, Tensor]],
     ) -> None:
         """Note a step, without looking at it.
 
@@ -54,14 +56,10 @@ class SkippedSteps:
             names: Files of its images.
             losses: Its losses by name, scalars.
             skipped: Whether it was skipped, a scalar; alike on every rank.
-            teachers_finite: For each part of the step, of each teacher, by its name, whether its output was finite;
-                scalars.
+            lq_sum: The sum of its LR images, a scalar.
+            teacher_sums: For each part of the step the sums of the teachers' outputs, by name, scalars.
         """
-        finite = {
-            file: torch.stack([part[name] for part in teachers_finite]).all()
-            for name, file in self.teacher_files.items()
-        }
-        self._steps.append(_Step(iteration, names, losses, skipped, finite))
+        self._steps.append(_Step(iteration, names, losses, skipped, lq_sum, teacher_sums))
 
     def check(self) -> None:
         """Look at the steps since the last call. Every rank must call it; it waits for the device.
@@ -77,7 +75,7 @@ class SkippedSteps:
             self._in_a_row = self._in_a_row + 1 if skipped else 0
             self.taken += not skipped
             if skipped:
-                text = f'iteration {step.iteration:,} was skipped: {_what_is_wrong(step)}'
+                text = f'iteration {step.iteration:,} was skipped: {self._what_is_wrong(step)}'
                 get_root_logger().warning(text)
             if self._in_a_row > self.limit:
                 raise RunError(
@@ -85,19 +83,19 @@ class SkippedSteps:
                     'before them: look at these images, or go on from the last state with a lower learning rate.'
                 )
 
-
-def _what_is_wrong(step: _Step) -> str:
-    """Which losses are not finite on which images, on any rank."""
-    bad = [name for name, value in step.losses.items() if not torch.isfinite(value)]
-    text = f'{" and ".join(bad)} not finite on {", ".join(step.names) or "its images"}' if bad else ''
-    for file, finite in step.teachers_finite.items():
-        if not finite:
-            text += f'{"; " if text else ""}the output of the teacher in {file} is not finite'
-    _, size = rank_and_size()
-    texts: list[str | None] = [text]
-    if size > 1:
-        texts = [None] * size
-        torch.distributed.all_gather_object(texts, text)
-    if not any(texts):
-        texts = [f'the gradient is not finite, on {", ".join(step.names) or "its images"}']
-    return '; '.join(text for text in texts if text)
+    def _what_is_wrong(self, step: _Step) -> str:
+        """Which losses are not finite on which images, on any rank."""
+        bad = [name for name, value in step.losses.items() if not torch.isfinite(value)]
+        text = f'{" and ".join(bad)} not finite on {", ".join(step.names) or "its images"}' if bad else ''
+        for name, file in self.teacher_files.items():
+            sums = [part[name] for part in step.teacher_sums if name in part]
+            if torch.isfinite(step.lq_sum) and not all(torch.isfinite(value) for value in sums):
+                text += f'{"; " if text else ""}the output of the teacher in {file} is not finite'
+        _, size = rank_and_size()
+        texts: list[str | None] = [text]
+        if size > 1:
+            texts = [None] * size
+            torch.distributed.all_gather_object(texts, text)
+        if not any(texts):
+            texts = [f'the gradient is not finite, on {", ".join(step.names) or "its images"}']
+        return '; '.join(text for text in texts if text)

@@ -204,12 +204,12 @@ def stages(runs: TableRuns) -> tuple[list[Job], list[Job]]:
     later = jobs_of([entry for entry in runs.run_folders if entry[0].name not in teachers])
     for run in runs.runs:
         if run.run_folder is None and run.test is not None and not run.test.images():
-            later.append(Job(_place_of_file(run, runs), run.test, train=False))
+            later.append(Job(_folder_of_file(run, runs), run.test, train=False))
     return first, later
 
 
-def _place_of_file(run: CellRun, runs: TableRuns) -> RunFolder:
-    """A run_folder for the log of a test whose weights no run of ours has made."""
+def _folder_of_file(run: CellRun, runs: TableRuns) -> RunFolder:
+    """Where the log of a test goes whose weights no run of ours has made."""
     assert run.test is not None
     variant = Variant(run.cell.row, runs.root, (), 1.0, run.cell.options)
     return RunFolder(PlannedRun(variant, SEED, '', run.test.name), run.test.name, runs.root)
