@@ -1,17 +1,25 @@
 """A user's own package, found from an option file."""
 
+import argparse
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from mipkd_sr.__main__ import build_parser
+from mipkd_sr.__main__ import main as mipkd
 from mipkd_sr.options import importing
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.studies.paper_tables import read_table
+from mipkd_sr.studies.plan import read_study
+from mipkd_sr.studies.study import StudyRuns
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, ROOT, experiment
@@ -89,6 +97,84 @@ def test_a_package_on_the_command_line_is_kept_with_the_run(training_options, wr
     assert main(['-opt', str(file), '--import', 'asked_sr']) == 0
     kept = yaml.safe_load((experiment(tmp_path) / 'options.yml').read_text())
     assert kept['import'] == [str(tmp_path / 'here' / 'asked_sr')]
+
+
+def make_study(project: Path, training_options: Any, name: str, network: str) -> None:
+    """A study of a network that neither its recipe nor its test says where to find."""
+    make_package(project, name, network)
+    opt = own_options(training_options, network)
+    test = {'name': 't', 'scale': 2, 'num_gpu': 0, 'datasets': {'test': opt['datasets']['val']}, 'val': {}}
+    test['val'] = {'metrics': opt['val']['metrics']}
+    texts = {'recipe': yaml.safe_dump(opt), 'test': yaml.safe_dump(test)}
+    texts['study'] = 'recipe: recipe.yml\ntest: test.yml\nvariants: {own: {}}'
+    for name, text in texts.items():
+        (project / f'{name}.yml').write_text(text)
+
+
+def test_a_package_on_the_command_line_of_a_study_goes_to_its_runs_and_their_tests(
+    training_options, tmp_path, monkeypatch
+):
+    make_study(tmp_path, training_options, 'study_sr', 'StudyNet')
+    monkeypatch.chdir(tmp_path)
+    assert mipkd(['compare', 'study.yml', '--import', 'study_sr']) == 0
+    assert next((tmp_path / 'results').glob('*/results.json')).is_file()
+    lines = (tmp_path / 'report.md').read_text().splitlines()
+    assert sum('`mipkd compare study.yml --import study_sr`' in line for line in lines) == 1
+    commands = [shlex.split(line) for line in lines if line.startswith(('mipkd train', 'mipkd test'))]
+    assert len(commands) == 2
+    monkeypatch.setattr(importing, '_asked_for', [])
+    for arguments in commands:
+        assert mipkd(arguments[1:]) == 0
+
+
+def test_a_study_file_names_a_package_as_its_option_files_do(training_options, tmp_path):
+    make_study(tmp_path, training_options, 'named_sr', 'NamedNet')
+    file = tmp_path / 'study.yml'
+    with pytest.raises(OptionError, match='Is it yours'):
+        read_study(file)
+    file.write_text(f'import: named_sr\n{file.read_text()}')
+    runs = StudyRuns(file)
+    assert runs.study.variants['own'].options['import'] == [str(tmp_path / 'named_sr')]
+    ((_, test),) = runs.run_folders
+    assert test is not None
+    assert test.options['import'] == [str(tmp_path / 'named_sr')]
+
+
+def test_a_table_takes_packages_too(training_options, tmp_path):
+    make_package(tmp_path, 'table_sr', 'TableNet')
+    (tmp_path / 'base.yml').write_text(yaml.safe_dump(own_options(training_options, 'TableNet')))
+    text = {'title': 'T', 'import': 'table_sr', 'scales': [2], 'bases': ['base.yml'], 'test': 'test.yml'}
+    (tmp_path / 'own.yml').write_text(yaml.safe_dump({**text, 'rows': {'a': {}}}))
+    (cell,) = read_table(tmp_path / 'own.yml').cells
+    assert cell.options['import'] == [str(tmp_path / 'table_sr')]
+
+
+def test_the_reference_has_what_a_package_registers(tmp_path, monkeypatch, capsys):
+    make_package(tmp_path, 'shown_sr', 'ShownNet')
+    monkeypatch.chdir(tmp_path)
+    assert mipkd(['options', '--import', 'shown_sr']) == 0
+    section = capsys.readouterr().out.partition('### `ShownNet`\n')[2].partition('###')[0]
+    assert '| `upscale` | int | `2` |' in section
+
+
+TAKES_FILES = {'-opt', 'study', 'table'}
+"""Arguments that name a file in which a class of the user's may be named."""
+
+
+def test_every_command_that_reads_such_a_file_takes_packages():
+    def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+        nested = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        yield from (
+            [parser] if not nested else (leaf for own in nested for sub in own.values() for leaf in commands(sub))
+        )
+
+    found = {
+        command.prog: {*command._option_string_actions, *(a.dest for a in command._actions)}
+        for command in commands(build_parser())
+    }
+    reading = {name for name, arguments in found.items() if arguments & TAKES_FILES}
+    assert len(reading) > 8
+    assert {name for name in reading if '--import' not in found[name]} == set()
 
 
 def test_what_the_bases_import_is_imported_too(tmp_path):

@@ -2,15 +2,19 @@
 
 mipkd options | less                         # as Markdown; docs/options.md is this text
 mipkd options --schema > schema.json         # for an editor: '# yaml-language-server: $schema=schema.json'
+mipkd options --import my_sr                 # with what a package of yours registers
 """
 
 import argparse
 import json
 
+from mipkd_sr.commands.command_line import add_import_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument('--schema', action='store_true', help='a JSON schema (draft 7) of an option file')
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

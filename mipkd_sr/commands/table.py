@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mipkd_sr.commands.command_line import add_import_argument
 from mipkd_sr.options.recipes import RECIPES, TABLES, find_root, recipe_file
 from mipkd_sr.runtime.errors import OptionError, RunError
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--root', type=Path, help='folder for datasets, experiments and results; see mipkd train --help'
     )
     parser.add_argument('--out', type=Path, help='folder of the page; results/NAME by default')
+    add_import_argument(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--plan', action='store_true', help='print what there is to do, and stop')
     what.add_argument('--report', action='store_true', help='write the page from what there is, and stop')
@@ -135,4 +137,5 @@ def _execute(runs: 'TableRuns', args: argparse.Namespace, write: Callable[[], Pa
 def _command(args: argparse.Namespace, tables: 'list[PaperTable]') -> str:
     parts = ['mipkd', 'table', *(table.name for table in tables)]
     parts += ['--only', *args.only] if args.only else []
+    parts += ['--import', *args.imports] if args.imports else []
     return shlex.join(parts + (['--miniature'] if args.miniature else []))

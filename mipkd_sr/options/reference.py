@@ -27,7 +27,8 @@ that `--root` names. Nothing is looked for anywhere else. `mipkd demo` puts the 
 
 `=` means required, `~` absent. A key that is not known is refused with the nearest right one.
 """
-OURS = 'mipkd_sr.'
+THEIRS = ('basicsr.', 'torch.')
+"""What is documented elsewhere; of it there are names and arguments alone."""
 OPTIMIZERS = '## Optimizers'
 """The heading under which the text depends on the installed PyTorch."""
 
@@ -139,11 +140,11 @@ def _component(form: Component) -> Iterator[str]:
     for name, target in found.items():
         names.setdefault(target, []).append(f'`{name}`')
     for target, own in names.items():
-        if target.__module__.startswith(OURS) or form in (METRIC, SCHEDULER):
+        if not target.__module__.startswith(THEIRS) or form in (METRIC, SCHEDULER):
             yield f'### {", ".join(own)}\n'
             yield f'{_summary(target)}\n'
             yield from _table(_argument_rows(form, target), 'argument')
-    others = {name: target for name, target in found.items() if not target.__module__.startswith(OURS)}
+    others = {name: target for name, target in found.items() if target.__module__.startswith(THEIRS)}
     if form in (METRIC, SCHEDULER) or not others:
         return
     yield f'### {"Those of PyTorch" if form is OPTIMIZER else "Those of BasicSR"}\n'

@@ -1,7 +1,7 @@
 """Where the runs of a study lie, told by what they compute: what is there already is found and not trained again."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,12 +144,27 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(folder for folder in parent.iterdir() if folder.is_dir()) if parent.is_dir() else []
 
 
+def options_of_test(test: Mapping[str, Any], trained: Mapping[str, Any], weights: str) -> dict[str, Any]:
+    """The options that test a run's student.
+
+    Args:
+        test: Options for testing, without networks.
+        trained: The run's options: its network, and the packages that this may be in.
+        weights: The student's checkpoint.
+    """
+    opt = deepcopy(dict(test)) | {'network_g': deepcopy(trained['network_g'])}
+    opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': weights}
+    if imports := [*(opt.get('import') or ()), *(trained.get('import') or ())]:
+        opt['import'] = list(dict.fromkeys(imports))
+    return opt
+
+
 def locate_test(study: Study, run_folder: RunFolder) -> TestFolder | None:
     """The test of a run; None if the study has none."""
     if study.test is None:
         return None
-    opt = deepcopy(study.test) | {'network_g': run_folder.run.options(run_folder.name)['network_g']}
-    opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': str(run_folder.weights.relative_to(study.root))}
+    weights = str(run_folder.weights.relative_to(study.root))
+    opt = options_of_test(study.test, run_folder.run.options(run_folder.name), weights)
     identity = digest(opt, study.root)
     results = study.root / 'results'
     name = run_folder.name

@@ -155,16 +155,22 @@ def _commands(
 ) -> str:
     """The command for the whole, and for each number's run."""
     home = study_root(study.file)
-    here = shlex.quote(_from_root(study.file, home))
-    lines = [f"The whole study, from the project's folder: `mipkd compare {here}`. Run by run:", '', '```']
+    imports = ['--import', *_imports(study, home)] if study.imports else []
+    whole = shlex.join(['mipkd', 'compare', _from_root(study.file, home), *imports])
+    lines = [f"The whole study, from the project's folder: `{whole}`. Run by run:", '', '```']
     shown = {result.run for result in results}
     for run_folder, test in run_folders:
         if run_folder.name not in shown:
             continue
-        lines.append(f'mipkd train {shlex.join(_training_arguments(run_folder, home))}')
+        lines.append(shlex.join(['mipkd', 'train', *imports, *_training_arguments(run_folder, home)]))
         if test is not None:
-            lines.append(f'mipkd test {shlex.join(_testing_arguments(study, run_folder, test))}')
+            lines.append(shlex.join(['mipkd', 'test', *imports, *_testing_arguments(study, run_folder, test)]))
     return '\n'.join([*lines, '```'])
+
+
+def _imports(study: Study, home: Path) -> list[str]:
+    """The packages of the user's as a command run in ``home`` finds them: what is not installed by its folder."""
+    return [_from_root(Path(name), home) if os.sep in name else name for name in study.imports]
 
 
 def _training_arguments(run_folder: RunFolder, home: Path) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import REQUIRED, Key, MapOf, Section
-from mipkd_sr.options.keys import TRAIN
+from mipkd_sr.options.keys import COMMON_KEYS, TRAIN
 from mipkd_sr.options.reading import Options, compose_options, read_options
 from mipkd_sr.runtime.errors import OptionError
 
@@ -41,6 +41,7 @@ ROW = Section(
 )
 TABLE = Section(
     {
+        'import': COMMON_KEYS['import'],
         'title': Key('str', 'What the table is.', REQUIRED),
         'scales': Key('list', 'Scales; every row is trained at each.', REQUIRED),
         'bases': Key('list', 'Bases of every cell: files of options/train/_base, or paths ending in .yml.', ()),
@@ -52,7 +53,13 @@ TABLE = Section(
         'rows': MapOf(ROW),
     }
 )
-MINIATURE = Section({'sizes': Section({}, patterns={'': Key('any', 'Sizes.')}), 'changes': CHANGES})
+MINIATURE = Section(
+    {
+        'import': COMMON_KEYS['import'],
+        'sizes': Section({}, patterns={'': Key('any', 'Sizes.')}),
+        'changes': CHANGES,
+    }
+)
 BASES = Path('../train/_base')
 """Where bases lie that are named without a path, from the table file's folder."""
 PLAIN_LOSS = {'type': 'L1Loss', 'loss_weight': 1}
@@ -126,6 +133,8 @@ def read_table(file: Path, miniature: bool = False) -> PaperTable:
     try:
         opt['rows'] = {str(name): row for name, row in (opt.get('rows') or {}).items() if row is not None}
         check_form(opt, TABLE)
+        if opt['import']:
+            opt['changes'] = {'import': opt['import'], **opt['changes']}
         shrinking = _read_miniature(small) if small else None
         published = read_published()
         cells = [

@@ -7,6 +7,7 @@ A study file is YAML beside which the results are written::
     baseline: KD                  # differences are to this variant; the first if absent
     report_at: [1000, 2000, 4000] # steps that the table shows, besides the last
     test: test.yml                # option file for testing: its test sets are measured once, when a run has ended
+    import: [my_sr]               # packages of yours that its option files need; those may as well say it themselves
     variants:
       KD: {}
       MiPKD: {force: ['train:mipkd_opt={type: MiPKDLoss}']}   # entries as of --force_yml
@@ -22,7 +23,8 @@ from typing import Any
 
 from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import Key, MapOf, Section
-from mipkd_sr.options.keys import TEST, TRAIN
+from mipkd_sr.options.importing import import_for
+from mipkd_sr.options.keys import COMMON_KEYS, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.options.spelling_out import spell_out
@@ -39,6 +41,7 @@ VARIANT = Section(
 )
 STUDY = Section(
     {
+        'import': COMMON_KEYS['import'],
         'recipe': Key('str', "Option file for training, from the study file's folder, or a recipe's name."),
         'seeds': Key('list', 'Seeds; every variant is trained with each.', (0,), items='int', minimum=0),
         'baseline': Key('str', 'Variant that the others are compared with; the first if ~.'),
@@ -90,6 +93,7 @@ class Study:
         report_at: Steps that the table shows.
         test: The checked options of the test at the end of each run; None if there is none.
         test_file: Their file.
+        imports: Packages of the user's that the study file, or ``--import``, names; every run imports them.
     """
 
     file: Path
@@ -102,6 +106,7 @@ class Study:
     report_at: tuple[int, ...]
     test: dict[str, Any] | None
     test_file: Path | None
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,10 +156,11 @@ def read_study(file: Path, root: Path | None = None) -> Study:
     except ValueError as error:
         raise OptionError('', f'{error}; give a study file.') from None
     try:
+        imports = opt['import'] = import_for(opt.get('import'), file)
         check_form(opt, STUDY)
         if not opt['seeds'] or len(set(opt['seeds'])) < len(opt['seeds']):
             raise OptionError('seeds', 'must name at least one seed, and each once.')
-        variants = {name: _read_variant(name, own, opt['recipe'], file) for name, own in opt['variants'].items()}
+        variants = {name: _read_variant(name, own, opt, file) for name, own in opt['variants'].items()}
         report_at = tuple(sorted(set(opt['report_at'])))
         for variant in variants.values():
             _check_validation(variant, report_at)
@@ -169,19 +175,31 @@ def read_study(file: Path, root: Path | None = None) -> Study:
     own_folder = file.stem != 'study'  # several studies may lie in one folder
     folder = file.parent / file.stem if own_folder else file.parent
     return Study(
-        file, root, slug(folder.name), folder, variants, tuple(opt['seeds']), baseline, report_at, test, test_file
+        file,
+        root,
+        slug(folder.name),
+        folder,
+        variants,
+        tuple(opt['seeds']),
+        baseline,
+        report_at,
+        test,
+        test_file,
+        tuple(imports),
     )
 
 
-def _read_variant(name: str, own: Mapping[str, Any], recipe: str | None, file: Path) -> Variant:
-    key = f'variants:{name}'
-    if not (own['recipe'] or recipe):
+def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], file: Path) -> Variant:
+    key, recipe = f'variants:{name}', own['recipe'] or study['recipe']
+    if not recipe:
         raise OptionError(key, 'has no recipe; name one here, or one for the whole study.')
-    path = _option_file(str(own['recipe'] or recipe), file.parent, key)
+    path = _option_file(recipe, file.parent, key)
     options = Options({}, path)
     try:
         options = read_options(path)
         force_options(options, own['force'])
+        if study['import']:
+            options.data['import'] = list(dict.fromkeys([*study['import'], *options.data.get('import', ())]))
         check(options.data, TRAIN)
         scale_steps(options.data, own['steps'])
     except OptionError as error:

@@ -13,7 +13,7 @@ from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import force_options, read_options
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.studies.execute import Executor, Job, Outcome, jobs_of
-from mipkd_sr.studies.folders import RunFolder, TestFolder, completed_options, locate, locate_test
+from mipkd_sr.studies.folders import RunFolder, TestFolder, completed_options, locate, locate_test, options_of_test
 from mipkd_sr.studies.identity import digest
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.plan import PlannedRun, Study, Variant, slug
@@ -176,8 +176,7 @@ def _why_not(run_folder: RunFolder, runs: TableRuns) -> str:
 
 def _test_of_file(cell: Cell, weights: Path, study: Study) -> TestFolder:
     """The test of weights that were there already."""
-    opt = deepcopy(dict(study.test or {})) | {'network_g': cell.options['network_g']}
-    opt['path'] = {**opt.get('path', {}), 'pretrain_network_g': str(weights)}
+    opt = options_of_test(study.test or {}, cell.options, str(weights))
     name = f'{weights.stem}_{digest(opt, study.root)[:8]}'
     return TestFolder(name, opt | {'name': name}, study.root / 'results' / name, weights)
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from mipkd_sr.commands.benchmark.apart import measure_apart
 from mipkd_sr.commands.benchmark.options_of_run import DEMO, run_options
+from mipkd_sr.commands.command_line import add_import_argument
 from mipkd_sr.runtime.errors import RunError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the measurement takes."""
     parser.add_argument('-opt', default=DEMO, help=f'training options; default: {DEMO}')
+    add_import_argument(parser)
     parser.add_argument('--out', type=Path, help='folder for the table, the figures and the raw numbers')
 
 
@@ -26,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.costs.sizes import SIZES, sizes_table
 
     found: list[dict[str, Any]] = []
+    asked = ['--import', *args.imports] if args.imports else []
     for what, values in SIZES.items():
         for value, force in values.items():
             environment, launcher = {}, []
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
                 launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={value}']
                 environment = {'OMP_NUM_THREADS': '1'}
             for method in ('KD', 'MiPKD'):
-                arguments = ['sizes-once', '--method', method, '-opt', args.opt, '--force', *force]
+                arguments = ['sizes-once', '--method', method, '-opt', args.opt, *asked, '--force', *force]
                 text, failure = measure_apart(arguments, launcher, environment)
                 if failure:
                     raise RunError(f'{what} {value}, {method}: {failure}')
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
 def add_arguments_of_once(parser: argparse.ArgumentParser) -> None:
     """What one measurement takes."""
     parser.add_argument('-opt', required=True)
+    add_import_argument(parser)
     parser.add_argument('--method', required=True)
     parser.add_argument('--force', nargs='*', default=[])
     parser.add_argument('--repeats', type=int, default=16)
