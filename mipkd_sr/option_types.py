@@ -1,10 +1,13 @@
 """The types of a run's options, for type checkers and editors; at run time they are plain dictionaries.
 
 What the keys mean, their defaults and ranges stand in ``mipkd_sr.options.keys``; a test holds that the two agree.
-``load_options`` fills in every key, so that all of them are there in a run, but for those said to be absent at times.
+``load_options`` fills in every key, so that all of them are there in a run, but for
+what is ``NotRequired``: ask for that with ``get``, or ``in``.
 """
 
 from typing import Any, TypedDict
+
+from typing_extensions import NotRequired
 
 Component = dict[str, Any]
 """A ``type``, and the arguments of the class that it names."""
@@ -46,12 +49,19 @@ class DatasetOptions(TypedDict):
     scale: int
 
 
-class PathOptions(TypedDict):
-    """``path``: checkpoints of a training run, absolute, and the folders that it writes to."""
+class StudentPathOptions(TypedDict):
+    """What ``path`` of a training run and of a test have in common; paths are absolute."""
 
     pretrain_network_g: str | None
     param_key_g: str
     strict_load_g: bool
+    log: str
+    visualization: str
+
+
+class PathOptions(StudentPathOptions):
+    """``path`` of a training run: checkpoints, and the folders that it writes to."""
+
     pretrain_network_t: Any
     param_key_t: Any
     init_network_g: str | None
@@ -60,8 +70,12 @@ class PathOptions(TypedDict):
     experiments_root: str
     models: str
     training_states: str
-    log: str
-    visualization: str
+
+
+class TestingPathOptions(StudentPathOptions):
+    """``path`` of a test."""
+
+    results_root: str
 
 
 class TrainOptions(TypedDict):
@@ -83,15 +97,29 @@ class TrainOptions(TypedDict):
     scheduler: Component
 
 
-class ValOptions(TypedDict):
+class MeasuringOptions(TypedDict):
+    """What ``val`` of a training run and of a test have in common."""
+
+    save_img: bool
+    suffix: str | None
+    pbar: bool
+    metrics: NotRequired[dict[str, Component]]
+
+
+class ValOptions(MeasuringOptions):
     """``val`` of a training run."""
 
     val_freq: int
     images_shown: int
-    save_img: bool
-    suffix: str | None
-    pbar: bool
-    metrics: dict[str, Component]
+
+
+class TestingValOptions(MeasuringOptions):
+    """``val`` of a test."""
+
+    self_ensemble: Any
+    tile: int
+    tile_overlap: int
+    grey: str
 
 
 class LoggerOptions(TypedDict):
@@ -111,8 +139,8 @@ class DistOptions(TypedDict):
     port: int
 
 
-class TrainingOptions(TypedDict):
-    """The options of a training run. ``network_t`` and ``val`` may be absent: ask with ``get``, or ``in``."""
+class CommonOptions(TypedDict):
+    """What the options of a training run and of a test have in common."""
 
     name: str
     model_type: str
@@ -120,16 +148,57 @@ class TrainingOptions(TypedDict):
     num_gpu: int
     manual_seed: int
     datasets: dict[str, DatasetOptions]
-    network_g: Component
-    network_t: Component
-    path: PathOptions
-    train: TrainOptions
-    val: ValOptions
-    logger: LoggerOptions
     dist_params: DistOptions
-    find_unused_parameters: bool
     is_train: bool
     root_path: str
     dist: bool
     rank: int
     world_size: int
+
+
+class TrainingOptions(CommonOptions):
+    """The options of a training run."""
+
+    network_g: Component
+    network_t: NotRequired[Component]
+    path: PathOptions
+    train: TrainOptions
+    val: NotRequired[ValOptions]
+    logger: LoggerOptions
+    find_unused_parameters: bool
+
+
+class TestedNetworkOptions(TypedDict):
+    """An entry of ``networks``."""
+
+    network: Component
+    path: str | None
+    param_key: str
+
+
+class FigureOptions(TypedDict):
+    """``figure``."""
+
+    image: str
+    box: list[int]
+    caption: str
+
+
+class TestingOptions(CommonOptions):
+    """The options of a test."""
+
+    network_g: NotRequired[Component]
+    networks: NotRequired[dict[str, TestedNetworkOptions]]
+    path: TestingPathOptions
+    val: TestingValOptions
+    teacher: str | None
+    skip_missing: bool
+    published: list[str] | None
+    published_file: str | None
+    figure: NotRequired[FigureOptions]
+    save_img: bool
+    suffix: str | None
+    crop_border: int | None
+
+
+RunOptions = TrainingOptions | TestingOptions

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, where its folder above belongs
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from mipkd_sr.commands.command_line import TESTING, add_run_arguments, new_parser, run_command
 from mipkd_sr.commands.dry_run import describe_testing
-from mipkd_sr.data import build_dataset
+from mipkd_sr.data import build_dataset, metrics_of
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
@@ -35,6 +34,7 @@ from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
 from mipkd_sr.evaluation.tested import Entry, check_figure, find_image, load_network, network_entries
+from mipkd_sr.option_types import FigureOptions, TestingOptions
 from mipkd_sr.options.loading import leave_out_missing, load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runtime import distributed
@@ -62,11 +62,11 @@ def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
     options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
     with options.explaining(), distributed.in_touch():
-        distributed.start(args.launcher, options.data)
+        distributed.start(args.launcher, options.testing)
         left_out = leave_out_missing(options.data)
         if options.data['rank'] == 0:
             print(*left_out, sep='\n', end='\n' if left_out else '')
-        entries = network_entries(options.data)
+        entries = network_entries(options.testing)
         if args.dry_run:
             return describe_testing(options, entries)
         return run(options, entries)
@@ -74,15 +74,15 @@ def follow(args: argparse.Namespace) -> int:
 
 def run(options: Options, entries: Mapping[str, Entry]) -> int:
     """Load everything, create the results' folder, and test."""
-    opt = options.data
-    if missing := missing_paths(opt):
+    opt = options.testing
+    if missing := missing_paths(options.data):
         raise missing[0]
     device = torch.device('cuda' if opt['num_gpu'] else 'cpu')
     nets = {name: load_network(entry, opt['scale']).eval().to(device) for name, entry in entries.items()}
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
-    if opt.get('figure'):
-        check_figure(opt['figure'], datasets, opt['val'].get('metrics', {}))
+    if figure := opt.get('figure'):
+        check_figure(figure, datasets, metrics_of(opt))
     folder = Path(opt['path']['results_root'])
     with ExitStack() as stack:
         with failing_together():  # and no rank writes before the folder is there
@@ -94,17 +94,17 @@ def run(options: Options, entries: Mapping[str, Entry]) -> int:
         rows = test_networks(nets, datasets, opt, device)
         if opt['rank'] != 0:
             return 0
-        if opt['val'].get('metrics'):
+        if metrics_of(opt):
             table = results_table([*rows, *published], protocol(opt))
             write_results(rows, table, folder)
             logger.info(f'Results\n\n{table}\n')
-        if opt.get('figure'):
-            files = draw_figure(nets, rows, datasets, opt, folder / 'figure')
+        if figure:
+            files = draw_figure(nets, rows, datasets, opt, figure, folder / 'figure')
             logger.info(f'Picture: {" ".join(map(str, files))}')
     return 0
 
 
-def runs_of(nets: Mapping[str, nn.Module], opt: dict[str, Any]) -> dict[str, tuple[str, Network]]:
+def runs_of(nets: Mapping[str, nn.Module], opt: TestingOptions) -> dict[str, tuple[str, Network]]:
     """What is run, by the name of its row: each network's own name, and how it is run."""
     val_opt, runs = opt['val'], {}
     for ensemble in {False: [False], True: [True], 'both': [False, True]}[val_opt['self_ensemble']]:
@@ -115,7 +115,7 @@ def runs_of(nets: Mapping[str, nn.Module], opt: dict[str, Any]) -> dict[str, tup
 
 
 def test_networks(
-    nets: Mapping[str, nn.Module], datasets: Mapping[str, Dataset], opt: dict[str, Any], device: torch.device
+    nets: Mapping[str, nn.Module], datasets: Mapping[str, Dataset], opt: TestingOptions, device: torch.device
 ) -> list[Row]:
     """Measure the networks on every test set. Every rank must call it; each does its share."""
     runs = runs_of(nets, opt)
@@ -131,7 +131,7 @@ def test_networks(
 
         bar = tqdm(single_images(dataset), desc=set_name, unit='image', disable=True if opt['rank'] else None)
         on_image = save if opt['val']['save_img'] or opt['save_img'] else None
-        metrics = opt['val'].get('metrics', {})
+        metrics = metrics_of(opt)
         found = evaluate(networks, bar, metrics, device, on_image, teacher, opt['val']['grey'])
         for row_name, row in rows.items():
             row.images[set_name] = found[row_name]
@@ -142,11 +142,11 @@ def draw_figure(
     nets: Mapping[str, nn.Module],
     rows: Sequence[Row],
     datasets: Mapping[str, Dataset],
-    opt: dict[str, Any],
+    opt: TestingOptions,
+    figure: FigureOptions,
     stem: Path,
 ) -> list[Path]:
     """Draw the picture that ``figure`` asks for, as ``stem``.png and .pdf; ``check_figure`` has been called."""
-    figure = opt['figure']
     found = find_image(figure['image'], datasets)
     assert found is not None
     set_name, index = found
@@ -157,7 +157,8 @@ def draw_figure(
             for row_name, (name, network) in runs_of(nets, opt).items()
             if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
         }
-    hr, box, metrics = tensor2img(sample['gt']), tuple(figure['box']), opt['val'].get('metrics', {})
+    hr, (top, left, side), metrics = tensor2img(sample['gt']), figure['box'], metrics_of(opt)
+    box = (top, left, side)
     captions = {}
     for row in rows:
         values = row.images[set_name].get(figure['image'], {})

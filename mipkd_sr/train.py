@@ -63,7 +63,7 @@ def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
     options = load_options(args.opt, True, args.root, args.force_yml, args.debug)
     with options.explaining(), distributed.in_touch():
-        distributed.start(args.launcher, options.data)
+        distributed.start(args.launcher, options.training)
         if args.dry_run:
             return describe_training(options)
         restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # by torchrun, after a process failed

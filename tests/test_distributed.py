@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mipkd_sr.options.loading import load_options
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, RunError
@@ -142,8 +143,13 @@ def test_slurms_variables_are_taken(training_options, write_options, tmp_path, m
     assert state(tmp_path, 2)['samples'] == 8
 
 
-def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch):
-    taken = []
+@pytest.mark.parametrize('is_train', [True, False])
+def test_each_process_takes_the_gpu_of_its_local_rank(is_train, training_options, write_options, monkeypatch):
+    taken, opt = [], training_options(num_gpu='auto')
+    if not is_train:
+        datasets = {'test': opt['datasets']['val']}
+        opt = {name: opt[name] for name in ('name', 'scale', 'network_g', 'num_gpu')} | {'datasets': datasets}
+    opt = load_options(write_options(opt), is_train).data
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
     monkeypatch.setattr(torch.cuda, 'set_device', taken.append)
     monkeypatch.setattr(distributed, '_join', lambda backend: taken.append(backend))
@@ -157,7 +163,6 @@ def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch):
         'MASTER_PORT': '1',
     }.items():
         monkeypatch.setenv(name, value)
-    opt = {'num_gpu': 'auto', 'dist_params': {'backend': 'nccl'}}
     distributed.start('pytorch', opt)
     assert taken == [2, 'nccl']
     assert (opt['num_gpu'], opt['rank'], opt['world_size'], opt['dist']) == (1, 6, 8, True)

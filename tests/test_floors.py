@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import ROOT
 
 FLOORS = (
-    ('runtime', 'metrics', 'imresize', 'compat', 'option_types'),
+    ('option_types',),
+    ('runtime', 'metrics', 'imresize', 'compat'),
     ('archs', 'data'),
     ('distill', 'options', 'evaluation'),
     ('losses', 'deploy'),

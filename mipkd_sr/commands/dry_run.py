@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.archs import feature_shapes
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
-from mipkd_sr.data import build_dataset, lq_patch_size
+from mipkd_sr.data import build_dataset, lq_patch_size, metrics_of
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.evaluation.complexity import count_parameters
@@ -18,7 +18,7 @@ from mipkd_sr.evaluation.tested import Entry, check_figure, load_network
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
-from mipkd_sr.option_types import TrainingOptions
+from mipkd_sr.option_types import RunOptions, TrainingOptions
 from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime.errors import OptionError
@@ -38,7 +38,8 @@ def describe_training(options: Options) -> int:
     opt = options.data
     check_ours(Path(opt['path']['experiments_root']), TRAINING_MARKS)
     missing = leave_out_missing(opt)
-    lengths = {phase: len(dataset) for phase, dataset in datasets_there(opt, missing).items()}  # type: ignore[arg-type]
+    there = datasets_there(options.training, missing)
+    lengths = {phase: len(dataset) for phase, dataset in there.items()}  # type: ignore[arg-type]
     model = build_model(options.training)
     if start := find_start(opt, auto_resume=False):
         resume(model, start)
@@ -50,7 +51,7 @@ def describe_training(options: Options) -> int:
     for key, objective in model.objectives.items():
         lines.append(f'  train:{key}_opt: {opt["train"][f"{key}_opt"]["type"]}{_describe_term(objective)}')
         unit_pairs = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
-        lines += _describe_positions(model, objective, list(unit_pairs), lq_patch_size(opt))
+        lines += _describe_positions(model, objective, list(unit_pairs), lq_patch_size(options.training))
     print('\n'.join(lines))
     return report_missing(options, missing)
 
@@ -79,7 +80,7 @@ def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
     return missing
 
 
-def datasets_there(opt: dict[str, Any], missing: list[OptionError]) -> dict[str, Dataset]:
+def datasets_there(opt: RunOptions, missing: list[OptionError]) -> dict[str, Dataset]:
     """Build the data sets that are there, by phase.
 
     Raises:
@@ -167,9 +168,9 @@ def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
     Raises:
         OptionError: If something is wrong.
     """
-    opt = options.data
+    opt = options.testing
     check_ours(Path(opt['path']['results_root']), TESTING_MARKS)
-    missing = missing_paths(opt)
+    missing = missing_paths(options.data)
     absent = {error.key for error in missing}
     datasets = datasets_there(opt, missing)
     lines = [f'{opt["name"]}: x{opt["scale"]}, results would be written to {opt["path"]["results_root"]}']
@@ -180,7 +181,7 @@ def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
         lines.append(f'  {phase}: {opt["datasets"][phase]["name"]}, {len(dataset):,} images')  # type: ignore[arg-type]
     if opt.get('published') and 'published_file' not in absent:
         published_rows(opt)
-    if opt.get('figure') and len(datasets) == len(opt['datasets']):
-        check_figure(opt['figure'], datasets, opt['val'].get('metrics', {}))
+    if (figure := opt.get('figure')) and len(datasets) == len(opt['datasets']):
+        check_figure(figure, datasets, metrics_of(opt))
     print('\n'.join(lines))
     return report_missing(options, missing)

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -16,6 +16,7 @@ from mipkd_sr.costs.methods import METHODS, batch_for, first_step, floor_of_kd, 
 from mipkd_sr.evaluation.complexity import seconds_of
 from mipkd_sr.losses import csd_loss, dckd_loss
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.errors import OptionError
 
 WARM_UP = 2
@@ -75,7 +76,7 @@ class StepComparison:
         work: What is timed, by name: the floors, and the methods; each takes the iteration.
     """
 
-    def __init__(self, opt: Mapping[str, Any], methods: Iterable[str], device: torch.device) -> None:
+    def __init__(self, opt: TrainingOptions, methods: Iterable[str], device: torch.device) -> None:
         csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
         dckd_loss.load_vqgan = random_vqgan
         self.device, self.batch, self.first = device, batch_for(opt, device), first_step(opt)

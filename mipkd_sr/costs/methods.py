@@ -36,7 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
 """The methods that are compared, by the losses that they add to the pixel loss; all with their defaults."""
 
 
-def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillModel:
+def model_for(opt: TrainingOptions, method: str, **changes: Any) -> DistillModel:
     """The model of a method, for the networks, scale, patches and optimizer of a training run, with random weights.
 
     Where torch.distributed is initialized it is wrapped for it.
@@ -49,7 +49,7 @@ def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillMod
     Raises:
         OptionError: If the method is not defined for these networks.
     """
-    own = deepcopy(dict(opt))
+    own: dict[str, Any] = deepcopy(dict(opt))
     rank, world_size = rank_and_size()
     own.update(model_type='DistillModel', rank=rank, world_size=world_size, dist=torch.distributed.is_initialized())
     own['path']['pretrain_network_t'] = own['path']['pretrain_network_g'] = None
@@ -63,9 +63,9 @@ def model_for(opt: Mapping[str, Any], method: str, **changes: Any) -> DistillMod
     return build_model(cast(TrainingOptions, own))
 
 
-def batch_for(opt: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+def batch_for(opt: TrainingOptions, device: torch.device) -> dict[str, Tensor]:
     """A batch of noise of the run's size."""
-    side, batch = lq_patch_size(dict(opt)), opt['datasets']['train']['batch_size_per_gpu']
+    side, batch = lq_patch_size(opt), opt['datasets']['train']['batch_size_per_gpu']
     generator = torch.Generator().manual_seed(0)
     lq = torch.rand(batch, 3, side, side, generator=generator)
     gt = torch.rand(batch, 3, side * opt['scale'], side * opt['scale'], generator=generator)
@@ -85,7 +85,7 @@ def floor_of_kd(model: DistillModel, batch: Mapping[str, Tensor]) -> Callable[[i
     return work
 
 
-def first_step(opt: Mapping[str, Any]) -> int:
+def first_step(opt: TrainingOptions) -> int:
     """The iteration at which measuring begins: the middle of the training, where MiPKD's l_ae has ended."""
     return round(0.5 * opt['train']['total_iter'])
 

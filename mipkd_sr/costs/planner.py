@@ -1,6 +1,5 @@
 """What a training step is expected to take on a device."""
 
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mipkd_sr.costs.memory import measure_memory
 from mipkd_sr.costs.methods import batch_for, first_step, model_for, take_step
+from mipkd_sr.option_types import TrainingOptions
 
 GPUS = {
     'V100': (15.7e12, 900e9, 32),
@@ -52,7 +52,7 @@ class _Roofline(TorchDispatchMode):
 
 
 def plan_step(
-    opt: Mapping[str, Any],
+    opt: TrainingOptions,
     method: str,
     flops: float,
     bandwidth: float,
@@ -74,7 +74,7 @@ def plan_step(
         utilisation: Part of the roofline that is reached, in (0, 1].
         changes: See ``model_for``.
     """
-    one = deepcopy(dict(opt))
+    one = deepcopy(opt)
     one['num_gpu'] = 0
     batch_size = one['datasets']['train']['batch_size_per_gpu']
     one['datasets']['train']['batch_size_per_gpu'] = 1

@@ -14,6 +14,7 @@ from mipkd_sr.costs.methods import batch_for, first_step, model_for, take_step
 from mipkd_sr.costs.planner import plan_step
 from mipkd_sr.evaluation.complexity import seconds_of
 from mipkd_sr.evaluation.tables import markdown_table
+from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime import distributed
 
 SIZES: dict[str, dict[int, list[str]]] = {
@@ -28,7 +29,7 @@ SIZES: dict[str, dict[int, list[str]]] = {
 The world size is that of processes with the same batch each: with a GPU each, or one thread of a CPU each."""
 
 
-def measure_size(opt: dict[str, Any], method: str, repeats: int, device: torch.device) -> dict[str, float]:
+def measure_size(opt: TrainingOptions, method: str, repeats: int, device: torch.device) -> dict[str, float]:
     """Measure a step of ``method``, and plan it at the speed of this process.
 
     Under torchrun this joins the other processes.
@@ -43,7 +44,8 @@ def measure_size(opt: dict[str, Any], method: str, repeats: int, device: torch.d
         ``ms`` and ``mib`` of a step, ``expected_ms`` and ``expected_mib``, and the process's ``gflops`` and ``gb_s``.
     """
     speed = device_speed(device)
-    own = {'mipkd_opt': opt['train']['mipkd_opt']} if method == 'MiPKD' else {}
+    terms: Mapping[str, Any] = opt['train']
+    own = {'mipkd_opt': terms['mipkd_opt']} if method == 'MiPKD' else {}
     expected = plan_step(opt, method, *speed, steps=repeats, **own)
     if 'RANK' in os.environ:
         distributed.start('pytorch', opt)

@@ -1,6 +1,5 @@
 """Data: images on the disk, MATLAB's resizing, and the order in which a training run reads its images."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,27 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.data.scan import scan
+from mipkd_sr.option_types import Component, DatasetOptions, RunOptions, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
-__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size']
+__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of']
 
 SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
 """Data sets, and what derives from them, whose files are looked at before a run."""
 
 
-def lq_patch_size(opt: Mapping[str, Any]) -> int:
+def lq_patch_size(opt: TrainingOptions) -> int:
     """Side of the LR training patches of a run with the options ``opt``, in pixels."""
     return opt['datasets']['train']['gt_size'] // opt['scale']
 
 
-def _metrics(opt: Mapping[str, Any]) -> dict[str, Any]:
+def metrics_of(opt: RunOptions) -> dict[str, Component]:
     """The metrics that validation and test sets are measured with."""
-    return (opt.get('val') or {}).get('metrics') or {}
+    val_opt = opt.get('val')
+    return (val_opt.get('metrics') if val_opt else None) or {}
 
 
-def build_dataset(opt: Mapping[str, Any], phase: str) -> Dataset:
+def build_dataset(opt: RunOptions, phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 
     Its files are looked at first, by the first process, unless its ``scan`` is false; see ``mipkd_sr.data.scan``. Where
@@ -46,7 +47,7 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Dataset:
         if reason := _cannot_be_scanned(dataset_opt):
             get_root_logger().info(f'datasets:{phase}: its files are not looked at before the run, as {reason}')
         else:
-            scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else _metrics(opt))
+            scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else metrics_of(opt))
     with blamed_on(f'datasets:{phase}'):
         dataset = build_basicsr_dataset(_as_basicsr_reads(dataset_opt))
     paths = getattr(dataset, 'paths', None)
@@ -59,7 +60,7 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Dataset:
     return dataset
 
 
-def _check_folders(dataset_opt: dict[str, Any], key: str) -> None:
+def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
     """See that the folders are named that a data set of BasicSR's form reads.
 
     Raises:
@@ -75,7 +76,7 @@ def _check_folders(dataset_opt: dict[str, Any], key: str) -> None:
             raise OptionError(f'{key}:{name}', f'is missing; {dataset_opt["type"]} needs it.')
 
 
-def _as_basicsr_reads(dataset_opt: dict[str, Any]) -> dict[str, Any]:
+def _as_basicsr_reads(dataset_opt: DatasetOptions) -> dict[str, Any]:
     """The options without ``meta_info_file: ~``, which BasicSR's SingleImageDataset takes for a file."""
     return {name: value for name, value in dataset_opt.items() if name != 'meta_info_file' or value is not None}
 
@@ -95,7 +96,7 @@ def _check_image_names(paths: list[Any], key: str) -> None:
         found[name] = file
 
 
-def _cannot_be_scanned(dataset_opt: dict[str, Any]) -> str:
+def _cannot_be_scanned(dataset_opt: DatasetOptions) -> str:
     """Why the files of a data set are not known from its options; nothing if they are."""
     name, storage = dataset_opt['type'], dataset_opt['io_backend'].get('type', 'disk')
     if not issubclass(DATASET_REGISTRY.get(name), SCANNED):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.tables import Row
+from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 from mipkd_sr.runtime.strict_yaml import read_yaml
 
@@ -60,7 +61,7 @@ def published_values(
     return {metric: value for metric, value in zip(('psnr', 'ssim'), values, strict=False) if value is not None}
 
 
-def published_rows(opt: Mapping[str, Any]) -> list[Row]:
+def published_rows(opt: TestingOptions) -> list[Row]:
     """The published results that a test's options name, for its scale and its test sets.
 
     Raises:
@@ -72,7 +73,7 @@ def published_rows(opt: Mapping[str, Any]) -> list[Row]:
     except ValueError as error:
         raise OptionError('published_file', f'{error}.') from None
     rows = []
-    for name in opt['published']:
+    for name in opt['published'] or ():
         if name not in entries:
             raise OptionError('published', f'{file} has no {shown(name)}; {advice(name, entries, "it has")}')
         row = Row(f'{name} (published)', None)

@@ -12,6 +12,7 @@ from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.figures import check_box
 from mipkd_sr.metrics import least_side
+from mipkd_sr.option_types import FigureOptions, TestingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 PROBE_SIZE = 48
@@ -31,7 +32,7 @@ class Entry(NamedTuple):
     path_key: str
 
 
-def network_entries(opt: Mapping[str, Any]) -> dict[str, Entry]:
+def network_entries(opt: TestingOptions) -> dict[str, Entry]:
     """The networks to test, by name: ``networks``, and BasicSR's single ``network_g`` under the run's name.
 
     Raises:
@@ -96,7 +97,7 @@ def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | 
 
 
 def check_figure(
-    figure: Mapping[str, Any], datasets: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]]
+    figure: FigureOptions, datasets: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """See that the picture that ``figure`` asks for can be drawn.
 

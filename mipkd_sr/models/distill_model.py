@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
+from mipkd_sr.data import metrics_of
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.log_names import check_losses
 from mipkd_sr.distill.objective import Objective
@@ -311,7 +312,7 @@ class DistillModel(ModelHooks, SRModel):
 
     def check_teacher(self, dataloader: DataLoader) -> None:
         """Log how good the teacher is on a validation set; see ``mipkd_sr.models.teacher_check``. Every rank must."""
-        metrics = (self.opt.get('val') or {}).get('metrics') or {}
+        metrics = metrics_of(self.opt)
         options, networks = teacher_options(self.opt), self.as_validated()
         for name in self.teachers:
             file = str(options[name].file)

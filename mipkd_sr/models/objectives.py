@@ -10,11 +10,12 @@ from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.models.terms import build_term
+from mipkd_sr.option_types import Component, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 
 def build_objectives(
-    opt: Mapping[str, Any], student: nn.Module, teachers: Mapping[str, nn.Module], besides: Collection[str] = ()
+    opt: TrainingOptions, student: nn.Module, teachers: Mapping[str, nn.Module], besides: Collection[str] = ()
 ) -> dict[str, Objective]:
     """Build and attach every objective that ``train`` names, on the student's device.
 
@@ -30,9 +31,10 @@ def build_objectives(
     Raises:
         OptionError: If there is none, one is not defined for these networks, or a network is not what they ask for.
     """
+    terms: Mapping[str, Any] = opt['train']  # the names of its terms are the user's
     objectives = {
-        key.removesuffix('_opt'): _build_objective(opt, key, student, teachers)
-        for key, loss_opt in opt['train'].items()
+        key.removesuffix('_opt'): _build_objective(opt, key, loss_opt, student, teachers)
+        for key, loss_opt in terms.items()
         if key.endswith('_opt') and loss_opt and f'train:{key}' not in besides
     }
     if not objectives:
@@ -44,15 +46,15 @@ def build_objectives(
 
 
 def _build_objective(
-    opt: Mapping[str, Any], key: str, student: nn.Module, teachers: Mapping[str, nn.Module]
+    opt: TrainingOptions, key: str, loss_opt: Component, student: nn.Module, teachers: Mapping[str, nn.Module]
 ) -> Objective:
     with blamed_on(f'train:{key}'):
-        objective, teacher = build_term(key, opt['train'][key], teachers)
+        objective, teacher = build_term(key, loss_opt, teachers)
         objective.attach(student, teacher, lq_patch_size(opt), opt['scale'])
     return objective
 
 
-def _check_batch(opt: Mapping[str, Any], objectives: Mapping[str, Objective]) -> None:
+def _check_batch(opt: TrainingOptions, objectives: Mapping[str, Objective]) -> None:
     """Check that the samples of a step, or of one of its parts, are enough for what relates them to each other."""
     batch = opt['datasets']['train']['batch_size_per_gpu'] * opt.get('world_size', 1)
     for key, objective in objectives.items():
@@ -65,7 +67,7 @@ def _check_batch(opt: Mapping[str, Any], objectives: Mapping[str, Objective]) ->
 
 
 def _check_networks(
-    opt: Mapping[str, Any],
+    opt: TrainingOptions,
     objectives: Collection[Objective],
     student: nn.Module,
     teachers: Mapping[str, nn.Module],

@@ -149,6 +149,12 @@ COMMON_KEYS: dict[str, Any] = {
     'scale': Key('int', 'Super-resolution factor.', REQUIRED, minimum=1, maximum=64),
     'num_gpu': Key('any', 'GPUs of this process: 0 for the CPU, 1, or auto (1 if there is a GPU, else 0).', 'auto'),
     'manual_seed': Key('int', 'Seed of everything random.', 0, minimum=0, maximum=2**63 - 1),
+    'dist_params': Section(
+        {
+            'backend': Key('str', 'Of torch.distributed on GPUs; CPUs use gloo.', 'nccl'),
+            'port': Key('int', 'Port of the first process under Slurm.', 29500, minimum=1, maximum=65535),
+        }
+    ),
 }
 
 TRAIN = Section(
@@ -251,12 +257,6 @@ TRAIN = Section(
                         'resume_id': Key('str', 'Identity of an earlier run there, to go on with.'),
                     }
                 ),
-            }
-        ),
-        'dist_params': Section(
-            {
-                'backend': Key('str', 'Of torch.distributed on GPUs; CPUs use gloo.', 'nccl'),
-                'port': Key('int', 'Port of the first process under Slurm.', 29500, minimum=1, maximum=65535),
             }
         ),
         'find_unused_parameters': Key('bool', "BasicSR's; not needed.", False),

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import yaml
 
-from mipkd_sr.option_types import TrainingOptions
+from mipkd_sr.option_types import TestingOptions, TrainingOptions
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.options.retyping import at, not_taken
@@ -58,6 +58,11 @@ class Options:
     def training(self) -> TrainingOptions:
         """``data`` of a training run, as ``load_options`` completes them, with their types."""
         return cast(TrainingOptions, self.data)
+
+    @property
+    def testing(self) -> TestingOptions:
+        """``data`` of a test, likewise."""
+        return cast(TestingOptions, self.data)
 
     def explain(self, error: OptionError) -> str:
         """The one sentence for an error, with the key and the file where it was set."""

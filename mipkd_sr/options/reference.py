@@ -170,7 +170,7 @@ def _argument_rows(form: Component, target: Any) -> Iterator[tuple[str, str, str
             yield name, _kind(known[name]), _default(argument.default), known[name].help
             continue
         annotation = annotation_of(argument)
-        kind = 'any' if annotation is None else inspect.formatannotation(annotation)
+        kind = 'any' if annotation is None else inspect.formatannotation(annotation).strip('\'"')
         yield (
             name,
             kind.replace('collections.abc.', '').replace('typing.', ''),

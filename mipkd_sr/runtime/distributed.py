@@ -5,18 +5,18 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed
 
+from mipkd_sr.option_types import RunOptions
 from mipkd_sr.runtime.errors import OptionError, RunError, shown
 
 LONGEST_SILENCE = timedelta(minutes=30)
 """For how long a process waits for the others, where one has stopped or hangs, before it gives up."""
 
 
-def start(launcher: str, opt: dict[str, Any]) -> None:
+def start(launcher: str, opt: RunOptions) -> None:
     """Join the other processes, choose this one's device, and note ``dist``, ``rank``, ``world_size``, ``num_gpu``.
 
     Args:
@@ -103,7 +103,7 @@ def _join(backend: str) -> None:
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE)
 
 
-def _take_slurm_variables(opt: dict[str, Any]) -> None:
+def _take_slurm_variables(opt: RunOptions) -> None:
     """Give torch.distributed under Slurm the variables that torchrun would set."""
     if 'SLURM_PROCID' not in os.environ:
         raise OptionError('--launcher', "'slurm' was given, but Slurm's variables are absent; use srun.")
@@ -117,7 +117,7 @@ def _take_slurm_variables(opt: dict[str, Any]) -> None:
         except (OSError, LookupError):
             message = f'{" ".join(command)} names no machine; set MASTER_ADDR to the name of the first.'
             raise OptionError('--launcher', message) from None
-    os.environ.setdefault('MASTER_PORT', str(opt.get('dist_params', {}).get('port', 29500)))
+    os.environ.setdefault('MASTER_PORT', str(opt['dist_params']['port']))
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']

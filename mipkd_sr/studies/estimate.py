@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ def estimates(run_folders: Sequence[RunFolder], file: Path, threads: int) -> dic
             entry = kept.get(name, {})
             if (entry.get('digest'), entry.get('machine')) != (identity, here):
                 try:
-                    estimate = measure(completed_options(run_folder))
+                    estimate = measure(completed_options(run_folder).training)
                 except OptionError as error:
                     raise OptionError(f'variants:{name}', str(error)) from None
                 entry = {'digest': identity, 'machine': here, **estimate._asdict()}
@@ -99,7 +99,7 @@ def estimates(run_folders: Sequence[RunFolder], file: Path, threads: int) -> dic
     return {name: Estimate(*(entry[field] for field in Estimate._fields)) for name, entry in found.items()}
 
 
-def measure(opt: dict[str, Any]) -> Estimate:
+def measure(opt: TrainingOptions) -> Estimate:
     """Measure a few steps of a run, spread over its length, on noise. Nothing is written.
 
     Args:
@@ -117,10 +117,10 @@ def measure(opt: dict[str, Any]) -> Estimate:
         logger.setLevel(level)
 
 
-def _measure(opt: dict[str, Any]) -> Estimate:
+def _measure(opt: TrainingOptions) -> Estimate:
     distributed.start('none', opt)
     seed_everything(opt['manual_seed'])
-    model, device = build_model(cast(TrainingOptions, opt)), torch.device('cuda' if opt['num_gpu'] else 'cpu')
+    model, device = build_model(opt), torch.device('cuda' if opt['num_gpu'] else 'cpu')
     for group in model.optimizer_g.param_groups:  # noise must not lead the weights astray
         group['lr'] = 0.0
     batch = batch_for(opt, device)
@@ -151,14 +151,14 @@ def _timed_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int
 
 
 @torch.no_grad()
-def _validation_seconds(model: DistillModel, opt: Mapping[str, Any]) -> float:
+def _validation_seconds(model: DistillModel, opt: TrainingOptions) -> float:
     """From one image of each set, run through the networks twice; metrics are computed beside the networks' runs."""
     total = 0.0
     nets = [net for net in (model.net_for_testing(), model.net_t) if net is not None]
     for phase in opt['datasets']:
         if phase == 'train':
             continue
-        dataset: Any = build_dataset(dict(opt), phase)
+        dataset: Any = build_dataset(opt, phase)
         lq = dataset[0]['lq'][None].to(model.device)
         for _ in range(2):
             start = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 
 from mipkd_sr.options.keys import TEST
 from mipkd_sr.options.loading import complete
+from mipkd_sr.options.reading import Options
 from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.studies.identity import code_version, digest, kept_digest
 from mipkd_sr.studies.plan import PlannedRun, Study
@@ -173,8 +174,8 @@ def locate_test(study: Study, run_folder: RunFolder) -> TestFolder | None:
     return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights)
 
 
-def completed_options(run_folder: RunFolder) -> dict[str, Any]:
+def completed_options(run_folder: RunFolder) -> Options:
     """A run's options with all that building its model and its data sets needs."""
     opt = run_folder.run.options(run_folder.name)
     complete(opt, True, run_folder.root)
-    return opt
+    return Options(opt, run_folder.option_file)

@@ -51,7 +51,7 @@ class StudyRuns:
             OptionError: If something is not; it says what.
         """
         for job in self.jobs:
-            if job.train and (missing := missing_paths(completed_options(job.run_folder))):
+            if job.train and (missing := missing_paths(completed_options(job.run_folder).data)):
                 raise missing[0]
             if job.test:
                 opt = deepcopy(job.test.options) | {'path': {}}  # its weights are still to come

@@ -168,7 +168,7 @@ def _why_not(run_folder: RunFolder, runs: TableRuns) -> str:
     ours = {run_folder.weights for run_folder in runs.teachers.values()}
     missing = [
         error
-        for error in missing_paths(completed_options(run_folder))
+        for error in missing_paths(completed_options(run_folder).data)
         if not any(str(weights) in str(error) for weights in ours)
     ]
     return str(missing[0]).replace(f'{runs.root}/', '') if missing else ''

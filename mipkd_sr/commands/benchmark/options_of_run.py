@@ -1,7 +1,8 @@
 """The options of a training run that several measurements take."""
 
 import argparse
-from typing import Any
+
+from mipkd_sr.option_types import TrainingOptions
 
 DEMO = 'demo/mipkd'
 
@@ -17,7 +18,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--patch', type=int, help='side of the LR patches')
 
 
-def run_options(args: argparse.Namespace) -> dict[str, Any]:
+def run_options(args: argparse.Namespace) -> TrainingOptions:
     """The options of a training run, with the batch and patch that the command line asks for, on the GPU if any."""
     import torch
 
@@ -26,7 +27,7 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     force = list(args.force)
     if args.batch:
         force.append(f'datasets:train:batch_size_per_gpu={args.batch}')
-    opt = load_options(args.opt, True, force=force).data
+    opt = load_options(args.opt, True, force=force).training
     if args.patch:
         opt['datasets']['train']['gt_size'] = args.patch * opt['scale']
     opt['num_gpu'] = min(1, torch.cuda.device_count())

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
             raise OptionError('network_t', 'must be one network: the teacher whose arithmetic is measured.')
         net = build_network(opt['network_t'])
         load_weights(net, opt['path']['pretrain_network_t'], opt['path']['param_key_t'])
-        lqs = [sample['lq'].to(device) for sample in single_images(build_dataset(opt, 'val'))]
+        lqs = [sample['lq'].to(device) for sample in single_images(build_dataset(options.training, 'val'))]
     rows = []
     for cost in measure_teacher(net, lqs, device):
         time = '-' if cost.seconds is None else f'{1000 * cost.seconds:.0f}'
