@@ -68,9 +68,21 @@ def test_crops_are_the_networks_own(plot, tmp_path):
     hr, sr = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
     comparison_figure(hr, {'net': sr}, {'net': '31.00'}, (5, 7, 20), tmp_path / 'crops')
     check_files(tmp_path / 'crops', TEXT)
-    panels = {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in plot[0].axes[1:]}
-    assert np.array_equal(panels['net\n31.00'], sr[5:25, 7:27, ::-1])
-    assert np.array_equal(panels['HR\n'], hr[5:25, 7:27, ::-1])
+    panels = {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in plot[0].axes[1:] if axes.images}
+    assert np.array_equal(panels['net\n31.00'][:20], sr[5:25, 7:27, ::-1])
+    assert np.array_equal(panels['HR\n'][:20], hr[5:25, 7:27, ::-1])
+
+
+def test_errors_are_under_the_crops_brighter_where_greater(plot, tmp_path):
+    hr = np.full((20, 20, 3), 100, np.uint8)
+    columns = np.arange(20, dtype=np.uint8)  # the error, from 0 at the left to 19 at the right
+    sr = {'less': hr + columns[:, None] // 2, 'more': hr - columns[:, None]}
+    comparison_figure(hr, sr, {}, (0, 0, 20), tmp_path / 'crops')
+    panels = {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in plot[0].axes[1:] if axes.images}
+    less, more = (panels[f'{name}\n'][20:].astype(int).sum(2) for name in sr)
+    assert (np.diff(more, axis=1) >= 0).all()
+    assert np.array_equal(less[:, :10:2], more[:, :5])
+    assert (panels['HR\n'][20:] == 255).all()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import numpy as np
 
 matplotlib.use('Agg')  # files only; no display is needed
 from matplotlib import pyplot as plt
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -60,7 +62,10 @@ def comparison_figure(
     crop: tuple[int, int, int],
     stem: Path,
 ) -> list[Path]:
-    """Draw the HR image with a box, and beside it what is in the box, from the HR image and from each network.
+    """Draw the HR image with a box, and beside it what is in the box, with each network's error against HR under it.
+
+    The error is the mean of ``|SR - HR|`` over the channels, in levels of 255; all panels have one scale, which ends at
+    the first network's 99th percentile.
 
     Args:
         hr: HR image, H x W x 3, BGR, 8 bits.
@@ -77,20 +82,29 @@ def comparison_figure(
     """
     check_box(hr.shape, crop)
     top, left, side = crop
-    panels = {'HR': hr, **crops_of}
+    box = np.s_[top : top + side, left : left + side]
+    panels = {name: image[box] for name, image in {'HR': hr, **crops_of}.items()}
+    errors = {name: np.abs(panels[name].astype(float) - panels['HR']).mean(2) for name in crops_of}
+    most = max([1.0, *(np.percentile(error, 99) for error in list(errors.values())[:1])])
+    colours = ScalarMappable(Normalize(0, most), 'magma')
     columns = (len(panels) + 1) // 2
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(TEXT, TEXT / (columns + 2) * 2.35), layout='constrained')
+        figure = plt.figure(figsize=(TEXT, TEXT / (columns + 2) * 4.4), layout='constrained')
         grid = figure.add_gridspec(2, columns + 2)
         whole = figure.add_subplot(grid[:, :2])
         whole.imshow(_rgb(hr))
         whole.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor='red', linewidth=1.2))
         whole.set_axis_off()
-        for number, (name, image) in enumerate(panels.items()):
+        whole.set_anchor('N')
+        for number, (name, panel) in enumerate(panels.items()):
             axes = figure.add_subplot(grid[number // columns, 2 + number % columns])
-            axes.imshow(_rgb(image[top : top + side, left : left + side]), interpolation='nearest')
+            error = colours.to_rgba(errors[name], bytes=True)[..., :3] if name in errors else np.full_like(panel, 255)
+            axes.imshow(np.concatenate([_rgb(panel), error]), interpolation='nearest')
             axes.set_title(f'{name}\n{captions.get(name, "")}', pad=2)
             axes.set_axis_off()
+            if name == 'HR':
+                below = axes.inset_axes((0.05, 0.4, 0.9, 0.04))
+                figure.colorbar(colours, cax=below, orientation='horizontal', label='error against HR,\nlevels of 255')
         return save(figure, stem)
 
 
