@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 
 from mipkd_sr.__main__ import main as mipkd
+from mipkd_sr.costs.comparing import StepComparison
 from mipkd_sr.costs.counting import count_floor, count_needed, count_step
 from mipkd_sr.costs.memory import PeakMemory, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, model_for, take_step
@@ -168,6 +170,20 @@ def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys
     said = capsys.readouterr().out
     assert '1 patches of 8 x 8, 2 steps of each in turn' in said
     assert 'aten::' in said
+
+
+def test_a_method_that_cannot_be_compiled_is_left_out_of_the_benchmark(opt, monkeypatch):
+    def refuse(*_):
+        raise BackendCompilerFailed(torch.compile, TypeError('no order'), None)
+
+    comparison = StepComparison(opt, ['DUKD', 'FitNet'], torch.device('cpu'))
+    monkeypatch.setattr(comparison.models['DUKD'], 'optimize_parameters', refuse)
+    costs = comparison.measure(2)
+    assert [name for name in costs if 'floor' not in name] == ['KD', 'FitNet']
+    assert 'DUKD is left out: torch.compile failed' in comparison.left_out[0]
+    monkeypatch.setattr(comparison.models['KD'], 'optimize_parameters', refuse)
+    with pytest.raises(BackendCompilerFailed):
+        comparison.measure(2)
 
 
 def test_a_plan_grows_with_the_batch_and_shrinks_with_the_device(opt):

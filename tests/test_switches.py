@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 
 from mipkd_sr.archs.edsr_arch import StagedEDSR
 from mipkd_sr.models import DistillModel, build_model
@@ -104,7 +105,7 @@ def test_switches_that_change_no_result(switch, training_options, write_options)
     sgd = {'type': 'SGD', 'lr': 0.01}
     results = []
     for value in (False, True):
-        opt = training_options('kd', 'mipkd')
+        opt = training_options('kd', 'mipkd', 'dukd', model_type='DistillModel')  # zooming makes sizes vary
         opt['train'].update({switch: value, 'optim_g': sgd})
         opt['train']['mipkd_opt'] |= {'drop_probability': 0, 'student_probability': 0}  # computed again, too
         model = take_steps(model_of(opt, write_options), 2)
@@ -118,6 +119,19 @@ def test_switches_that_change_no_result(switch, training_options, write_options)
     else:
         assert model.net_g.body._compiled_call_impl is not None
     assert all('_orig_mod' not in name for name in model.net_g.state_dict())
+
+
+def refuse(*_, **__):
+    raise BackendCompilerFailed(torch.compile, TypeError('no order'), None)
+
+
+def test_a_compiler_that_fails_is_one_sentence(training_options, write_options, monkeypatch, capsys):
+    monkeypatch.setattr(DistillModel, 'optimize_parameters', refuse)
+    assert main(['-opt', str(write_options(training_options()))]) == 4
+    said = capsys.readouterr().err
+    assert "error: torch.compile failed (backend='compile' raised: TypeError: no order" in said
+    assert said.endswith('); set train:compile=false.\n')
+    assert 'Traceback' not in said
 
 
 def test_accumulated_steps_have_the_gradient_of_the_whole_batch(training_options, write_options):

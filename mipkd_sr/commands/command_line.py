@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 
-from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, printable
+from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, printable
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
@@ -132,6 +132,10 @@ def run_command(
         return stop.exit_code
     except KeyboardInterrupt:
         return _fail('interrupted.', EXIT_INTERRUPTED)
+    except Exception as error:
+        if problem := compiler_problem(error):
+            return _fail(problem, EXIT_CANNOT_GO_ON)
+        raise
 
 
 def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:

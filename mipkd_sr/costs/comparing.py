@@ -17,7 +17,7 @@ from mipkd_sr.evaluation.complexity import seconds_of
 from mipkd_sr.losses import csd_loss, dckd_loss
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.option_types import TrainingOptions
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, compiler_problem
 
 WARM_UP = 2
 """Turns that are not counted."""
@@ -112,16 +112,28 @@ class StepComparison:
         seconds: dict[str, list[float]] = {name: [] for name in self.work}
         memory: dict[str, float] = dict.fromkeys(self.models, 0.0)
         for number in range(-WARM_UP, repeats):
-            for name, take in self.work.items():
+            for name, take in list(self.work.items()):
                 if self.device.type == 'cuda':
                     torch.cuda.reset_peak_memory_stats()
                     others = torch.cuda.memory_allocated() - held_memory(self.models.get(name, self.models['KD']))
-                taken = seconds_of(partial(take, self.first + number), self.device)
+                try:
+                    taken = seconds_of(partial(take, self.first + number), self.device)
+                except Exception as error:
+                    self._leave_out(name, error)
+                    continue
                 if number >= 0:
                     seconds[name].append(taken)
                 if self.device.type == 'cuda' and name in memory:
                     memory[name] = max(memory[name], torch.cuda.max_memory_allocated() - others)
         return seconds, memory
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        """A method that torch.compile cannot compile is left out, unless all the others are compared with it."""
+        problem = compiler_problem(error)
+        if not problem or name not in self.models or name == 'KD':
+            raise error
+        self.left_out.append(f'{name} is left out: {problem}')
+        del self.work[name], self.models[name]
 
 
 def _cost(

@@ -49,6 +49,17 @@ def sentence(error: Exception) -> str:
     return ' '.join(str(error).split()).rstrip('.') + '.'
 
 
+def compiler_problem(error: Exception) -> str:
+    """One sentence for an error of torch.compile's own, which hold pages; nothing for any other error.
+
+    They are told by their class's name, so that a command need not load PyTorch to be sure that it is none.
+    """
+    if not any(kind.__name__ == 'TorchDynamoException' for kind in type(error).__mro__):
+        return ''
+    what = ' '.join(str(error).strip().partition('\n\n')[0].split())  # what follows is how to see more
+    return f'torch.compile failed ({what}); set train:compile=false.'
+
+
 def advice(name: object, names: Iterable[str], otherwise: str) -> str:
     """What to do about a name that there is not: the nearest right one, whatever its case, or all of them.
 
