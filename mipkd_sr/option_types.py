@@ -137,6 +137,7 @@ class DistOptions(TypedDict):
 
     backend: str
     port: int
+    timeout: float
 
 
 class CommonOptions(TypedDict):

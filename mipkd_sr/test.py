@@ -61,7 +61,7 @@ def start(args: argparse.Namespace) -> int:
 def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
     options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
-    with options.explaining(), distributed.in_touch():
+    with options.explaining(), distributed.in_touch(options.testing):
         distributed.start(args.launcher, options.testing)
         left_out = leave_out_missing(options.data)
         if options.data['rank'] == 0:

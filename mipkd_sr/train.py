@@ -62,7 +62,7 @@ def start(args: argparse.Namespace) -> int:
 def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
     options = load_options(args.opt, True, args.root, args.force_yml, args.debug)
-    with options.explaining(), distributed.in_touch():
+    with options.explaining(), distributed.in_touch(options.training):
         distributed.start(args.launcher, options.training)
         if args.dry_run:
             return describe_training(options)

@@ -195,7 +195,9 @@ def test_pairs_of_photographs_that_shrank_or_left_are_out_of_the_sets(tmp_path):
     (photos / 'photo1.png').unlink()
     said = prepare(*options, '--verify', code=4)
     assert 'is absent or not the image that it should be' in said or 'is of none of the photographs' in said
-    assert '5 pairs' in prepare(*options)
+    said = prepare(*options)
+    assert f'8 pairs of photographs that have changed or are not here any more are now in {out}/left' in said
+    assert '5 pairs' in said
     for folder in ('HR', 'LR_x2'):
         assert sorted(file.name for file in (out / folder).iterdir()) == [
             'photo0_000.png', *(f'photo2_00{i}.png' for i in range(4))
@@ -204,6 +206,20 @@ def test_pairs_of_photographs_that_shrank_or_left_are_out_of_the_sets(tmp_path):
     assert '5 pairs' in prepare(*options, '--verify')
     (out / 'HR' / 'mine.png').write_bytes((out / 'HR' / 'photo0_000.png').read_bytes())
     assert f'{out}/HR/mine.png is of none of the photographs' in prepare(*options, '--verify', code=4)
+
+
+def test_another_data_set_is_not_put_in_the_place_of_the_first(photographs, tmp_path):
+    """Of other names, and of the same names."""
+    out, others = tmp_path / 'out', tmp_path / 'others'
+    assert '6 pairs' in prepare(photographs, '--out', out, '--scale', 2)
+    before = {file: file.read_bytes() for file in out.rglob('*.*')}
+    for name in ('other', 'photo'):
+        (folder := others / name).mkdir(parents=True)
+        for i in range(2):
+            cv2.imwrite(str(folder / f'{name}{i}.png'), smooth_image(48, 48, 10 + i))
+        said = prepare(folder, '--out', out, '--scale', 2, code=2)
+        assert f"error: --out: {out} was prepared from other photographs ('photo0' is the first); give another" in said
+    assert {file: file.read_bytes() for file in out.rglob('*.*')} == before
 
 
 def test_verifying_writes_nothing(photographs, tmp_path):

@@ -152,7 +152,7 @@ def test_each_process_takes_the_gpu_of_its_local_rank(is_train, training_options
     opt = load_options(write_options(opt), is_train).data
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
     monkeypatch.setattr(torch.cuda, 'set_device', taken.append)
-    monkeypatch.setattr(distributed, '_join', lambda backend: taken.append(backend))
+    monkeypatch.setattr(distributed, '_join', lambda backend, timeout: taken.append(backend))
     monkeypatch.setattr(torch.distributed, 'get_rank', lambda: 6)
     monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 8)
     for name, value in {
@@ -202,7 +202,7 @@ def test_launcher_variables_that_are_half_set_are_one_sentence(changes, message,
 
 def test_losing_touch_with_the_others_is_one_sentence():
     with pytest.raises(RunError, match='another process has ended, or has not answered for 30 minutes'), \
-            distributed.in_touch():  # fmt: skip
+            distributed.in_touch({'dist_params': {'timeout': 30}}):  # fmt: skip
         raise RuntimeError('[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer')
-    with pytest.raises(RuntimeError, match='a bug'), distributed.in_touch():
+    with pytest.raises(RuntimeError, match='a bug'), distributed.in_touch({}):
         raise RuntimeError('a bug')

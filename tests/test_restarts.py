@@ -14,7 +14,9 @@ import pytest
 import torch
 from basicsr.utils import get_root_logger
 
+import mipkd_sr.test
 from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.data.stream import StreamSampler
 from mipkd_sr.models import run_files
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically, write_digest
 from mipkd_sr.train import main
@@ -22,6 +24,7 @@ from mipkd_sr.train import main
 from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, smooth_image, state
 
 TRAIN = str(ROOT / 'mipkd_sr' / 'train.py')
+FOLDERS = {'gt': 'HR', 'lq': 'LR_x2'}
 
 
 def logged_losses(folder: Path) -> dict[int, str]:
@@ -230,6 +233,57 @@ def test_a_validation_that_fails_costs_no_iteration(processes, training_options,
         assert trained(processes, file, capfd, '--root', root, *resume)[0] == 0
     assert [entry['iter'] for entry in state(tmp_path, 5)['validations']] == [3, 5]
     assert same(state(tmp_path, 5), state(tmp_path / 'undisturbed', 5))
+
+
+@pytest.mark.parametrize(('iteration', 'workers'), [(1, 0), (4, 1)])
+def test_an_image_that_one_of_two_processes_cannot_read_costs_no_iteration(
+    iteration, workers, training_options, write_options, tmp_path
+):
+    """Of eight images, one a process and iteration; the second process reads the bad one."""
+    images = ((f'wave{i}', smooth_image(48, 48, i)) for i in range(8))
+    write_pairs(images, tmp_path / 'own', [2])
+    opt = training_options(train={'total_iter': 10}, logger={'save_checkpoint_freq': 100})
+    opt.pop('val')
+    folders = {'dataroot_gt': str(tmp_path / 'own/HR'), 'dataroot_lq': str(tmp_path / 'own/LR_x2')}
+    opt['datasets']['train'] |= {**folders, 'scan': False, 'batch_size_per_gpu': 1, 'num_worker_per_gpu': workers}
+    ((_, index),) = list(StreamSampler(8, 1, 1, 10, opt['manual_seed'], rank=1, world_size=2))[iteration - 1]
+    (tmp_path / f'own/HR/wave{index}.png').write_text('hello')
+    command = launch(2, TRAIN, '--launcher', 'pytorch', '-opt', write_options(opt))
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 2, done.stderr
+    assert not re.findall(r'File ".*mipkd_sr', done.stderr)
+    assert sum(f'own/HR/wave{index}.png cannot be read: ' in error for error in errors) == (2 if iteration == 1 else 1)
+    if iteration > 1:
+        assert sum(f'iteration {iteration - 1} has been saved' in error for error in errors) == 1
+    assert states_in(experiment(tmp_path)) == ([str(iteration - 1)] if iteration > 1 else [])
+
+
+def test_a_process_that_is_stopped_holds_the_others_for_as_long_as_the_options_say(
+    training_options, write_options, tmp_path
+):
+    opt = endless(training_options, 'kd') | {'dist_params': {'timeout': 0.1}}
+    command = launch(2, TRAIN, '-opt', write_options(opt), '--launcher', 'pytorch')
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for_iteration(process, 5)
+    ranks = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True, check=True)
+    held = int(ranks.stdout.split()[-1])
+    os.kill(held, signal.SIGSTOP)
+    try:
+        assert process.stderr
+        said = ''
+        for line in process.stderr:
+            said += line
+            if line.startswith('error: '):
+                break
+    finally:
+        os.kill(held, signal.SIGKILL)
+        process.communicate(timeout=300)
+    assert re.fullmatch(
+        r'error: process \d: another process has ended, or has not answered for 0.1 minutes \(dist_params:timeout\); '
+        'see what it said.\n',
+        line,
+    ), said
 
 
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
@@ -525,6 +579,36 @@ def test_a_second_run_of_the_same_name_touches_nothing(resume, training_options,
     holder.kill()
     holder.communicate()
     assert main(['-opt', str(file), *resume]) == 0
+
+
+def test_a_second_test_of_the_same_name_touches_nothing(write_options, pairs, tmp_path, monkeypatch):
+    """The second begins while the first measures."""
+    opt = {
+        'name': 'tables',
+        'scale': 2,
+        'num_gpu': 0,
+        'datasets': {'test': {'name': 'waves', **{f'dataroot_{a}': str(pairs / b) for a, b in FOLDERS.items()}}},
+        'networks': {'bicubic': {'network': {'type': 'Bicubic', 'upscale': 2}}},
+        'val': {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 2}}},
+    }
+    file, results, others = write_options(opt), tmp_path / 'results', []
+    measure = mipkd_sr.test.test_networks
+
+    def begin_another(*arguments: object) -> object:
+        before = sorted(results.rglob('*'))
+        command = [sys.executable, '-m', 'mipkd_sr.test', '-opt', str(file)]
+        others.append(subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True))
+        assert sorted(results.rglob('*')) == before
+        return measure(*arguments)
+
+    monkeypatch.setattr(mipkd_sr.test, 'test_networks', begin_another)
+    assert mipkd_sr.test.main(['-opt', str(file)]) == 0
+    (other,) = others
+    assert other.returncode == 2
+    holder = re.escape(f'{results / "tables"} belongs to a run that is going on (process {os.getpid()} on ')
+    assert re.fullmatch(rf'error: .*name: {holder}.*\); wait for it, or give another name\.\n', other.stderr)
+    assert (results / 'tables' / 'table.md').exists()
+    assert list(results.iterdir()) == [results / 'tables']
 
 
 @pytest.mark.parametrize('damage', ['flip', 'sidecar'])

@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
@@ -226,6 +227,39 @@ def test_a_step_with_bad_numbers_is_skipped(options, poison, training_options, w
     model.optimize_parameters(3)
     assert all(torch.isfinite(value).all() for value in model.step.state_dict().values())
     assert not same(dict(model.step.state_dict()), before)
+
+
+@ARCH_REGISTRY.register()
+class NormedEDSR(StagedEDSR):
+    """An EDSR with a BatchNorm after its first convolution."""
+
+    def __init__(self, num_feat: int = 8, num_block: int = 2, upscale: int = 2) -> None:
+        super().__init__(num_feat=num_feat, num_block=num_block, upscale=upscale)
+        self.norm = nn.BatchNorm2d(num_feat)
+
+    def head(self, lq):
+        feature, context = super().head(lq)
+        return self.norm(feature), context
+
+
+@pytest.mark.parametrize('poison', POISONS.values(), ids=POISONS)
+@pytest.mark.parametrize('options', [{}, {'accumulation_steps': 2}, {'precision': 'fp16'}], ids=str)
+def test_a_skipped_step_leaves_the_statistics_of_batches_alone(options, poison, training_options, write_options):
+    opt = training_options('kd', train={'ema_decay': 0.9, **options})
+    opt['network_g']['type'] = 'NormedEDSR'
+    model = take_steps(model_of(opt, write_options))
+    before = {name: value.clone() for name, value in model.net_g.state_dict().items()}
+    assert before['norm.num_batches_tracked'] == (2 if 'accumulation_steps' in options else 1)
+    batch = batch_of(4, 2)
+    poison(batch, model)
+    model.feed_data(batch)
+    model.optimize_parameters(2)
+    assert same(dict(model.net_g.state_dict()), before)
+    assert all(torch.isfinite(value).all() for value in model.net_g_ema.state_dict().values())
+    model.feed_data(batch_of(4, 3))
+    model.optimize_parameters(3)
+    assert all(torch.isfinite(value).all() for value in model.net_g.state_dict().values())
+    assert not torch.equal(model.net_g.norm.running_mean, before['norm.running_mean'])
 
 
 def test_too_many_bad_steps_end_the_run_and_name_loss_and_images(

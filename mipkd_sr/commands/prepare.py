@@ -30,9 +30,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from tqdm import tqdm
 
-    from mipkd_sr.data.preparing import Settings, plan_preparation, prepare
+    from mipkd_sr.data.preparing import LEFT, Settings, plan_preparation, prepare
 
     work = plan_preparation(args.folders, args.out, Settings(args.scale, args.tile, args.store), args.verify)
+    if work.moved:
+        left = args.out / LEFT
+        print(f'{work.moved} pairs of photographs that have changed or are not here any more are now in {left}')
     done = tqdm(prepare(work, args.jobs), total=len(work.waiting), unit='image', desc=args.out.name)
     pairs = work.pairs + sum(done)
     print(f'{pairs} pairs in {args.out}{": every file is what the photographs give" if args.verify else ""}')

@@ -23,6 +23,7 @@ from mipkd_sr.data.pairs import (
 )
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
 from mipkd_sr.runtime.files import atomic_write, remove_parts
+from mipkd_sr.runtime.run_folder import unused
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
@@ -49,6 +50,7 @@ class Preparation:
         settings: How pairs are made.
         waiting: The photographs to do, by name.
         pairs: Pairs that are there already.
+        moved: Pairs that were there, and are in ``LEFT`` now.
         verify: Whether what is there is compared, and nothing written.
     """
 
@@ -56,6 +58,7 @@ class Preparation:
     settings: Settings
     waiting: dict[str, Path]
     pairs: int
+    moved: int
     verify: bool
 
 
@@ -85,7 +88,8 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
     """Look what has to be done, and begin the record of what is.
 
     Raises:
-        OptionError: If there is no photograph, or ``out`` holds something else or was prepared with other settings.
+        OptionError: If there is no photograph, or ``out`` holds something else, or was prepared with other settings or
+            from other photographs alone.
     """
     if settings.tile and any(settings.tile % scale for scale in settings.scales):
         raise OptionError('--tile', f'{settings.tile} cannot be divided by every scale; give a multiple of all.')
@@ -94,14 +98,22 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
         if not (out / RECORD).exists():
             raise OptionError('--out', f'{out} holds nothing that was prepared with this command; give another folder.')
         read_record(out, asdict(settings))
-        return Preparation(out, settings, photographs, 0, verify)
+        return Preparation(out, settings, photographs, 0, 0, verify)
     done = _start_record(out, asdict(settings))
     waiting = {name: file for name, file in photographs.items() if not _is_done(name, file, done)}
     kept = {name: entry for name, entry in done.items() if name in photographs and name not in waiting}
-    _archive(out, settings, [entry for name, entry in done.items() if name not in kept])
-    if len(kept) < len(done):
+    gone = [entry for name, entry in done.items() if name not in kept]
+    if gone and not kept:
+        raise OptionError(
+            '--out',
+            f"{out} was prepared from other photographs ('{gone[0]['name']}' is the first); give another folder, as "
+            'each data set has its own.',
+        )
+    _archive(out, settings, gone)
+    if gone:
         _write_record(out, asdict(settings), kept)
-    return Preparation(out, settings, waiting, sum(entry['pairs'] for entry in kept.values()), verify)
+    pairs, moved = (sum(entry['pairs'] for entry in entries) for entries in (kept.values(), gone))
+    return Preparation(out, settings, waiting, pairs, moved, verify)
 
 
 def _start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -164,7 +176,7 @@ def _archive(out: Path, settings: Settings, entries: Sequence[dict[str, Any]]) -
             for file in part_names(entry['name'], entry['pairs'], settings):
                 if (out / folder / file).exists():
                     (out / LEFT / folder).mkdir(parents=True, exist_ok=True)
-                    (out / folder / file).replace(out / LEFT / folder / file)
+                    (out / folder / file).replace(unused(out / LEFT / folder / file))
 
 
 def _check_nothing_else(work: Preparation, expected: set[str]) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mipkd_sr.data.readers import ReaderLost, read_ahead
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.errors import RunError, sentence
-from mipkd_sr.runtime.ranks import rank_and_size
+from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_everything
 
 
@@ -149,6 +149,7 @@ class TrainingBatches:
 
     Attributes:
         lost: What became of a process that read images; empty as long as all are there.
+        failure: Why the batch after the one at hand cannot be read, which is the last then.
     """
 
     def __init__(
@@ -159,9 +160,29 @@ class TrainingBatches:
         self.first_iter = first_iter
         self.samples_before = samples_before
         self.lost = ''
+        self.failure: Exception | None = None
 
     def __iter__(self) -> Generator[Any, None, None]:
-        """The batches; to be closed by whoever does not take all of them."""
+        """The batches, each when the next has been read, so that all ranks know in time where one cannot be.
+
+        To be closed by whoever does not take all of them. Every rank must begin.
+
+        Raises:
+            RunError: If the first cannot be read; on every rank.
+        """
+        with closing(self._batches()) as batches:
+            with failing_together():
+                batch = next(batches, None)
+            while batch is not None:
+                following = None
+                try:
+                    following = next(batches, None)
+                except Exception as error:
+                    self.failure = error
+                yield batch
+                batch = following
+
+    def _batches(self) -> Generator[Any, None, None]:
         taken = 0
         try:
             with closing(read_ahead(self._loader(0, self.opt['datasets']['train']['num_worker_per_gpu']))) as batches:

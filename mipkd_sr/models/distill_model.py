@@ -29,7 +29,7 @@ from mipkd_sr.models.hooks import ModelHooks
 from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives
 from mipkd_sr.models.run_files import RunFiles
-from mipkd_sr.models.skipped_steps import SkippedSteps
+from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics
 from mipkd_sr.models.teacher_check import check_teacher
 from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
@@ -59,6 +59,7 @@ class DistillModel(ModelHooks, SRModel):
         record: Every validation's means so far, and the best.
         files: The student's files and the training states in the experiment's folder.
         step: The module that computes a training step's losses, wrapped for distributed training.
+        statistics: The student's and the objectives' statistics of batches, which a skipped step leaves as they were.
         skipped_steps: Account of the steps that were skipped because their numbers were not finite.
 
     Args:
@@ -114,6 +115,7 @@ class DistillModel(ModelHooks, SRModel):
         step = DistillStep(self.net_g, teachers, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
         self._use_speed_switches(step)
         self.step = self.model_to_device(step)
+        self.statistics = Statistics(step)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_opt['precision'] == 'fp16')
         files = {name: str(options.file) for name, options in teacher_options(self.opt).items()}
         self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'], files)
@@ -187,6 +189,7 @@ class DistillModel(ModelHooks, SRModel):
         batches = list(zip(self.lq.chunk(count), self.gt.chunk(count), strict=True))
         parts = len(batches)  # fewer where another loop's batch has not as many samples
         self.optimizer_g.zero_grad()
+        self.statistics.note()
         of_parts: list[dict[str, Tensor]] = []
         of_teachers: list[dict[str, Tensor]] = []
         for part, (lq, gt) in enumerate(batches):
@@ -203,6 +206,7 @@ class DistillModel(ModelHooks, SRModel):
             name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
         }
         skipped = self._step_optimizer()
+        self.statistics.put_back_if(skipped)
         self.skipped_steps.note(current_iter, self.names, self.losses, skipped, self.lq.sum(), of_teachers)
         if self.ema_decay > 0:
             self.model_ema(decay_at(current_iter, self.ema_decay, self.opt['train']['ema_warmup']))

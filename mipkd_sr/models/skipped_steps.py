@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 from basicsr.utils import get_root_logger
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import rank_and_size
@@ -20,6 +21,30 @@ class _Step:
     skipped: Tensor
     lq_sum: Tensor
     teacher_sums: Sequence[Mapping[str, Tensor]]
+
+
+class Statistics:
+    """The statistics that the forward of a network changes (BatchNorm's), so that a skipped step leaves them alone.
+
+    Args:
+        net: The network, or several in one module. One that has none costs nothing.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._norms = [module for module in net.modules() if isinstance(module, _NormBase)]
+        self._before: list[Tensor] = []
+
+    def note(self) -> None:
+        """Note them before a step."""
+        self._before = [buffer.clone() for buffer in self._buffers()]
+
+    def put_back_if(self, skipped: Tensor) -> None:
+        """Put them back to what was noted if ``skipped``, a scalar, says so; nothing waits for the device."""
+        for buffer, before in zip(self._buffers(), self._before, strict=True):
+            buffer.copy_(torch.where(skipped, before, buffer))
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for norm in self._norms for buffer in norm.buffers(recurse=False)]
 
 
 class SkippedSteps:

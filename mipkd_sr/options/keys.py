@@ -153,6 +153,13 @@ COMMON_KEYS: dict[str, Any] = {
         {
             'backend': Key('str', 'Of torch.distributed on GPUs; CPUs use gloo.', 'nccl'),
             'port': Key('int', 'Port of the first process under Slurm.', 29500, minimum=1, maximum=65535),
+            'timeout': Key(
+                'float',
+                'Minutes for which a process waits for one that has stopped or hangs, before it gives up.',
+                30.0,
+                minimum=0.1,
+                maximum=10080,
+            ),
         }
     ),
 }

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,8 +12,10 @@ import torch.distributed
 from mipkd_sr.option_types import RunOptions
 from mipkd_sr.runtime.errors import OptionError, RunError, shown
 
-LONGEST_SILENCE = timedelta(minutes=30)
-"""For how long a process waits for the others, where one has stopped or hangs, before it gives up."""
+
+def longest_silence(opt: Mapping[str, Any]) -> timedelta:
+    """For how long a process of a run waits for the others, where one has stopped or hangs, before it gives up."""
+    return timedelta(minutes=opt['dist_params']['timeout'])
 
 
 def start(launcher: str, opt: RunOptions) -> None:
@@ -46,7 +48,7 @@ def start(launcher: str, opt: RunOptions) -> None:
         if local_rank >= available:
             raise OptionError('--launcher', f'process {local_rank} here has no GPU, as there are {available}.')
         torch.cuda.set_device(local_rank)
-    _join(opt['dist_params']['backend'] if opt['num_gpu'] else 'gloo')
+    _join(opt['dist_params']['backend'] if opt['num_gpu'] else 'gloo', longest_silence(opt))
     opt['rank'], opt['world_size'] = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
@@ -72,35 +74,38 @@ def _check_variables(launcher: str) -> int:
 
 
 @contextmanager
-def in_touch() -> Iterator[None]:
+def in_touch(opt: Mapping[str, Any]) -> Iterator[None]:
     """A context in which losing touch with the other processes is a RunError, as it is one of them that failed.
 
+    Args:
+        opt: The run's options.
+
     Raises:
-        RunError: If another process has ended, or did not answer for ``LONGEST_SILENCE``.
+        RunError: If another process has ended, or did not answer for as long as ``dist_params:timeout`` says.
     """
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.distributed.DistError) and 'gloo' not in str(error):
             raise
-        minutes = LONGEST_SILENCE.seconds // 60
+        minutes = opt['dist_params']['timeout']
         raise RunError(
-            f'process {os.environ.get("RANK", "0")}: another process has ended, or has not answered for {minutes} '
-            'minutes; see what it said.'
+            f'process {os.environ.get("RANK", "0")}: another process has ended, or has not answered for '
+            f'{minutes:g} minutes (dist_params:timeout); see what it said.'
         ) from None
 
 
-def _join(backend: str) -> None:
+def _join(backend: str, timeout: timedelta) -> None:
     """Join the other processes through the store that ``MASTER_ADDR`` and ``MASTER_PORT`` name.
 
     When torchrun starts processes again after a failure, its store still has the addresses of those before, and gloo
     would connect to them. So on one node each start has its own part of the store. (On several nodes the counts of
     restarts can differ; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun open a new store.)
     """
-    store, rank, size = next(iter(torch.distributed.rendezvous('env://', timeout=LONGEST_SILENCE)))
+    store, rank, size = next(iter(torch.distributed.rendezvous('env://', timeout=timeout)))
     if os.environ.get('GROUP_WORLD_SIZE') == '1':
         store = torch.distributed.PrefixStore(f'start_{os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _take_slurm_variables(opt: RunOptions) -> None:

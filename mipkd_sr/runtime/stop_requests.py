@@ -2,13 +2,12 @@
 
 import os
 import signal
+from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 import torch.distributed
-
-from mipkd_sr.runtime.distributed import LONGEST_SILENCE
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANNOT_GO_ON = 255
@@ -20,17 +19,18 @@ class StopRequests:
 
     A context manager. A second signal has its usual effect, except under torchrun, which passes on a signal that its
     processes may have had already, and kills them itself if they take too long.
+
+    Args:
+        timeout: For how long a process waits for the others, where there are others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta) -> None:
         self._request = 0
         self._usual = {number: signal.getsignal(number) for number in SIGNALS}
         self._shared: tuple[torch.Tensor, Any] | None = None
         self._group: Any = None
-        if torch.distributed.is_initialized():
-            self._group = torch.distributed.new_group(
-                backend='gloo', timeout=LONGEST_SILENCE
-            )  # on the CPU: no GPU has to wait for it
+        if torch.distributed.is_initialized():  # on the CPU: no GPU has to wait for it
+            self._group = torch.distributed.new_group(backend='gloo', timeout=timeout)
 
     def __enter__(self) -> 'StopRequests':
         for number in SIGNALS:
@@ -42,8 +42,6 @@ class StopRequests:
     ) -> None:
         for number, handler in self._usual.items():
             signal.signal(number, handler)
-        if self._shared and error is None:
-            self._shared[1].wait()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._request = max(number, self._request)
@@ -51,25 +49,25 @@ class StopRequests:
             signal.signal(number, self._usual[signal.Signals(number)])
 
     def ask(self) -> None:
-        """Ask all processes to stop, as this one cannot go on."""
+        """Ask all processes to stop, as this one can take one more iteration, and not go on from there."""
         self._request = CANNOT_GO_ON
 
+    def tell(self) -> None:
+        """Let the other processes know what this one knows; to be called before each iteration."""
+        if self._group is not None:
+            flag = torch.tensor(self._request)
+            work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
+            self._shared = flag, work
+
     def agreed(self) -> int:
-        """The signal after which to stop now (or ``CANNOT_GO_ON``), 0 if there is none; to be asked once an iteration.
+        """The signal after which to stop now (or ``CANNOT_GO_ON``), 0 if there is none; to be asked after each one.
 
         Signals reach the ranks at different moments, but all have to stop after the same iteration, or one would wait
-        for gradients that never come. So they exchange what they know, and act on it an iteration later, by when the
-        exchange has long been over.
+        for gradients that never come. So they stop for what was told before it, and that has long arrived.
         """
-        if self._group is None:
+        if self._shared is None:
             return self._request
-        if self._shared:
-            flag, work = self._shared
-            work.wait()
-            self._shared = None
-            if number := int(flag.item()):
-                return number
-        flag = torch.tensor(self._request)
-        work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
-        self._shared = flag, work
-        return 0
+        flag, work = self._shared
+        work.wait()
+        self._shared = None
+        return int(flag.item())

@@ -1,7 +1,7 @@
 """The training loop: exactly as many iterations as were asked for, and every one once."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.checkpoint import write_json
+from mipkd_sr.runtime.distributed import longest_silence
 from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.runtime.stop_requests import CANNOT_GO_ON, StopRequests
@@ -61,7 +62,7 @@ class Trainer:
         before, total_iter = self.done.iteration, self.opt['train']['total_iter']
         progress = ProgressLog(self.opt, before + 1)
         try:
-            with StopRequests() as stop:
+            with StopRequests(longest_silence(self.opt)) as stop:
                 self._look_before_the_first_step(progress)
                 self._take_steps(progress, stop)
         finally:
@@ -90,7 +91,10 @@ class Trainer:
         logger_opt, total_iter = self.opt['logger'], self.opt['train']['total_iter']
         batches = TrainingBatches(self.train_set, self.opt, self.done.iteration + 1, self.done.samples)
         with closing(iter(batches)) as reading:
-            for batch in progress.timed(self._or_save(reading)):
+            for batch in progress.timed(reading):
+                if batches.lost or batches.failure:
+                    stop.ask()
+                stop.tell()
                 iteration = self.done.iteration + 1
                 self._take_step(batch, iteration)
                 self.done = Progress(iteration, self.done.samples + samples_an_iteration(self.opt))
@@ -98,30 +102,14 @@ class Trainer:
                 if iteration % logger_opt['print_freq'] == 0:
                     lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
                     progress.report(self._epoch(), iteration, lr, values)
-                if batches.lost:
-                    stop.ask()
                 last, stopped_by = iteration == total_iter, stop.agreed()
                 saved = last or bool(stopped_by) or iteration % logger_opt['save_checkpoint_freq'] == 0
                 if saved:
                     self._save()
                 if stopped_by and not last:
-                    raise _why_stopped(stopped_by, iteration, batches.lost)
+                    raise batches.failure or _why_stopped(stopped_by, iteration, batches.lost)
                 if self._validation_is_due():
                     self._validate(progress, saved)
-
-    def _or_save(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; if one cannot be read, what has been done is saved."""
-        start = self.done
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except Exception:
-                if self.done != start:
-                    self._save()
-                raise
-            yield batch
 
     def _save(self) -> None:
         self.model.save(self._epoch(), self.done.iteration, self.done.samples)
@@ -161,9 +149,8 @@ def _why_stopped(stopped_by: int, iteration: int, lost: str) -> Exception:
     """What to raise after a stop that all processes have agreed on."""
     if stopped_by != CANNOT_GO_ON:
         return Interrupted(iteration, stopped_by)
-    who = 'A process that reads images' if lost else 'A process that reads images for another training process'
-    reason = lost or 'was lost'
-    return RunError(
-        f'{who} {reason}, perhaps for want of memory; iteration {iteration:,} has been saved: lower '
-        'datasets:train:num_worker_per_gpu, and go on with --auto_resume.'
-    )
+    what, mend = 'Another process cannot go on, as it says itself', 'mend that'
+    if lost:
+        what = f'A process that reads images {lost}, perhaps for want of memory'
+        mend = 'lower datasets:train:num_worker_per_gpu'
+    return RunError(f'{what}; iteration {iteration:,} has been saved: {mend}, and go on with --auto_resume.')
