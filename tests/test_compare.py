@@ -227,6 +227,40 @@ def test_what_was_written_from_runs_that_are_gone_is_set_aside(copy):
     assert archive_earlier(runs.study, runs.results()) is None
 
 
+STUCK = """
+import ctypes, sys
+from mipkd_sr.__main__ import main
+from mipkd_sr.studies import estimate
+
+def never_ends(*arguments):
+    print('measuring', flush=True)
+    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, (ctypes.c_char * 64)()
+    lock(mutex)
+    lock(mutex)  # Python hears of no signal in here
+
+estimate.take_step = never_ends
+sys.exit(main(['compare', sys.argv[1], '--plan']))
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="a mutex that is all zeros is Linux'")
+def test_ctrl_c_ends_a_measurement_whatever_it_is_at(training_options, tmp_path):
+    folder = write_study(tmp_path / 'planned', STUDY, training_options('kd'))
+    before = sorted(folder.rglob('*'))
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    arguments = [sys.executable, '-W', 'ignore', '-c', STUCK, str(folder / 'study.yml')]
+    process = subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, text=True, **pipes)
+    try:
+        assert process.stdout
+        assert any(line == 'measuring\n' for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (130, 'error: interrupted.\n')
+    assert sorted(folder.rglob('*')) == before
+
+
 def test_a_plan_counts_what_a_step_needs(training_options, tmp_path):
     folder = write_study(tmp_path / 'planned', STUDY, training_options('kd'))
     assert main(['compare', str(folder / 'study.yml'), '--plan']) == 0

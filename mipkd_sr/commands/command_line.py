@@ -7,8 +7,11 @@ Nothing here, nor at the top of any command's file, starts PyTorch: a command im
 import argparse
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, printable
@@ -23,6 +26,8 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C; a training run that was stopped by a signal ends with 128 + the signal's number."""
 EXIT_NO_READER = 141
 """What read the output has gone away, as ``head`` does."""
+MOMENT = 1.0
+"""Seconds for a computation to end by itself where Ctrl-C is to end it at once."""
 
 GO_ON = 'go on with --auto_resume'
 
@@ -136,6 +141,36 @@ def run_command(
         if problem := compiler_problem(error):
             return _fail(problem, EXIT_CANNOT_GO_ON)
         raise
+
+
+@contextmanager
+def interrupted_at_once() -> Iterator[None]:
+    """A context in which Ctrl-C ends the process in a moment, for work that leaves nothing half done.
+
+    Python itself hears of it between two of its instructions, and one of them, such as a big network's backward on a
+    CPU, can take half a minute.
+    """
+    if os.name != 'posix' or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    left = threading.Event()
+
+    def watch() -> None:
+        with open(reading, 'rb', buffering=0) as signals:
+            while number := signals.read(1):
+                if number[0] == signal.SIGINT and not left.wait(MOMENT):
+                    os._exit(_fail('interrupted.', EXIT_INTERRUPTED))
+
+    before = signal.set_wakeup_fd(writing)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(before)
+        os.close(writing)  # which ends the watch
 
 
 def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:

@@ -24,7 +24,7 @@ name if that is not study.yml): report.md, results.json, table.csv, curves.png a
 import argparse
 from pathlib import Path
 
-from mipkd_sr.commands.command_line import add_import_argument
+from mipkd_sr.commands.command_line import add_import_argument, interrupted_at_once
 from mipkd_sr.runtime.errors import OptionError
 
 
@@ -59,5 +59,6 @@ def run(args: argparse.Namespace) -> int:
     if args.test:
         runs.leave_training()
     else:
-        print(runs.plan())
+        with interrupted_at_once():
+            print(runs.plan())
     return 0 if args.plan else runs.execute()

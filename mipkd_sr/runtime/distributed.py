@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from mipkd_sr.option_types import RunOptions
 from mipkd_sr.runtime.errors import OptionError, RunError, shown
 
 
-def longest_silence(opt: Mapping[str, Any]) -> timedelta:
+def longest_silence(opt: RunOptions) -> timedelta:
     """For how long a process of a run waits for the others, where one has stopped or hangs, before it gives up."""
     return timedelta(minutes=opt['dist_params']['timeout'])
 
@@ -74,7 +74,7 @@ def _check_variables(launcher: str) -> int:
 
 
 @contextmanager
-def in_touch(opt: Mapping[str, Any]) -> Iterator[None]:
+def in_touch(opt: RunOptions) -> Iterator[None]:
     """A context in which losing touch with the other processes is a RunError, as it is one of them that failed.
 
     Args:
