@@ -291,7 +291,7 @@ def test_a_name_in_a_test_that_would_lead_out_of_its_folder(entry, pairs, write_
 
 @pytest.mark.parametrize('dry_run', [[], ['--dry_run']])
 @pytest.mark.parametrize('kind', ['folder', 'file', 'link'])
-def test_only_a_folder_that_holds_a_run_is_set_aside(kind, dry_run, training_options, write_options, tmp_path, capsys):
+def test_only_a_folder_that_holds_a_run_is_archived(kind, dry_run, training_options, write_options, tmp_path, capsys):
     photos = experiment(tmp_path)
     photos.parent.mkdir()
     if kind == 'folder':
@@ -306,7 +306,7 @@ def test_only_a_folder_that_holds_a_run_is_set_aside(kind, dry_run, training_opt
     assert list((tmp_path / 'experiments').rglob('*')) == [photos, *photos.glob('*')]
 
 
-def test_only_results_and_logs_of_ours_are_set_aside(training_options, pairs, write_options, tmp_path, capsys):
+def test_only_results_and_logs_of_ours_are_archived(training_options, pairs, write_options, tmp_path, capsys):
     (tmp_path / 'results' / 'test').mkdir(parents=True)
     (tmp_path / 'results' / 'test' / 'thesis.txt').write_text('mine')
     folders = {'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR_x2')}

@@ -74,7 +74,7 @@ def test_table_is_what_scikit_image_measures_on_the_saved_images(
     assert table.splitlines()[0] in capsys.readouterr().err
 
 
-def test_earlier_results_are_set_aside(testing_options, write_options, tmp_path):
+def test_earlier_results_are_archived(testing_options, write_options, tmp_path):
     file = write_options(testing_options)
     assert main(['-opt', str(file)]) == 0
     assert main(['-opt', str(file)]) == 0
@@ -379,4 +379,4 @@ def test_the_option_file_that_a_test_keeps_can_be_run_again(testing_options, wri
     first = (results / 'results.json').read_text()
     assert main(['-opt', str(results / 'options.yml')]) == 0
     assert (results / 'results.json').read_text() == first
-    assert len(list((tmp_path / 'results').iterdir())) == 2  # the first is set aside
+    assert len(list((tmp_path / 'results').iterdir())) == 2  # the first is archived

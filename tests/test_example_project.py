@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,17 @@ from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.options import importing
 from mipkd_sr.runtime.checkpoint import load_file
 
-from .conftest import ENVIRONMENT, ROOT, SHARED_DATA, same, smooth_image
+from .conftest import ENVIRONMENT, ROOT, SHARED_DATA, run_installed, same, smooth_image
 
 EXAMPLE = ROOT / 'tests' / 'example_project'
 DOCUMENT = ROOT / 'docs' / 'extending.md'
-LAUNCH = 'import sys, mipkd; sys.exit(mipkd.main())'
+ADVERSARIAL = 'options/train/adversarial.yml'
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope='module')
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, with photographs and a teacher's checkpoint."""
-    folder = tmp_path / 'project'
+    folder = tmp_path_factory.mktemp('outside') / 'project'
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('__pycache__'))
     (folder / 'datasets' / 'HR').mkdir(parents=True)
     for number in range(3):
@@ -39,58 +38,55 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(installed: Path, project: Path, tmp_path: Path) -> Callable[..., str]:
-    """A function that runs the installed command elsewhere, or, with ``script``, a program of the project's in it."""
-
-    def start(*arguments: object, script: str = '') -> str:
-        program = [script] if script else ['-c', LAUNCH]
-        environment = ENVIRONMENT | {'PYTHONPATH': str(installed), 'PYTHONDONTWRITEBYTECODE': '1'}
-        command = [sys.executable, *program, *map(str, arguments)]
-        folder = project if script else tmp_path
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    return start
+@pytest.fixture(scope='module')
+def trained(installed: Path, project: Path) -> Path:
+    """The project, after its own program and the installed command have trained its students."""
+    environment = ENVIRONMENT | {'PYTHONPATH': str(installed), 'PYTHONDONTWRITEBYTECODE': '1'}
+    command = [sys.executable, 'train.py', '-opt', 'options/train/student.yml']
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    codes, said = run_installed(installed, project.parent, ['train', '-opt', project / ADVERSARIAL])
+    assert codes == [0], said
+    return project
 
 
 def state_of(project: Path, name: str) -> dict[str, Any]:
     return load_file(project / 'experiments' / name / 'training_states' / '4.state')
 
 
-def test_the_project_trains_tests_upscales_and_exports(run, project, tmp_path):
-    options = project / 'options'
-    assert 'position 1: student after unit 1 of 2, 8 x 16 x 16; teacher after unit 2 of 4, 24 x 16 x 16' in run(
-        'train', '-opt', options / 'train' / 'student.yml', '--dry_run'
-    )
-    run('-opt', 'options/train/student.yml', script='train.py')
-    state = state_of(project, 'student')
+def test_the_project_trains_tests_upscales_and_exports(installed, trained, tmp_path):
+    options, run = trained / 'options', trained / 'experiments' / 'student'
+    state = state_of(trained, 'student')
     assert {'mean.readers.0.weight', 'mipkd.feature_mixers.0.decoder.0.weight'} <= state['objectives'].keys()
     assert state['optimizers'][0]['param_groups'][0]['lr'] == pytest.approx(1e-3 / 2)
     assert {'psnr', 'mae', 'psnr_to_teacher'} <= state['validations'][-1].keys()
-    assert 'l_zoom_in' in next((project / 'experiments' / 'student').glob('*.log')).read_text()
-    run('train', '-opt', options / 'train' / 'adversarial.yml')
-    assert 'mae' in run('test', '-opt', options / 'test' / 'student.yml')
-    kept, weights = 'experiments/student/student.yml', project / 'experiments' / 'student' / 'models' / 'net_g_4.pth'
-    image = project / 'datasets' / 'HR' / '0.png'
-    run('upscale', image, '--out', tmp_path / 'up', '-opt', project / kept, '--weights', weights)
+    assert 'l_zoom_in' in next(run.glob('*.log')).read_text()
+    student = ['-opt', run / 'student.yml', '--weights', weights := run / 'models' / 'net_g_4.pth']
+    codes, said = run_installed(
+        installed,
+        tmp_path,
+        ['train', '-opt', options / 'train' / 'student.yml', '--dry_run'],
+        ['test', '-opt', options / 'test' / 'student.yml'],
+        ['upscale', trained / 'datasets' / 'HR' / '0.png', '--out', tmp_path / 'up', *student],
+        ['export', *student, '--out', tmp_path / 'student.pth'],
+    )
+    assert codes == [0, 0, 0, 0], said
+    assert 'position 1: student after unit 1 of 2, 8 x 16 x 16; teacher after unit 2 of 4, 24 x 16 x 16' in said
+    assert 'PSNR / MAE' in said
     assert cv2.imread(str(tmp_path / 'up' / '0.png')).shape == (96, 96, 3)
-    run('export', '-opt', project / kept, '--weights', weights, '--out', tmp_path / 'student.pth')
     assert same(load_file(tmp_path / 'student.pth')['params'], load_file(weights)['params'])
 
 
-def test_the_second_network_and_its_optimizer_resume_exactly(run, project):
-    file = project / 'options' / 'train' / 'adversarial.yml'
-    run('train', '-opt', file)
-    whole = state_of(project, 'adversarial')
-    assert whole['extra']['net_d'].keys() == {'0.weight', '0.bias', '2.weight', '2.bias'}
-    (project / 'experiments' / 'adversarial' / 'training_states' / '4.state').unlink()
-    run('train', '-opt', file, '--auto_resume')
-    resumed = state_of(project, 'adversarial')
+def test_the_second_network_and_its_optimizer_resume_exactly(installed, trained, tmp_path):
+    undisturbed = state_of(trained, 'adversarial')
+    assert undisturbed['extra']['net_d'].keys() == {'0.weight', '0.bias', '2.weight', '2.bias'}
+    (trained / 'experiments' / 'adversarial' / 'training_states' / '4.state').unlink()
+    codes, said = run_installed(installed, tmp_path, ['train', '-opt', trained / ADVERSARIAL, '--auto_resume'])
+    assert codes == [0], said
+    resumed = state_of(trained, 'adversarial')
     for part in ('networks', 'objectives', 'optimizers', 'extra'):
-        assert same(resumed[part], whole[part]), part
-    assert len(whole['optimizers']) == 2
+        assert same(resumed[part], undisturbed[part]), part
+    assert len(undisturbed['optimizers']) == 2
 
 
 def test_its_networks_keep_the_promise(project):

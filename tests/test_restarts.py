@@ -1,4 +1,4 @@
-"""Stopping, killing and going on: nothing is lost, and the result is that of an undisturbed run."""
+"""Stopping, killing and resuming: nothing is lost, and the result is that of an undisturbed run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The papers' tables: every cell is there, and a small table from nothing to its page, gone on with and compared."""
+"""The papers' tables: every cell is there, and a small table from nothing to its page, resumed and compared."""
 
 import csv
 import json
@@ -134,7 +134,7 @@ def table(training_options, write_options, pairs, tmp_path):
     return write_options(content, 'own_table.yml')
 
 
-def test_a_table_is_made_from_nothing_one_row_at_a_time_and_gone_on_with(table, tmp_path, capsys):
+def test_a_table_is_made_from_nothing_one_row_at_a_time_and_resumed(table, tmp_path, capsys):
     page = tmp_path / 'page'
     arguments = ['table', str(table), '--root', str(tmp_path), '--out', str(page)]
     assert main([*arguments, '--only', 'teacher', 'x2']) == 0

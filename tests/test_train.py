@@ -127,7 +127,7 @@ def test_the_same_seed_gives_the_same_student_and_every_method_starts_alike(trai
     assert same(dict(runs[0]), dict(runs[1]))
 
 
-def test_an_earlier_experiment_of_the_same_name_is_set_aside_not_overwritten(training_options, write_options, tmp_path):
+def test_an_earlier_experiment_of_the_same_name_is_archived_not_overwritten(training_options, write_options, tmp_path):
     file = write_options(training_options(train={'total_iter': 1}))
     assert main(['-opt', str(file)]) == 0
     (experiment(tmp_path) / 'mine.txt').write_text('kept')
@@ -205,7 +205,7 @@ def test_the_option_file_that_a_run_keeps_gives_the_same_run(training_options, w
     assert main(['-opt', str(write_options(training_options('kd', 'mipkd', 'dukd')))]) == 0
     first = state(tmp_path, 4)
     assert main(['-opt', str(experiment(tmp_path) / 'options.yml')]) == 0
-    assert len(list((tmp_path / 'experiments').iterdir())) == 2  # the first is set aside
+    assert len(list((tmp_path / 'experiments').iterdir())) == 2  # the first is archived
     again = state(tmp_path, 4)
     assert same(again['networks'], first['networks'])
     assert same(again['optimizers'], first['optimizers'])

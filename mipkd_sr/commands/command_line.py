@@ -56,7 +56,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-opt', required=True, metavar='FILE', help="option file (YAML), or a shipped recipe's name")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     parser.add_argument(
-        '--auto_resume', action='store_true', help='go on from the last training state, if there is one'
+        '--auto_resume', action='store_true', help='resume from the last training state, if there is one'
     )
     parser.add_argument(
         '--debug', action='store_true', help="a short look: logs every step, under the name 'debug_...'"

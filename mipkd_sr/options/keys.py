@@ -182,7 +182,7 @@ TRAIN = Section(
                     'teacher_slice starts the student from the first channels of the teacher; ~ as it is.',
                     choices=('teacher_slice',),
                 ),
-                'resume_state': Key('str', 'Training state to go on from.'),
+                'resume_state': Key('str', 'Training state to resume from.'),
                 'ignore_resume_networks': Key('any', "BasicSR's; not used: a training state holds its networks."),
             }
         ),

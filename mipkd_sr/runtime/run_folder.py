@@ -96,7 +96,7 @@ def own_folder(folder: Path, marks: tuple[str, ...], anew: bool) -> Iterator[Non
     Args:
         folder: The folder.
         marks: See ``check_ours``.
-        anew: Whether to begin with an empty one; what stood there is set aside.
+        anew: Whether to begin with an empty one; what stood there is archived.
 
     Raises:
         OptionError: If it holds no run, or another process writes to it.

@@ -120,7 +120,7 @@ def locate(study: Study, runs: Sequence[PlannedRun]) -> list[RunFolder]:
     """Find each run's folder.
 
     A run that has finished is found under whatever name it has, by what its kept options compute. One that has not is
-    gone on with under its own name. Where that name is another run's, such as one of a recipe that has been changed
+    resumed under its own name. Where that name is another run's, such as one of a recipe that has been changed
     since, the run is given another; nothing is overwritten.
     """
     experiments = study.root / 'experiments'

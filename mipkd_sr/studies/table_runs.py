@@ -188,7 +188,7 @@ def execute_tables(
     on_progress: Callable[[], None],
     on_end: Callable[[Job, str | None], None],
 ) -> Outcome:
-    """Do what is to be done: teachers, then all else. What is interrupted is gone on with the next time."""
+    """Do what is to be done: teachers, then all else. What is interrupted is resumed the next time."""
     outcome = Outcome()
     for jobs in stages(runs):
         if jobs and not outcome.stopped_by and not outcome.failed:

@@ -30,7 +30,7 @@ class Start(NamedTuple):
 
 
 def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
-    """The training state to go on from: the newest whole one with ``--auto_resume``, else as named. Every rank asks.
+    """The training state to resume from: the newest whole one with ``--auto_resume``, else as named. Every rank asks.
 
     Raises:
         OptionError: If the options name one that cannot be read, or none of those that there are can be.
@@ -90,11 +90,11 @@ def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
 def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | None, auto_resume: bool) -> Iterator[str]:
     """Have the experiment's folder for this process alone, with the resolved options in it as ``file_name``.
 
-    What stood there before is set aside: all of it if the run begins anew; if it goes on, what came after its start.
+    What stood there before is archived: all of it if the run begins anew; if it goes on, what came after its start.
     That needs no keeping where a run with ``--auto_resume`` was stopped before its first state.
 
     Yields:
-        A sentence for the log about what was set aside; empty if nothing was.
+        A sentence for the log about what was archived; empty if nothing was.
 
     Raises:
         OptionError: If the folder holds something else, or another run writes to it.
