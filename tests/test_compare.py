@@ -1,6 +1,7 @@
 """``mipkd compare``: a study of tiny runs, its page, what is not run twice, and how it stops and resumes."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,6 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, '-W', 'ignore', '-m', 'mipkd_sr', 'compare', str(folder / 'study.yml'), *arguments]
 
 
-def compare(folder: Path, *arguments: str) -> 'subprocess.CompletedProcess[str]':
-    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
-
-
 def write_study(folder: Path, study: str, opt: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'study.yml').write_text(study)
@@ -63,10 +61,11 @@ def finished(training_options, tmp_path_factory) -> Path:
     opt = training_options('kd')
     opt['datasets']['val_2'] = opt['datasets']['val'] | {'name': 'second'}
     folder = write_study(tmp_path_factory.mktemp('study') / 'a: b #1 [c] 100%', STUDY, opt)
-    done = compare(folder, '--jobs', '2')
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert len(re.findall(r'^done: ', done.stdout, re.M)) == 4
-    assert 'To be done: 4 runs, about ' in done.stdout
+    said = io.StringIO()
+    with redirect_stdout(said):
+        assert main(['compare', str(folder / 'study.yml'), '--jobs', '2']) == 0
+    assert len(re.findall(r'^done: ', said.getvalue(), re.M)) == 4
+    assert 'To be done: 4 runs, about ' in said.getvalue()
     return folder
 
 
@@ -203,12 +202,12 @@ def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, caps
 
 def test_what_has_finished_is_tested_without_training(copy):
     results = copy / 'results'
-    for folder in [folder for folder in results.iterdir() if folder.is_dir()][1:]:
+    for folder in results.glob('*logits-KD_seed?'):
         shutil.rmtree(folder)
     shutil.rmtree(next(copy.glob('experiments/*slower_seed1')))
     first = StudyRuns(copy / 'study.yml')
     tested = {job.run_folder.name for job in first.jobs if not job.train}
-    assert len(first.jobs) == 1 + len(tested)
+    assert (len(first.jobs), len(tested)) == (1 + 2, 2)
     assert main(['compare', str(copy / 'study.yml'), '--test', '--jobs', '2']) == 0
     assert [job.train for job in StudyRuns(copy / 'study.yml').jobs] == [True]
     assert all((results / name / 'results.json').is_file() for name in tested)
@@ -290,20 +289,18 @@ def test_accumulated_batches_are_counted_each(training_options, tmp_path):
     assert three.multiply_adds_per_step == 3 * measure(completed_options(run_folder).training).multiply_adds_per_step
 
 
-def test_a_run_that_fails_is_one_sentence(training_options, tmp_path):
+def test_a_run_that_fails_is_one_sentence(training_options, tmp_path, capsys):
     study = """
 recipe: recipe.yml
 variants: {diverges: {force: ['train:optim_g:lr=1e30', 'train:max_skipped_steps=0']}}
 """
     folder = write_study(tmp_path, study, training_options(train={'scheduler': {'milestones': [100]}}))
-    done = compare(folder)
-    assert done.returncode == 4
-    (line,) = done.stderr.splitlines()
+    assert main(['compare', str(folder / 'study.yml')]) == 4
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
     assert line.startswith('error: 1 of 1 runs failed (')
     assert line.endswith('_diverges_seed0); mend what is said of each above, and run this again to go on.')
-    assert (
-        '_diverges_seed0: its training failed with exit code 4: iteration 2 was skipped: l_pix not fini' in done.stdout
-    )
+    assert '_diverges_seed0: its training failed with exit code 4: iteration 2 was skipped: l_pix not fini' in said.out
 
 
 def until(condition: Any, seconds: float = 600) -> None:
