@@ -98,8 +98,8 @@ def _check_depth(net: Any) -> None:
 def _sides(net: nn.Module, lq_size: int | None) -> list[int]:
     """Sides of LR images to try: small ones, of whole windows, and at last that of the training."""
     window = getattr(net, 'window_size', 1)
-    unit = window if isinstance(window, int) and window > 0 else 1
-    small = [-(-side // unit) * unit for side in SIDES]
+    multiple = window if isinstance(window, int) and window > 0 else 1
+    small = [-(-side // multiple) * multiple for side in SIDES]
     return small if lq_size is None else [*small, lq_size]
 
 

@@ -53,7 +53,7 @@ def describe_training(options: Options) -> int:
         unit_pairs = zip(objective.student_indices(), objective.teacher_indices(), strict=True)
         lines += _describe_positions(model, objective, list(unit_pairs), lq_patch_size(options.training))
     print('\n'.join(lines))
-    return report_missing(options, missing)
+    return print_missing(options, missing)
 
 
 def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
@@ -90,7 +90,7 @@ def datasets_there(opt: RunOptions, missing: list[OptionError]) -> dict[str, Dat
     return {phase: build_dataset(opt, phase) for phase in opt['datasets'] if phase not in absent}
 
 
-def report_missing(options: Options, missing: list[OptionError]) -> int:
+def print_missing(options: Options, missing: list[OptionError]) -> int:
     """Print what is missing, and return the exit code of a dry run."""
     for error in missing:
         print(f'missing: {options.explain(error)}')
@@ -184,4 +184,4 @@ def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
     if (figure := opt.get('figure')) and len(datasets) == len(opt['datasets']):
         check_figure(figure, datasets, metrics_of(opt))
     print('\n'.join(lines))
-    return report_missing(options, missing)
+    return print_missing(options, missing)

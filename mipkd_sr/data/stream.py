@@ -60,11 +60,11 @@ class SeededDataset(Dataset):
         self.dataset = NamedErrors(dataset)
         self.seed = seed
 
-    def __getitem__(self, place: tuple[int, int]) -> Any:
-        """The sample at ``place``, an (epoch, index) pair. The default generators are left as they were."""
+    def __getitem__(self, sample: tuple[int, int]) -> Any:
+        """The sample of an (epoch, index) pair. The default generators are left as they were."""
         with preserved_random_state():
-            seed_everything(self.seed, *place)
-            return self.dataset[place[1]]
+            seed_everything(self.seed, *sample)
+            return self.dataset[sample[1]]
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -122,11 +122,11 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         for number in range(len(self)):
             first = self.samples_before + (number * self.world_size + self.rank) * self.batch_size
             batch = []
-            for place in range(first, first + self.batch_size):
-                if place // self.length != epoch:
-                    epoch = place // self.length
+            for sample in range(first, first + self.batch_size):
+                if sample // self.length != epoch:
+                    epoch = sample // self.length
                     order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.length).tolist()
-                batch.append((epoch, order[place % self.length]))
+                batch.append((epoch, order[sample % self.length]))
             yield batch
 
 

@@ -80,6 +80,6 @@ def zoom_in_hardest(gt: Tensor, teacher_sr: Tensor, height: int, width: int) -> 
     """
     stride = (max(1, height // 8), max(1, width // 8))
     errors = F.avg_pool2d((teacher_sr - gt).abs().mean(1, keepdim=True), (height, width), stride)
-    place = errors.flatten(1).argmax(1)
-    top = torch.div(place, errors.shape[-1], rounding_mode='floor') * stride[0]
-    return crop(gt, top, place % errors.shape[-1] * stride[1], height, width)
+    hardest = errors.flatten(1).argmax(1)
+    top = torch.div(hardest, errors.shape[-1], rounding_mode='floor') * stride[0]
+    return crop(gt, top, hardest % errors.shape[-1] * stride[1], height, width)

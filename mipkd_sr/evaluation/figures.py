@@ -249,10 +249,10 @@ def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, st
         )
         entries: dict[str, Any] = {}
         for axes, (xlabel, curves) in zip(grid[0], panels.items(), strict=True):
-            for number, (name, (places, means, least, greatest)) in enumerate(curves.items()):
+            for number, (name, (xs, means, least, greatest)) in enumerate(curves.items()):
                 color, style = f'C{number % 10}', ('-', '--', ':')[number // 10 % 3]
-                (entries[name],) = axes.plot(places, means, style, color=color, label=name)
-                axes.fill_between(places, least, greatest, color=color, alpha=0.15, linewidth=0)
+                (entries[name],) = axes.plot(xs, means, style, color=color, label=name)
+                axes.fill_between(xs, least, greatest, color=color, alpha=0.15, linewidth=0)
             axes.set(xlabel=xlabel)
             axes.grid(alpha=0.3)
         means_of_all = np.concatenate([curve[1] for curves in panels.values() for curve in curves.values()])

@@ -76,10 +76,10 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
         raise ValueError(f'the training state is of a run with other options ({reason})') from None
     names = {key.removeprefix('train:optim_g:').split(':')[0] for key in new if key.startswith('train:optim_g:')}
     for number, optimizer in enumerate(model.optimizers):
-        for place, group in enumerate(optimizer.param_groups):
-            group.update({name: fresh[number][place][name] for name in names - {'lr'} if name in group})
+        for index, group in enumerate(optimizer.param_groups):
+            group.update({name: fresh[number][index][name] for name in names - {'lr'} if name in group})
             if schedule_is_new:
-                group['lr'], group['initial_lr'] = rates[number][place]
+                group['lr'], group['initial_lr'] = rates[number][index]
     model.record = ValidationRecord(state['validations'], state['best_metric_results'])
 
 

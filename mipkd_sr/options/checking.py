@@ -229,17 +229,17 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
     for name, value in opt.items():
         if name == 'type':
             continue
-        place = f'{path}:{name}'
+        key = f'{path}:{name}'
         if not finite(value):
-            raise OptionError(place, f'must be finite, not {shown(value)}.')
+            raise OptionError(key, f'must be finite, not {shown(value)}.')
         if name in known:
-            opt[name] = check_value(value, known[name], place)
+            opt[name] = check_value(value, known[name], key)
         elif name in arguments:
-            check_argument(value, arguments[name], place)
+            check_argument(value, arguments[name], key)
         elif not is_open:
-            raise OptionError(place, _unknown(name, [*arguments, *known]))
+            raise OptionError(key, _unknown(name, [*arguments, *known]))
         if form.greatest is not None:
-            check_counts(value, form.greatest, place)
+            check_counts(value, form.greatest, key)
     for name, argument in arguments.items():
         if argument.default is inspect.Parameter.empty and name not in opt:
             raise OptionError(f'{path}:{name}', f'is missing; {opt["type"]} needs it.')

@@ -11,7 +11,7 @@ from mipkd_sr.options.forms import Component
 from mipkd_sr.options.keys import DATASET_KEYS, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER
 from mipkd_sr.options.registries import registered
 
-PLACES: tuple[tuple[str, Component], ...] = (
+COMPONENTS: tuple[tuple[str, Component], ...] = (
     (r'network_\w+', NETWORK),
     (r'network_t:[^:]+', NETWORK),
     (r'networks:[^:]+:network', NETWORK),
@@ -28,7 +28,7 @@ def arguments_of(key: str, kind: object) -> set[str] | None:
     if re.fullmatch('datasets:[^:]+', key):
         owner = registered(DATASET_REGISTRY).get(str(kind))
         return None if owner is None else {*DATASET_KEYS, *getattr(owner, 'own_options', ())}
-    component = next((component for place, component in PLACES if re.fullmatch(place, key)), None)
+    component = next((component for pattern, component in COMPONENTS if re.fullmatch(pattern, key)), None)
     if component is None or kind not in list(component.names()):
         return None
     return {*inspect.signature(component.find(str(kind))).parameters, *(component.extra or ())}

@@ -101,7 +101,7 @@ class Trainer:
                 progress.advance()
                 if iteration % logger_opt['print_freq'] == 0:
                     lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
-                    progress.report(self._epoch(), iteration, lr, values)
+                    progress.log_step(self._epoch(), iteration, lr, values)
                 last, stopped_by = iteration == total_iter, stop.agreed()
                 saved = last or bool(stopped_by) or iteration % logger_opt['save_checkpoint_freq'] == 0
                 if saved:

@@ -30,12 +30,12 @@ class ProgressLog:
         self._steps = 0
         self.silent = opt['rank'] != 0
         self.logger = get_root_logger()
-        places: list[TensorBoard | WandbLog] = []
+        loggers: list[TensorBoard | WandbLog] = []
         if opt['logger']['use_tb_logger'] and not self.silent:
-            places.append(TensorBoard(Path(opt['root_path'], 'tb_logger', opt['name']), first_iter))
+            loggers.append(TensorBoard(Path(opt['root_path'], 'tb_logger', opt['name']), first_iter))
         if opt['logger']['wandb']['project'] and not self.silent:
-            places.append(WandbLog(opt))
-        self.tb_logger = Curves(*places) if places else None
+            loggers.append(WandbLog(opt))
+        self.tb_logger = Curves(*loggers) if loggers else None
         # disable=None: no bar where there is no terminal; the log lines carry the ETA too
         self.bar = tqdm(
             total=self.total_iter,
@@ -63,7 +63,7 @@ class ProgressLog:
         """Mean over this session's iterations, data included, saving and validation not."""
         return self._in_steps / self._steps
 
-    def report(self, epoch: int, iteration: int, lr: float, values: Mapping[str, float]) -> None:
+    def log_step(self, epoch: int, iteration: int, lr: float, values: Mapping[str, float]) -> None:
         """Log one iteration.
 
         Args:

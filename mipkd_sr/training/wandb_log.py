@@ -58,26 +58,26 @@ class WandbLog:
 
 
 class Curves:
-    """Several places that show curves and images, as one.
+    """Several loggers of curves and images, as one.
 
     Args:
-        places: ``TensorBoard`` or ``WandbLog``.
+        loggers: ``TensorBoard`` or ``WandbLog``.
     """
 
-    def __init__(self, *places: Any) -> None:
-        self._places = places
+    def __init__(self, *loggers: Any) -> None:
+        self._loggers = loggers
 
     def add_scalar(self, name: str, value: float, iteration: int) -> None:
         """Add a value to the curve ``name``."""
-        for place in self._places:
-            place.add_scalar(name, value, iteration)
+        for logger in self._loggers:
+            logger.add_scalar(name, value, iteration)
 
     def add_image(self, name: str, image: np.ndarray, iteration: int) -> None:
         """Show an image, 3 x H x W, RGB, 8 bits."""
-        for place in self._places:
-            place.add_image(name, image, iteration)
+        for logger in self._loggers:
+            logger.add_image(name, image, iteration)
 
     def close(self) -> None:
         """Close all."""
-        for place in self._places:
-            place.close()
+        for logger in self._loggers:
+            logger.close()
