@@ -1,15 +1,22 @@
 """The command ``mipkd``: its subcommands, their help, how they end."""
 
+import os
 import re
 import subprocess
 import sys
 
+import cv2
 import pytest
+import torch
+import yaml
 
 from mipkd_sr.__main__ import build_parser, main
+from mipkd_sr.archs import build_network
 from mipkd_sr.commands.benchmark import apart
 from mipkd_sr.commands.command_line import run_command
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
+
+from .conftest import ENVIRONMENT, ROOT, SCALE, STUDENT, smooth_image
 
 COMMANDS = [
     'demo',
@@ -62,6 +69,44 @@ def test_what_ends_a_command_is_one_sentence_and_an_exit_code(error, code, said,
     assert said in captured.err
     assert len((captured.err + captured.out).splitlines()) == 1
     assert 'stopped by SIGTERM after iteration 7; go on with --auto_resume' in captured.out or code != 143
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'prepare photos --out FILE/x',
+        'plot curves runs/a --out FILE/x',
+        'export -opt options.yml --weights student.pth --out FILE/x.pth',
+        'upscale photos -opt options.yml --weights student.pth --out FILE/x',
+        'demo --root FILE',
+    ],
+)
+def test_a_file_where_a_folder_should_be_is_one_sentence(arguments, tmp_path, monkeypatch, capsys):
+    for name in ('photos', 'runs/a'):
+        (tmp_path / name).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'photos' / 'a.png'), smooth_image(24, 24, 0))
+    (tmp_path / 'runs/a/validations.json').write_text('[{"iter": 1, "dataset": "a", "psnr": 20.0}]')
+    (tmp_path / 'options.yml').write_text(yaml.safe_dump({'scale': SCALE, 'network_g': STUDENT}))
+    torch.save({'params': build_network(STUDENT).state_dict()}, tmp_path / 'student.pth')
+    (tmp_path / 'FILE').write_text('mine')
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob('*'))
+    assert main(arguments.split()) in (2, 4)
+    errors = capsys.readouterr().err.splitlines()
+    assert [line for line in errors if 'error: ' in line and 'FILE' in line and 'no' in line] == errors[-1:]
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+    'program', ['-m mipkd_sr recipes', '-m mipkd_sr.train', 'mipkd_sr/test.py', 'scripts/mipkd.py recipes']
+)
+def test_ctrl_c_before_a_program_begins_is_one_sentence(program, tmp_path):
+    """While PyTorch and BasicSR are imported, for which a BasicSR that is interrupted at once stands in."""
+    (tmp_path / 'basicsr.py').write_text('raise KeyboardInterrupt')
+    environment = ENVIRONMENT | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+    command = [sys.executable, *program.split()]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, 'error: interrupted.\n')
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.data.stream import StreamSampler
 from mipkd_sr.models import run_files
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically, write_digest
+from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, METHODS, ROOT, experiment, launch, same, smooth_image, state
@@ -295,6 +296,19 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     assert caught.value.filename == str(file)
     assert load_file(file) == {'a': 1}
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_read_only_folder_is_named_by_the_file_that_was_to_be_written(tmp_path, monkeypatch):
+    """There a removal fails, too, even of what is not there."""
+
+    def read_only(path: Path, *arguments: object, **options: object) -> None:
+        raise OSError(30, 'Read-only file system', str(path))
+
+    monkeypatch.setattr(Path, 'write_text', read_only)
+    monkeypatch.setattr(Path, 'unlink', read_only)
+    with pytest.raises(OSError, match='Read-only') as caught, atomic_write(tmp_path / 'plan.json') as part:
+        part.write_text('{}')
+    assert caught.value.filename == str(tmp_path / 'plan.json')
 
 
 def test_a_full_disk_ends_the_run_in_one_sentence_and_keeps_the_last_state(training_options, write_options, tmp_path):

@@ -183,6 +183,12 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
         ({'rows': {'A': {'changs': {}}}}, 'rows:A:changs: is not a key that is known here'),
         ({'rows': {'A': {'published': 'nobody'}}}, "rows:A:published: there is no published result 'nobody'"),
         ({'rows': {'A': {}}, 'published': None, 'bases': ['absent.yml']}, 'absent.yml'),
+        ({'rows': {'A': {'published': ['x']}}}, "rows:A:published: there is no published result ['x']"),
+        ({'rows': [-1]}, 'rows: must be a mapping with at least one entry, not [-1]'),
+        ({'rows': {'A': {}}, 'changes': {'train': 5}}, 'A: train: must be a mapping of keys to values, not 5'),
+        ({'rows': {'A': {}}, 'bases': [-1]}, 'bases:0: must be text, not -1'),
+        ({'sets': [-1]}, 'sets:0: must be text, not -1'),
+        ({'scales': ['x']}, "scales:0: must be a whole number, not 'x'"),
         ({'sets': ['Set6']}, 'has no test set Set6'),
     ],
 )

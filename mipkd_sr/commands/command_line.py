@@ -190,6 +190,8 @@ def explain_os_error(error: OSError, again: str) -> str:
         errno.ENOSPC: f'free some space, and {again}',
         errno.EACCES: 'make it writable',
         errno.EROFS: 'make it writable',
+        errno.EEXIST: 'what is there is no folder: remove it, or give another name',
+        errno.ENOTDIR: 'a part of it is a file, and no folder: give another name',
     }.get(error.errno or 0, f'put it right, and {again}')
     return f'{where}{error.strerror or error}; {advice}.'
 

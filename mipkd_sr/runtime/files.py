@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = '.run.lock'
@@ -32,7 +32,8 @@ def atomic_write(file: str | os.PathLike[str], durable: bool = False) -> Iterato
     except OSError as error:  # a failed write does not say which file it was
         raise OSError(error.errno, error.strerror or str(error), str(file)) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that is read-only says so even of what is not there
+            part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

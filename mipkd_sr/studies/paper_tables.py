@@ -25,29 +25,31 @@ from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import REQUIRED, Key, MapOf, Section
 from mipkd_sr.options.keys import COMMON_KEYS, TRAIN
 from mipkd_sr.options.reading import Options, compose_options, read_options
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, shown
 
 CHANGES = Section({}, patterns={'': Key('any', 'As in an option file for training.')})
 ROW = Section(
     {
-        'bases': Key('list', "Bases of this row's cells, after the table's.", ()),
+        'bases': Key('list', "Bases of this row's cells, after the table's.", (), items='str'),
         'changes': CHANGES,
         'published': Key('any', "Name of its published result, ~ for none; by the table's if absent.", ''),
         'teacher': Key(
             'bool', 'Whether the row is network_t itself, trained plainly if its weights are absent.', False
         ),
-        'scales': Key('list', 'Its scales, if not all of the table.'),
+        'scales': Key('list', 'Its scales, if not all of the table.', items='int', minimum=1),
     }
 )
 TABLE = Section(
     {
         'import': COMMON_KEYS['import'],
         'title': Key('str', 'What the table is.', REQUIRED),
-        'scales': Key('list', 'Scales; every row is trained at each.', REQUIRED),
-        'bases': Key('list', 'Bases of every cell: files of options/train/_base, or paths ending in .yml.', ()),
+        'scales': Key('list', 'Scales; every row is trained at each.', REQUIRED, items='int', minimum=1),
+        'bases': Key(
+            'list', 'Bases of every cell: files of options/train/_base, or paths ending in .yml.', (), items='str'
+        ),
         'changes': CHANGES,
         'test': Key('str', "Option file for testing, from the table file's folder.", REQUIRED),
-        'sets': Key('list', 'Test sets, by name; all of the test file if ~.'),
+        'sets': Key('list', 'Test sets, by name; all of the test file if ~.', items='str'),
         'published': Key('str', "Name of the rows' published results; {row} is the row's name."),
         'note': Key('str', 'What is to be said of the table.'),
         'rows': MapOf(ROW),
@@ -131,7 +133,9 @@ def read_table(file: Path, miniature: bool = False) -> PaperTable:
     opt = read_options(file).data
     small = file.with_name('miniature.yml') if miniature else None
     try:
-        opt['rows'] = {str(name): row for name, row in (opt.get('rows') or {}).items() if row is not None}
+        rows = opt.get('rows') or {}
+        if isinstance(rows, dict):
+            opt['rows'] = {str(name): row for name, row in rows.items() if row is not None}
         check_form(opt, TABLE)
         if opt['import']:
             opt['changes'] = {'import': opt['import'], **opt['changes']}
@@ -178,18 +182,20 @@ def _cell(
     row = opt['rows'][name]
     key = f'rows:{name}'
     label = row['published'] if row['published'] != '' else (opt['published'] or '').replace('{row}', name) or None
-    if label is not None and label not in published:
+    if label is not None and not (isinstance(label, str) and label in published):
         raise OptionError(
-            f'{key}:published', f"there is no published result '{label}'; name one of published.yml, or ~."
+            f'{key}:published', f'there is no published result {shown(label)}; name one of published.yml, or ~.'
         )
     options = _options(file, [*opt['bases'], *row['bases']], (opt['changes'], row['changes']), scale, miniature)
+    _check_mappings(options.data, key)
     has_teacher = bool(options.data.get('network_t'))
     if row['teacher'] and not has_teacher:
         raise OptionError(f'{key}:teacher', 'is true, but its bases name no network_t.')
-    teacher_file = options.data.get('path', {}).get('pretrain_network_t') if has_teacher else None
+    teacher_file = (options.data.get('path') or {}).get('pretrain_network_t') if has_teacher else None
     teacher = None
     if has_teacher:
         plain = _options(file, opt['bases'], (opt['changes'],), scale, miniature)
+        _check_mappings(plain.data, key)
         teacher = _plain_training(plain.data, options.data['network_t'], str(teacher_file))
         _check(teacher, options, key)
     own = options.data | {'name': f'{file.stem}_x{scale}'}  # until it is known what it will be called
@@ -216,6 +222,13 @@ def _options(
     return options
 
 
+def _check_mappings(opt: dict[str, Any], key: str) -> None:
+    """See that those sections are mappings which are looked into before the options are checked."""
+    for name in ('train', 'path', 'network_t'):
+        if not isinstance(opt.get(name) or {}, dict):
+            raise OptionError(f'{key}: {name}', f'must be a mapping of keys to values, not {shown(opt[name])}.')
+
+
 def _check(opt: dict[str, Any], options: Options, key: str) -> None:
     try:
         check(opt, TRAIN)
@@ -230,8 +243,9 @@ def _plain_training(opt: Mapping[str, Any], network: Mapping[str, Any], weights:
     own['model_type'] = 'DistillModel'
     own['network_g'] = deepcopy(dict(network))
     own['network_t'] = None
-    own.setdefault('path', {}).update(pretrain_network_t=None, pretrain_network_g=None, init_network_g=None)
-    own['train'] = {key: value for key, value in own['train'].items() if not key.endswith('_opt')}
+    no_files = {'pretrain_network_t': None, 'pretrain_network_g': None, 'init_network_g': None}
+    own['path'] = (own.get('path') or {}) | no_files
+    own['train'] = {key: value for key, value in (own.get('train') or {}).items() if not str(key).endswith('_opt')}
     own['train']['pixel_opt'] = dict(PLAIN_LOSS)
     return own
 

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--jobs', type=int, default=1, choices=[1, 2])
     parser.add_argument('--first', type=int, default=0, help='number of the first case')
+    parser.add_argument('--of', default='', help='change recipes alone whose name has this in it: tables, study')
     parser.add_argument('--only', type=int, help='try this case alone, and print its file and what was said')
     args = parser.parse_args(argv)
     if landlock_version() < 1:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cv2.setNumThreads(0)
     small_vgg()
     with tempfile.TemporaryDirectory(prefix='fuzz') as folder:
-        recipes = make_recipes(Path(folder) / 'world')
+        recipes = {name: opt for name, opt in make_recipes(Path(folder) / 'world').items() if args.of in name}
         numbers = range(args.first, args.first + args.cases) if args.only is None else [args.only]
         return run(recipes, list(numbers), args.seed, args.jobs, Path(folder), args.only is not None)
 
@@ -60,8 +61,9 @@ def case_of(recipes: dict[str, dict], seed: int, number: int) -> Case:
     """The case of a seed and a number."""
     rng = random.Random(f'{seed} {number}')
     name = rng.choice(sorted(recipes))
-    if rng.random() < 0.25:  # the tests are few among the recipes
-        name = rng.choice(sorted(name for name in recipes if name.startswith('test/')))
+    tests = sorted(name for name in recipes if name.startswith('test/'))
+    if rng.random() < 0.25 and tests:  # they are few among the recipes
+        name = rng.choice(tests)
     case = make_case(recipes[name], rng)
     case.notes.insert(0, name)
     return case

@@ -16,6 +16,8 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from mipkd_sr.options.forms import Component, Key, MapOf, Section
 from mipkd_sr.options.keys import TEST, TRAIN
+from mipkd_sr.studies.paper_tables import TABLE
+from mipkd_sr.studies.plan import STUDY
 from tests.fuzz.recipes import Recipe
 
 NUMBERS = (0, -1, -2, 1, 2, 3, 5, 7, 50, 2**31, -(2**31), 2**63, 2**64, 10**30, 0.5, -0.5, 1e-9, 1e-320, 1e300, 1.5)
@@ -45,7 +47,14 @@ RAW = (
 )  # fmt: skip
 """Text for a place of a value, as it is; the last grows to 9^11 entries where aliases are written out."""
 
+FORMS = {'train': TRAIN, 'test': TEST, 'table': TABLE, 'study': STUDY}
 Path = tuple[Any, ...]
+
+
+def kind_of(recipe: Recipe) -> str:
+    """What a file is for, a key of ``FORMS``."""
+    marks = {'train': 'train', 'rows': 'table', 'variants': 'study'}
+    return next((kind for mark, kind in marks.items() if mark in recipe), 'test')
 
 
 @dataclass
@@ -55,19 +64,19 @@ class Case:
     Attributes:
         text: The option file.
         force: Entries of ``--force_yml``.
-        is_train: Whether the recipe is for training.
+        kind: What the file is for, a key of ``FORMS``.
         notes: What was changed, in words.
     """
 
     text: bytes
-    is_train: bool
+    kind: str
     force: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def make_case(recipe: Recipe, rng: random.Random) -> Case:
     """Change a recipe one to three times."""
-    opt, raws, case = deepcopy(recipe), dict[str, str](), Case(b'', 'train' in recipe)
+    opt, raws, case = deepcopy(recipe), dict[str, str](), Case(b'', kind_of(recipe))
     for _ in range(rng.choice((1, 1, 1, 1, 2, 3))):
         case.notes.append(_mutate(opt, raws, case, rng))
     text = yaml.dump(opt, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -125,7 +134,7 @@ def _mutate(opt: Recipe, raws: dict[str, str], case: Case, rng: random.Random) -
         holder[new] = holder.pop(key)
         return f'rename {where} to {new!r}'
     if kind == 'add':
-        path, value = _absent(opt, case.is_train, rng)
+        path, value = _absent(opt, case.kind, rng)
         _at(opt, path[:-1])[path[-1]] = value
         return f'add {":".join(map(str, path))} = {value!r:.80}'
     if kind == 'raw':
@@ -135,8 +144,8 @@ def _mutate(opt: Recipe, raws: dict[str, str], case: Case, rng: random.Random) -
         holder[key] = placeholder
         return f'set {where} to {raw[:60]!r} as it is'
     if kind == 'another type':
-        found_in = [family for family in families(case.is_train) if old in family and rng.random() < 0.8]
-        value = rng.choice(rng.choice(found_in or families(case.is_train)))
+        found_in = [family for family in families(case.kind) if old in family and rng.random() < 0.8]
+        value = rng.choice(rng.choice(found_in or families(case.kind)))
         if isinstance(holder, dict) and rng.random() < 0.5:  # its arguments would not be the other's
             holder.clear()
     else:
@@ -195,9 +204,9 @@ def _misspell(text: str, rng: random.Random) -> str:
     return text.swapcase()
 
 
-def _absent(opt: Recipe, is_train: bool, rng: random.Random) -> tuple[Path, Any]:
+def _absent(opt: Recipe, kind: str, rng: random.Random) -> tuple[Path, Any]:
     """A known key that is not there, and a value that it may not like."""
-    found = list(_known(opt, TRAIN if is_train else TEST, ()))
+    found = list(_known(opt, FORMS[kind], ()))
     path, form = rng.choice(found)
     choices: list[Any] = [*NUMBERS, *NOT_FINITE, *VALUES]
     if isinstance(form, inspect.Parameter) and form.default not in (None, inspect.Parameter.empty):
@@ -272,10 +281,10 @@ def _spoil_text(text: str, rng: random.Random) -> tuple[str, str]:
 
 
 @cache
-def families(is_train: bool) -> list[list[str]]:
+def families(kind: str) -> list[list[str]]:
     """The names that a ``type`` may have: of models, of data sets, and of each kind of component."""
     found = [sorted(DATASET_REGISTRY.keys()), sorted(MODEL_REGISTRY.keys())]
-    forms: list[Any] = [TRAIN if is_train else TEST]
+    forms: list[Any] = [FORMS[kind]]
     while forms:
         form = forms.pop()
         if isinstance(form, Section):

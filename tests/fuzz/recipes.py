@@ -9,6 +9,7 @@ from typing import Any
 import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
 
 import torch
+import yaml
 from torch import nn
 
 from mipkd_sr.archs import build_network
@@ -24,9 +25,11 @@ Recipe = dict[str, Any]
 
 
 def recipe_files() -> list[Path]:
-    """Every shipped option file but the bases."""
-    files = sorted(file for kind in ('train', 'test') for file in (ROOT / 'options' / kind).rglob('*.yml'))
-    return [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
+    """Every shipped option file but the bases, every table, and the studies."""
+    files = sorted(file for kind in ('train', 'test', 'tables') for file in (ROOT / 'options' / kind).rglob('*.yml'))
+    files += sorted(ROOT.glob('experiments/studies/*/study.yml'))
+    kept = [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
+    return [file for file in kept if file.name != 'miniature.yml']
 
 
 def small(network: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +75,34 @@ class World:
     def recipe(self, file: Path) -> Recipe:
         """An option file's options, over this world."""
         opt = read_options(file).data
+        if 'rows' in opt:
+            return _table(opt, file.parent) | {'test': str(self._test_of_tables(file.parent / opt['test']))}
+        if 'variants' in opt:
+            return self._study(opt)
         for phase in opt['datasets'].values():
             images = self.folder / ('npy' if phase.get('type') == 'PairedPatchDataset' else 'png')
             phase.update(dataroot_gt=str(images / 'HR'), dataroot_lq=str(images / f'LR_x{opt["scale"]}'))
         return self._training(opt) if 'train' in opt else self._test(opt)
+
+    def _test_of_tables(self, source: Path) -> Path:
+        file = self.folder / f'table_{source.name}'
+        if not file.exists():
+            opt, images = read_options(source).data, self.folder / 'png'
+            for phase in opt['datasets'].values():
+                phase.update(dataroot_gt=str(images / 'HR'), dataroot_lq=f'{images}/LR_x{{scale}}')
+            file.write_text(yaml.safe_dump(opt))
+        return file
+
+    def _study(self, opt: Recipe) -> Recipe:
+        """Its first variants, and one that there always is, of the demo's recipe."""
+        recipe, test = self.folder / 'study_recipe.yml', self.folder / 'study_test.yml'
+        for file, source in ((recipe, 'train/demo/mipkd.yml'), (test, 'test/demo.yml')):
+            if not file.exists():
+                file.write_text(yaml.safe_dump(self.recipe(ROOT / 'options' / source)))
+        variants = [name for name, variant in opt['variants'].items() if not (variant or {}).get('recipe')]
+        kept = {name: opt['variants'][name] for name in variants[:2]} | {'as it is': {}}
+        files = {'recipe': str(recipe), 'test': str(test)}
+        return files | {'seeds': [0, 1], 'report_at': [2], 'baseline': next(iter(kept)), 'variants': kept}
 
     def _training(self, opt: Recipe) -> Recipe:
         opt['num_gpu'] = 0
@@ -106,6 +133,22 @@ class World:
         if 'figure' in opt:
             opt['figure'] = {'image': 'wave0', 'box': [2, 3, 20]}
         return opt
+
+
+def _table(opt: Recipe, folder: Path) -> Recipe:
+    """A table that can lie anywhere, with at most three rows."""
+
+    def absolute(names: list[str]) -> list[str]:
+        return [
+            str((folder / (name if name.endswith('.yml') else f'../train/_base/{name}.yml')).resolve())
+            for name in names
+        ]
+
+    rows = dict(list(opt['rows'].items())[:3])
+    for row in filter(None, rows.values()):
+        if 'bases' in row:
+            row['bases'] = absolute(row['bases'])
+    return opt | {'rows': rows, 'bases': absolute(opt.get('bases', []))}
 
 
 def small_vgg() -> None:

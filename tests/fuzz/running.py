@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mipkd_sr.__main__ import main as mipkd
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.studies import estimate
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as run_training
 from tests.fuzz.confine import confine, watch
@@ -83,7 +85,12 @@ def start(case: Case, folder: Path) -> int:
 
 def _try(case: Case, inside: Path, err: Path, outcome: Outcome) -> None:
     """The dry run, and, if it passes, the run."""
-    main = run_training if case.is_train else run_test
+    if case.kind in ('table', 'study'):
+        estimate.STEPS = estimate.COUNTED = 1
+        command = ['table'] if case.kind == 'table' else ['compare']
+        _stage('dry run', mipkd, [*command, 'case.yml', '--plan', '--root', '.'], err, outcome)
+        return
+    main = run_training if case.kind == 'train' else run_test
     arguments = ['-opt', 'case.yml', *(['--force_yml', *case.force] if case.force else [])]
     before = _files(inside)
     _stage('dry run', main, [*arguments, '--dry_run'], err, outcome)
