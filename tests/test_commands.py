@@ -12,7 +12,7 @@ import yaml
 
 from mipkd_sr.__main__ import build_parser, main
 from mipkd_sr.archs import build_network
-from mipkd_sr.commands.benchmark import apart
+from mipkd_sr.commands.benchmark import own_process
 from mipkd_sr.commands.command_line import run_command
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
 
@@ -120,15 +120,15 @@ def test_ctrl_c_before_a_program_begins_is_one_sentence(program, tmp_path):
 )
 def test_a_measurement_that_fails_says_why(code, error, found, monkeypatch):
     done = subprocess.CompletedProcess([], code, '', error)
-    monkeypatch.setattr(apart.subprocess, 'run', lambda *args, **kwargs: done)
-    assert apart.measure_apart(['complexity-once']) == ('', found)
+    monkeypatch.setattr(own_process.subprocess, 'run', lambda *args, **kwargs: done)
+    assert own_process.measure_apart(['complexity-once']) == ('', found)
 
 
 def test_a_measurement_in_a_process_of_its_own():
-    found, failure = apart.measure_apart(['fakd-once', 'pieces', '16'])
+    found, failure = own_process.measure_apart(['fakd-once', 'pieces', '16'])
     assert failure == ''
     assert float(found) < 100
-    _, failure = apart.measure_apart(['complexity-once', '-opt', 'nothing.yml', '--network', 'x'])
+    _, failure = own_process.measure_apart(['complexity-once', '-opt', 'nothing.yml', '--network', 'x'])
     assert failure.startswith('error: nothing.yml: there is no such file')
 
 
@@ -146,6 +146,6 @@ def test_a_wrong_argument_of_a_measurement_is_one_sentence(arguments, message, c
 
 
 def test_a_reader_that_has_gone_away_is_no_error():
-    command = f'{sys.executable} -W ignore -m mipkd_sr benchmark plan -opt demo/mipkd --gpu V100 | true'
+    command = f'{sys.executable} -W ignore -m mipkd_sr recipes | true'
     done = subprocess.run(['bash', '-o', 'pipefail', '-c', command], capture_output=True, text=True)
     assert done.stderr == ''

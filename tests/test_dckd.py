@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.vqgan import VQGAN, load_vqgan
-from mipkd_sr.distill.history import History
 from mipkd_sr.distill.step import DistillStep
+from mipkd_sr.distill.student_history import History
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.losses import dckd_loss
 from mipkd_sr.losses.dckd_loss import NOISE, DistributionMappingLoss, DynamicContrastiveLoss, add_noise

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mipkd_sr.options.checking import check
+from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.reading import dump_options
-from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.studies.identity import digest, kept_digest
 from mipkd_sr.studies.plan import planned_runs, read_study, scale_steps, slug, study_root

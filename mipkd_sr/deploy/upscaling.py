@@ -1,4 +1,4 @@
-"""Upscaling images of any form with a network."""
+"""Upscaling images of any form with a network; tiles and self-ensemble are in ``mipkd_sr.evaluation.inference``."""
 
 from collections.abc import Sequence
 from pathlib import Path

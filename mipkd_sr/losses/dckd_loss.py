@@ -11,8 +11,8 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from mipkd_sr.archs.vqgan import VQGAN, load_vqgan
-from mipkd_sr.distill.history import History
 from mipkd_sr.distill.objective import Objective, StepState
+from mipkd_sr.distill.student_history import History
 from mipkd_sr.runtime.ranks import BatchDraws
 
 LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)

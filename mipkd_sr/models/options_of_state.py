@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from mipkd_sr.options.spelling_out import spell_out
+from mipkd_sr.options.defaults import spell_out
 
 SECTIONS = ('scale', 'manual_seed', 'world_size', 'train')
 """What decides what a training step computes, besides the networks, the training set and the teacher's file."""

@@ -56,7 +56,10 @@ class ValidationRecord:
         return any(entry['iter'] == iteration for entry in self.entries)
 
     def is_best(self, dataset: str, iteration: int) -> bool:
-        """Whether step ``iteration`` is the best so far: by the first metric, on the first validation set."""
+        """Whether step ``iteration`` is the best so far: by the first metric, on the first validation set.
+
+        ``DistillModel.validation`` then keeps the student as net_g_best.pth.
+        """
         return self.entries[0]['dataset'] == dataset and self.best_iteration() == iteration
 
     def best_iteration(self) -> int | None:

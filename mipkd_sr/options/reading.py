@@ -22,9 +22,9 @@ from typing import Any, cast
 import yaml
 
 from mipkd_sr.option_types import TestingOptions, TrainingOptions
+from mipkd_sr.options.changed_types import at, not_taken
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.recipes import find_option_file
-from mipkd_sr.options.retyping import at, not_taken
 from mipkd_sr.runtime import strict_yaml
 from mipkd_sr.runtime.errors import OptionError, shown
 from mipkd_sr.runtime.strict_yaml import parse_yaml

@@ -1,4 +1,7 @@
-"""Being asked to stop: Ctrl-C, or a cluster's SIGTERM before it takes the machine away."""
+"""Being asked to stop: Ctrl-C, or a cluster's SIGTERM before it takes the machine away.
+
+What a training then does, saving and ending, is in ``mipkd_sr.training.loop``.
+"""
 
 import os
 import signal

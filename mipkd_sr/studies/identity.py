@@ -11,11 +11,11 @@ from typing import Any
 
 import mipkd_sr
 from mipkd_sr.options.checking import check
+from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Section
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.loading import path_keys
 from mipkd_sr.options.reading import read_options
-from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.checking import check, check_form
+from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.keys import COMMON_KEYS, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_option_file
-from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.strict_yaml import read_yaml
 from mipkd_sr.studies.identity import digest

@@ -13,8 +13,8 @@ from basicsr.utils import get_time_str
 
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.run_files import RunFiles
+from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.reading import dump_options
-from mipkd_sr.options.spelling_out import spell_out
 from mipkd_sr.runtime.checkpoint import load_file, numbered_states
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 from mipkd_sr.runtime.files import atomic_write, remove_parts

@@ -6,7 +6,7 @@ mipkd benchmark complexity -opt papers
 import argparse
 from typing import Any
 
-from mipkd_sr.commands.benchmark.apart import measure_apart
+from mipkd_sr.commands.benchmark.own_process import measure_apart
 from mipkd_sr.commands.command_line import add_import_argument
 
 

@@ -5,7 +5,7 @@ mipkd benchmark fakd
 
 import argparse
 
-from mipkd_sr.commands.benchmark.apart import measure_apart
+from mipkd_sr.commands.benchmark.own_process import measure_apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,6 @@ def add_arguments_of_once(parser: argparse.ArgumentParser) -> None:
 
 def run_once(args: argparse.Namespace) -> None:
     """One measurement; prints MiB."""
-    from mipkd_sr.costs.affinity import peak_of_affinity
+    from mipkd_sr.costs.fakd_memory import peak_of_affinity
 
     print(f'{peak_of_affinity(args.way, args.size):,.0f}')

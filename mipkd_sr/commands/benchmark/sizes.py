@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mipkd_sr.commands.benchmark.apart import measure_apart
 from mipkd_sr.commands.benchmark.options_of_run import DEMO, run_options
+from mipkd_sr.commands.benchmark.own_process import measure_apart
 from mipkd_sr.commands.command_line import add_import_argument
 from mipkd_sr.runtime.errors import RunError
 
