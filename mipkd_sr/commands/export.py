@@ -9,7 +9,7 @@ ONNX and safetensors need `pip install 'mipkd_sr[export]'`.
 import argparse
 from pathlib import Path
 
-from mipkd_sr.commands.command_line import add_import_argument, at_least
+from mipkd_sr.commands.command_line import add_import_argument
 from mipkd_sr.runtime.errors import RunError
 
 
@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='basicsr',
         help="names of the weights in .safetensors and .pth: BasicSR's, the network's authors', or what spandrel reads",
     )
-    parser.add_argument('--size', type=at_least(1), default=64, help="side of SwinIR's input in ONNX, fixed there")
     add_import_argument(parser)
 
 
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from mipkd_sr.deploy.student import load_student
 
     try:
-        print(export(load_student(args.opt, args.weights), args.out, args.size, args.layout))
+        print(export(load_student(args.opt, args.weights), args.out, args.layout))
     except ModuleNotFoundError as error:
         raise RunError(f"{error.name} is not installed; pip install 'mipkd_sr[export]'.") from None
     return 0

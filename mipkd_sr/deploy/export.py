@@ -17,12 +17,13 @@ ONNX_TOLERANCE = 1e-4
 """Greatest difference between onnxruntime's output and torch's, for values in [0, 1]."""
 
 
-def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> str:
+def export(net: nn.Module, file: Path, layout: str = 'basicsr') -> str:
     """Write a network to a file, in the format that its ending names.
 
     * ``.onnx``: input ``lq`` (N x 3 x H x W, values in [0, 1]), output ``sr``; compared with onnxruntime's output at
-      two sizes before it is written. N, H and W are free, except for networks with windows (SwinIR), whose padding
-      and attention mask follow from the size, which the exporter keeps: there H = W = ``size``.
+      two sizes before it is written. N, H and W are free, except for networks with windows (SwinIR): there N = 1, as
+      the exporter keeps the number of windows of an image, and H and W are multiples of the window's side, at least
+      two, as it keeps the padding, which is none. Pad the image before (BasicSR mirrors it) and cut off what was added.
     * ``.safetensors``: the weights alone, in the layout.
     * ``.pth``: BasicSR's form, ``{'params': weights}``, or the weights alone in another layout.
 
@@ -31,7 +32,6 @@ def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> st
     Args:
         net: The network, on the CPU, in evaluation mode.
         file: The file to write; it must not be there.
-        size: Side of the image that an ONNX file is made with.
         layout: See ``mipkd_sr.deploy.layouts``; not for ONNX.
 
     Returns:
@@ -52,7 +52,7 @@ def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> st
     weights = weights_in_layout(net, layout)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == '.onnx':
-        return _export_onnx(net, file, size)
+        return _export_onnx(net, file)
     if file.suffix == '.pth':
         save_atomically({'params': weights} if layout == 'basicsr' else weights, file)
     else:
@@ -65,22 +65,24 @@ def export(net: nn.Module, file: Path, size: int, layout: str = 'basicsr') -> st
 
 
 @torch.no_grad()
-def _export_onnx(net: nn.Module, file: Path, size: int) -> str:
+def _export_onnx(net: nn.Module, file: Path) -> str:
     import onnxruntime  # an optional dependency, as is what torch needs to write the file: mipkd_sr[export]
 
-    is_fixed = hasattr(net, 'window_size')
-    free = torch.export.Dim
-    dimensions: Any = None if is_fixed else ({0: free('n'), 2: free('h', min=8), 3: free('w', min=8)},)
-    sizes = [(size, size)] if is_fixed else [(size, size), (size + 9, size + 5)]
+    window: int | None = getattr(net, 'window_size', None)
+    step, dimension = window or 1, torch.export.Dim
+    height, width = (2 * step, 3 * step) if window else (32, 36)  # neither square nor what a network was made for
+    free: dict[int, Any] = {2: step * dimension('h', min=2), 3: step * dimension('w', min=2)}
+    if not window:
+        free = {0: dimension('n'), 2: dimension('h', min=8), 3: dimension('w', min=8)}
     with atomic_write(file) as part:
         try:
             torch.onnx.export(
                 net,
-                (torch.rand(1, 3, size, size if is_fixed else size + 4),),
+                (torch.rand(1, 3, height, width),),
                 str(part),
                 input_names=['lq'],
                 output_names=['sr'],
-                dynamic_shapes=dimensions,
+                dynamic_shapes=(free,),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -89,15 +91,14 @@ def _export_onnx(net: nn.Module, file: Path, size: int) -> str:
             raise
         except Exception as error:  # torch has many for networks that ONNX cannot hold, and for sizes that do not fit
             reason = sentence(error)[:300]
-            raise RunError(f'{type(net).__name__} cannot be exported to ONNX at --size {size}: {reason}') from error
+            raise RunError(f'{type(net).__name__} cannot be exported to ONNX: {reason}') from error
         session = onnxruntime.InferenceSession(str(part), providers=['CPUExecutionProvider'])
-        for height, width in sizes:
-            lq = torch.rand(1, 3, height, width)
+        for lq in (torch.rand(1, 3, height, width), torch.rand(1, 3, height + 3 * step, width + 2 * step)):
             difference = float(np.abs(session.run(None, {'lq': lq.numpy()})[0] - net(lq).numpy()).max())
             if not difference <= ONNX_TOLERANCE:
                 raise RunError(
-                    f'onnxruntime differs from torch by {difference:.1e} at {height} x {width}; nothing written.'
+                    f'onnxruntime differs from torch by {difference:.1e} at {tuple(lq.shape)}; nothing written.'
                 )
     write_digest(file)
-    sides = f'{size} x {size} pixels only' if is_fixed else 'any size'
-    return f'{file}: for images of {sides}, as torch to {ONNX_TOLERANCE:.0e} at {len(sizes)} size(s)'
+    sides = f'one image, its sides multiples of {window}' if window else 'any number of images of any size'
+    return f'{file}: for {sides}; as torch to {ONNX_TOLERANCE:.0e} at two sizes'
