@@ -87,6 +87,8 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     assert set(state['networks']) == {'params'} | averages
     assert state['networks']['params'].keys() == build_network(opt['network_g']).state_dict().keys()
     assert all(torch.isfinite(value).all() for value in state['networks']['params'].values())
+    kept = tmp_path / 'experiments' / opt['name'] / 'recipe.yml'
+    assert main(['-opt', str(kept), '--dry_run']) == 0  # what is kept of a run can be run again
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])

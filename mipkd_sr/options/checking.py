@@ -238,7 +238,7 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
             check_argument(value, arguments[name], key)
         elif not is_open:
             raise OptionError(key, _unknown(name, [*arguments, *known]))
-        if form.greatest is not None:
+        if form.greatest is not None and name not in (form.arguments or {}):
             check_counts(value, form.greatest, key)
     for name, argument in arguments.items():
         if argument.default is inspect.Parameter.empty and name not in opt:

@@ -63,7 +63,7 @@ class Component:
         skip: Arguments that the program itself gives.
         extra: Further keys, that are not arguments.
         arguments: What the signatures of these classes do not say of their arguments, by name.
-        greatest: The greatest whole number that an argument may be; a count of layers beyond it would take days.
+        greatest: The greatest whole number that another argument may be; a count of layers beyond it would take days.
         optional: Whether it may be absent.
     """
 

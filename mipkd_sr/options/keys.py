@@ -15,6 +15,8 @@ from mipkd_sr.options.registries import finder, names_of, optimizers, schedulers
 GREATEST_COUNT = 2**16
 """Of layers, channels, positions or whatever else a network or a loss may have a number of."""
 
+GREATEST_STEPS = 10**9
+
 NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT)
 OPTIONAL_NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT, optional=True)
 LOSS = Component(
@@ -30,6 +32,12 @@ LOSS = Component(
             minimum=0,
         ),
         'teacher': Key('any', 'Which of several teachers it learns from: a name, or weights by name; all alike if ~.'),
+    },
+    arguments={
+        'intervals': Key(
+            'list', "Steps between the history's moves, in each part of the training.", items='int', minimum=1
+        ),
+        'interval_length': Key('int', 'Steps of each part but the last.', 100_000, minimum=1, maximum=GREATEST_STEPS),
     },
     greatest=GREATEST_COUNT,
     optional=True,
@@ -188,7 +196,7 @@ TRAIN = Section(
         ),
         'train': Section(
             {
-                'total_iter': Key('int', 'Optimizer steps to take.', REQUIRED, minimum=1, maximum=10**9),
+                'total_iter': Key('int', 'Optimizer steps to take.', REQUIRED, minimum=1, maximum=GREATEST_STEPS),
                 'warmup_iter': Key(
                     'int', 'Steps over which the learning rate rises from 0; -1 for none.', -1, minimum=-1
                 ),
