@@ -56,6 +56,7 @@ def test_the_help_names_every_command_and_no_inner_one(capsys):
         (OptionError('train:lr', 'is wrong.'), 2, 'error: train:lr: is wrong.\n'),
         (RunError('the disk is on fire.'), 4, 'error: the disk is on fire.\n'),
         (OSError(28, 'No space left on device', 'a.png'), 4, 'a.png: No space left on device; free some space, and '),
+        (OptionError('name', f'{"x/" * 3000} is no name.'), 2, ' is no name.\n'),
         (KeyboardInterrupt(), 130, 'error: interrupted.\n'),
         (Interrupted(7, 15), 143, ''),
     ],
@@ -68,6 +69,7 @@ def test_what_ends_a_command_is_one_sentence_and_an_exit_code(error, code, said,
     captured = capsys.readouterr()
     assert said in captured.err
     assert len((captured.err + captured.out).splitlines()) == 1
+    assert len(captured.err) < 1000
     assert 'stopped by SIGTERM after iteration 7; go on with --auto_resume' in captured.out or code != 143
 
 

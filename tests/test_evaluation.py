@@ -280,6 +280,8 @@ def test_what_is_not_there_is_left_out_where_the_file_says_so(testing_options, w
     network = {'network': TEACHER, 'path': 'experiments/absent/net_g_best.pth'}
     testing_options['networks']['absent'] = network
     testing_options['datasets']['test_9'] = {'name': 'Urban100', 'dataroot_gt': 'no', 'dataroot_lq': 'no'}
+    named = {'name': 'named', 'meta_info_file': 'x/' * 3000}  # no file system has such a path
+    testing_options['datasets']['test_8'] = testing_options['datasets']['test_1'] | named
     file = write_options(testing_options)
     assert main(['-opt', str(file)]) == 2
     capsys.readouterr()
@@ -288,6 +290,7 @@ def test_what_is_not_there_is_left_out_where_the_file_says_so(testing_options, w
     out = capsys.readouterr().out
     assert f"'absent' is left out: there is no {tmp_path / network['path']}." in out
     assert f"'Urban100' is left out: there is no {tmp_path / 'no'}." in out
+    assert "'named' is left out: there is no " in out
     table = (tmp_path / 'results' / 'tables' / 'table.md').read_text()
     assert '| teacher' in table
     assert 'absent' not in table

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 
-from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, printable
+from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, cut, printable
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
@@ -179,7 +179,7 @@ def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     What is wrong with the options every process finds alike, and the first one says; other errors may be one's own.
     """
     if exit_code != EXIT_BAD_OPTIONS or os.environ.get('RANK', '0') == '0':
-        print(f'error: {printable(message)}', file=sys.stderr, flush=True)
+        print(f'error: {cut(printable(message))}', file=sys.stderr, flush=True)
     return exit_code
 
 

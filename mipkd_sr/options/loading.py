@@ -158,7 +158,7 @@ def leave_out_missing(opt: dict[str, Any]) -> list[str]:
         absent = {}
         for name in opt.get(section, {}):
             paths = [holder[key] for full, holder, key in path_keys(opt) if full.startswith(f'{section}:{name}:')]
-            if gone := [path for path in paths if not Path(path).exists()]:
+            if gone := [path for path in paths if not _is_there(path)]:
                 absent[name] = gone[0]
         if section == 'datasets' and len(absent) == len(opt['datasets']):
             continue

@@ -81,6 +81,12 @@ def printable(text: str) -> str:
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in text)
 
 
+def cut(text: str, longest: int = 900) -> str:
+    """``text`` without its middle where it is longer than ``longest``, as with paths of thousands of characters."""
+    half = longest // 2
+    return text if len(text) <= longest else f'{text[:half]} ... {text[-half:]}'
+
+
 def shown(value: object, longest: int = 60) -> str:
     """``value`` as Python writes it, cut where it is long."""
     try:
