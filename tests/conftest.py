@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.utils import get_root_logger
 from hypothesis import HealthCheck, settings
 
 from mipkd_sr.archs import build_network
@@ -28,6 +29,8 @@ settings.register_profile('any_speed', deadline=None, suppress_health_check=[Hea
 settings.load_profile('any_speed')
 
 torch.set_num_threads(1)  # the networks are tiny, and tests run in as many processes as there are cores
+
+get_root_logger()  # its handler keeps the stderr of now, and would keep that of the first test, which is closed with it
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'

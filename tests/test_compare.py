@@ -227,7 +227,9 @@ def test_what_was_written_from_runs_that_are_gone_is_archived(copy):
 
 
 STUCK = """
-import ctypes, sys
+import ctypes, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
 from mipkd_sr.__main__ import main
 from mipkd_sr.studies import estimate
 
@@ -253,7 +255,7 @@ def test_ctrl_c_ends_a_measurement_whatever_it_is_at(training_options, tmp_path)
         assert process.stdout
         assert any(line == 'measuring\n' for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (process.returncode, said) == (130, 'error: interrupted.\n')
@@ -327,7 +329,7 @@ def test_it_is_stopped_and_resumes(long_study):
         )
         until(lambda before=size: log.is_file() and b'iter ' in log.read_bytes()[before:])
         process.send_signal(number)
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == code, said
         assert said == f'stopped by {number.name}; run this again to go on\n'
         newest = max(int(file.stem) for file in long_study.glob('experiments/*/training_states/*.state'))

@@ -30,6 +30,8 @@ def student(tmp_path: Path):
 
     def write(kind: str) -> list[str]:
         opt = {'type': f'Staged{kind}', **NETWORKS[kind], 'upscale': 2}
+        if kind == 'SwinIR':  # a block of each kind is enough, and exporting takes long
+            opt |= {'depths': [2], 'num_heads': [2]}
         net = build_network(opt)
         torch.nn.init.zeros_(net.conv_last.weight)  # else random: a picture that is in the range
         torch.nn.init.normal_(net.conv_last.weight, std=0.01)
