@@ -7,4 +7,4 @@ source "$(dirname "$0")/setup.sh"
 ruff format --check .
 ruff check .
 mypy
-pytest --numprocesses auto "$@"
+pytest --numprocesses auto --dist worksteal "$@"
