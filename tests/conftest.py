@@ -82,16 +82,20 @@ print('', codes, sep='\\n')
 """Runs several commands in one process, as starting one takes seconds; the first by what pip makes of our script."""
 
 
+def installed_environment(site: Path) -> dict[str, str]:
+    """The environment of a process that finds the package in ``site`` and writes nothing there."""
+    return ENVIRONMENT | {'PYTHONPATH': str(site), 'PYTHONDONTWRITEBYTECODE': '1'}
+
+
 def run_installed(site: Path, folder: Path, *commands: Iterable[object]) -> tuple[list[int], str]:
     """Run commands of the package in ``site`` in ``folder``, one after another.
 
     Returns:
         Their exit codes, and what they said together.
     """
-    environment = ENVIRONMENT | {'PYTHONPATH': str(site), 'PYTHONDONTWRITEBYTECODE': '1'}
     words = json.dumps([[str(word) for word in command] for command in commands])
     arguments = [sys.executable, '-c', LAUNCH, words]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=folder, env=environment)
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=folder, env=installed_environment(site))
     assert done.returncode == 0, done.stderr
     said, codes = done.stdout.rstrip().rsplit('\n', 1)
     return json.loads(codes), said + done.stderr

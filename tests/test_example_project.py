@@ -17,7 +17,7 @@ from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.options import importing
 from mipkd_sr.runtime.checkpoint import load_file
 
-from .conftest import ENVIRONMENT, ROOT, SHARED_DATA, run_installed, same, smooth_image
+from .conftest import ROOT, SHARED_DATA, installed_environment, run_installed, same, smooth_image
 
 EXAMPLE = ROOT / 'tests' / 'example_project'
 DOCUMENT = ROOT / 'docs' / 'extending.md'
@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def trained(installed: Path, project: Path) -> Path:
     """The project, after its own program and the installed command have trained its students."""
-    environment = ENVIRONMENT | {'PYTHONPATH': str(installed), 'PYTHONDONTWRITEBYTECODE': '1'}
+    environment = installed_environment(installed)
     command = [sys.executable, 'train.py', '-opt', 'options/train/student.yml']
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -69,10 +69,13 @@ def _export_onnx(net: nn.Module, file: Path) -> str:
     import onnxruntime  # an optional dependency, as is what torch needs to write the file: mipkd_sr[export]
 
     window: int | None = getattr(net, 'window_size', None)
-    step, dimension = window or 1, torch.export.Dim
-    height, width = (2 * step, 3 * step) if window else (32, 36)  # neither square nor what a network was made for
-    free: dict[int, Any] = {2: step * dimension('h', min=2), 3: step * dimension('w', min=2)}
-    if not window:
+    dimension = torch.export.Dim
+    free: dict[int, Any]
+    if window:  # the example is neither square nor what a network was made for
+        step, height, width = window, 2 * window, 3 * window
+        free = {2: window * dimension('h', min=2), 3: window * dimension('w', min=2)}
+    else:
+        step, height, width = 1, 32, 36
         free = {0: dimension('n'), 2: dimension('h', min=8), 3: dimension('w', min=8)}
     with atomic_write(file) as part:
         try:

@@ -82,11 +82,10 @@ def comparison_figure(
     """
     check_box(hr.shape, crop)
     top, left, side = crop
-    box = np.s_[top : top + side, left : left + side]
-    panels = {name: image[box] for name, image in {'HR': hr, **crops_of}.items()}
+    panels = {name: _in_box(image, crop) for name, image in {'HR': hr, **crops_of}.items()}
     errors = {name: np.abs(panels[name].astype(float) - panels['HR']).mean(2) for name in crops_of}
-    most = max([1.0, *(np.percentile(error, 99) for error in list(errors.values())[:1])])
-    colours = ScalarMappable(Normalize(0, most), 'magma')
+    first = next(iter(errors.values()), np.zeros(1))
+    colours = ScalarMappable(Normalize(0, max(1.0, np.percentile(first, 99))), 'magma')
     columns = (len(panels) + 1) // 2
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(TEXT, TEXT / (columns + 2) * 4.4), layout='constrained')
@@ -122,9 +121,13 @@ def measure_in_box(
     Raises:
         ValueError: If the crop is smaller than a metric needs.
     """
+    sr, hr = _in_box(sr, box), _in_box(hr, box)
+    return {name: measure({**metric, 'crop_border': 0}, sr, hr) for name, metric in metrics.items()}
+
+
+def _in_box(image: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
     top, left, side = box
-    crop = np.s_[top : top + side, left : left + side]
-    return {name: measure({**metric, 'crop_border': 0}, sr[crop], hr[crop]) for name, metric in metrics.items()}
+    return image[top : top + side, left : left + side]
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ GREATEST_COUNT = 2**16
 """Of layers, channels, positions or whatever else a network or a loss may have a number of."""
 
 GREATEST_STEPS = 10**9
+"""Of a training."""
 
 NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT)
 OPTIONAL_NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT, optional=True)

@@ -29,7 +29,7 @@ STEPS, COUNTED = 12, 24
 
 
 class Estimate(NamedTuple):
-    """What a variant is expected to need on one of the machine's run_folders.
+    """What a variant is expected to need on one of the machine's devices.
 
     Attributes:
         seconds_per_step: Seconds of a training step, without the reading of images; the median.
