@@ -3,8 +3,10 @@
 import pytest
 import torch
 from basicsr.archs import build_network as build_with_basicsr
+from torch.nn import functional
 
 from mipkd_sr.archs import STAGED, build_network, feature_shapes, run_with_features
+from mipkd_sr.archs.edsr_arch import UPSAMPLERS
 
 from .conftest import NETWORKS
 
@@ -71,6 +73,24 @@ def test_every_upsampler_of_swinir(upsampler):
     theirs, ours = basicsr_and_staged('SwinIR', upsampler=upsampler, upscale=4 if upsampler else 1)
     lq = torch.rand(1, 3, 16, 16)
     assert torch.equal(ours(lq), theirs(lq))
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@torch.no_grad()
+def test_edsr_with_one_convolution_for_a_tail(scale):
+    net = build_network({'type': 'EDSR', 'num_feat': 8, 'num_block': 2, 'upscale': scale, 'upsampler': UPSAMPLERS[1]})
+    lq = torch.rand(1, 3, 9, 12)
+    first = net.conv_first(255 * (lq - net.mean))
+    feature = first
+    for block in net.body:
+        feature = feature + block.conv2(block.conv1(feature).relu())
+    feature = net.conv_after_body(feature) + first
+    phases = functional.conv2d(feature, net.upsample[0].weight, net.upsample[0].bias, padding=1)
+    phases = phases.view(1, 3, scale, scale, 9, 12)
+    expected = phases.permute(0, 1, 4, 2, 5, 3).reshape(1, 3, 9 * scale, 12 * scale) / 255 + net.mean
+    assert torch.allclose(net(lq), expected, atol=1e-6)
+    with pytest.raises(ValueError, match='give one of pixelshuffle, pixelshuffledirect'):
+        build_network({'type': 'EDSR', 'upsampler': 'nearest'})
 
 
 @pytest.mark.parametrize('size', [(16, 16), (17, 23), (9, 40), (5, 5), (1, 1)])

@@ -40,6 +40,8 @@ def weights_in_layout(net: nn.Module, layout: str) -> dict[str, Tensor]:
             'network_g',
             f"its img_range or rgb_mean is not its authors' (255, {MEAN}), which the {layout} layout implies.",
         )
+    if isinstance(net.conv_last, nn.Identity):
+        raise OptionError('network_g:upsampler', f'is not pixelshuffle, which the {layout} layout implies.')
     if isinstance(net, StagedRCAN) and any(getattr(module, 'res_scale', 1) != 1 for module in net.modules()):
         raise OptionError('network_g:res_scale', f"is not 1, which RCAN's {layout} layout implies.")
     if layout == 'spandrel' and isinstance(net, StagedEDSR):
