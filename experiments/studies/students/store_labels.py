@@ -1,6 +1,6 @@
 """A training set whose targets are its photographs, and once more what a teacher makes of their LR images.
 
-python experiments/studies/students/store_labels.py datasets/BSDS500_T91 --scale 2 --out datasets/BSDS500_T91_BSRN \
+python experiments/studies/students/store_labels.py datasets/BSDS500 --scale 2 --out datasets/BSDS500_BSRN \
     -opt experiments/studies/students/bsrn.yml --weights experiments/pretrained_models/bsrn_x2.pth
 
 The teacher runs once over each image, and not again in every step of a training. Half of a training's patches then
