@@ -64,6 +64,8 @@ def test_spandrel_loads_a_student_and_computes_the_same(kind, read_as, changes, 
 def test_what_a_layout_cannot_say_is_refused():
     with pytest.raises(OptionError, match='its img_range or rgb_mean is not'):
         weights_in_layout(network('EDSR', img_range=1.0), 'authors')
+    with pytest.raises(OptionError, match='network_g:upsampler: is not pixelshuffle'):
+        weights_in_layout(network('EDSR', upsampler='pixelshuffledirect'), 'spandrel')
     with pytest.raises(OptionError, match='network_g:res_scale: is not 1'):
         weights_in_layout(network('RCAN', res_scale=0.5), 'spandrel')
 

@@ -30,7 +30,7 @@ class StagedEDSR(ConvolutionalStages, EDSR):
         upsampler: 'pixelshuffle', EDSR's own: convolutions to 4 num_feat channels (9 at x3) and pixel shuffles, and one
             more at the size of the SR image; or 'pixelshuffledirect', as of SwinIR's lightweight network: one
             convolution to upscale^2 num_out_ch channels and one pixel shuffle. With 16 channels and 4 blocks the
-            second has a quarter to two thirds of the first's multiply-adds.
+            second has 0.71, 0.55 and 0.38 of the first's multiply-adds at x2, x3 and x4.
 
     Raises:
         ValueError: If the upsampler is none of these.

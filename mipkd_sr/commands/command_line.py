@@ -13,8 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
+from mipkd_sr.options.recipes import STUDENT_SCALES
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, cut, printable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EXIT_BAD_OPTIONS = 2
 """Something that the user gave is wrong."""
@@ -84,6 +89,32 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
         metavar='PACKAGE',
         help='packages of yours that register networks, losses, data sets or models; as import: in an option file',
     )
+
+
+def add_student_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which student: one that comes with the package by ``--scale``, or your own by ``-opt`` and ``--weights``."""
+    parser.add_argument(
+        '--scale', type=int, choices=STUDENT_SCALES, help='take the student for this scale that comes with the package'
+    )
+    parser.add_argument('-opt', metavar='FILE', help='take your own: the option file that has it as network_g')
+    parser.add_argument('--weights', help="your own student's checkpoint; EDSR's and RCAN's authors' ones, too")
+    add_import_argument(parser)
+
+
+def student_of(args: argparse.Namespace) -> 'nn.Module':
+    """The student that the arguments name.
+
+    Raises:
+        OptionError: If they name none, or two, or there is something wrong with it.
+    """
+    from mipkd_sr.deploy.student import load_student, shipped_student
+
+    own = (args.opt, args.weights)
+    if args.scale and own == (None, None):
+        return shipped_student(args.scale)
+    if args.scale or None in own:
+        raise OptionError('', 'give --scale 2, 3 or 4 for a student of ours, or -opt and --weights for your own.')
+    return load_student(args.opt, args.weights)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

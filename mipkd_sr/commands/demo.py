@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mipkd_sr.options.recipes import DEMO_TEACHER, SHIPPED_DEMO_TEACHER, recipe_file
+from mipkd_sr.options.recipes import DEMO_TEACHER, SHIPPED_NETWORKS, recipe_file
 from mipkd_sr.runtime.files import atomic_write
 
 STEPS = {
@@ -51,4 +51,4 @@ def prepare(root: Path) -> None:
     if not teacher.exists():
         teacher.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(teacher) as part:
-            shutil.copyfile(SHIPPED_DEMO_TEACHER, part)
+            shutil.copyfile(SHIPPED_NETWORKS / DEMO_TEACHER.name, part)

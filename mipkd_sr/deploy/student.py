@@ -1,4 +1,4 @@
-"""Loading a trained student."""
+"""Loading a trained student: one of your own, or one that comes with the package."""
 
 import os
 
@@ -7,7 +7,8 @@ from torch import nn
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.options.checking import check_network
-from mipkd_sr.options.reading import read_options
+from mipkd_sr.options.reading import Options, force_options, read_options
+from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_RECIPE, require_recipe
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 
@@ -24,7 +25,24 @@ def load_student(option_file: str | os.PathLike[str], weights: str | os.PathLike
     Raises:
         OptionError: If the option file has no such network, or the checkpoint is not its.
     """
-    options = read_options(option_file)
+    return _load(read_options(option_file), weights)
+
+
+def shipped_student(scale: int) -> nn.Module:
+    """The student for ``scale`` that comes with the package; experiments/pretrained_models/README.md is its card.
+
+    Args:
+        scale: 2, 3 or 4.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+    """
+    options = read_options(require_recipe(STUDENT_RECIPE))
+    force_options(options, [f'scale={scale}'])
+    return _load(options, SHIPPED_NETWORKS / f'student_x{scale}.pth')
+
+
+def _load(options: Options, weights: str | os.PathLike[str]) -> nn.Module:
     with options.explaining():
         check_network(options.data.get('network_g'), 'network_g')
         with blamed_on('network_g'):

@@ -1,4 +1,4 @@
-"""The recipes that come with the package, and the demo's teacher: ``options/`` of a checkout, inside of a wheel.
+"""What comes with the package besides its code: recipes (``options/`` of a checkout) and trained networks.
 
 A recipe's name is its path under ``options/`` without the ending; ``train/`` and ``test/`` may be left out, as no two
 recipes differ by that alone: ``mipkd/edsr_x4``, ``demo/kd``, ``benchmarks_x2``.
@@ -20,9 +20,11 @@ TABLES = 'tables'
 """The folder of the papers' tables among them."""
 DEMO_TEACHER = Path('experiments', 'pretrained_models', 'demo_teacher_x2.pth')
 """Where the demo's recipes expect its teacher, under a run's root."""
-SHIPPED_DEMO_TEACHER = (
-    _PACKAGE / DEMO_TEACHER.relative_to('experiments') if _IN_WHEEL else _PACKAGE.parent / DEMO_TEACHER
-)
+SHIPPED_NETWORKS = _PACKAGE / 'pretrained_models' if _IN_WHEEL else _PACKAGE.parent / DEMO_TEACHER.parent
+"""The folder of the trained networks: the demo's teacher, and a student for each scale."""
+STUDENT_RECIPE = 'students/edsr16'
+"""The recipe by which the shipped students were trained."""
+STUDENT_SCALES = (2, 3, 4)
 
 
 def recipe_names() -> list[str]:
