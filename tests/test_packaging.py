@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from mipkd_sr.options.recipes import STUDENT_SCALES
+
 from .conftest import ROOT, run_installed, smooth_image
 
 hatchling = pytest.importorskip('hatchling.builders.wheel')
@@ -63,11 +65,14 @@ def test_the_wheel_works_in_an_empty_folder_and_writes_nothing_beside_itself(mip
         ['train', '-opt', 'demo/mipkd', '--dry_run'],
         ['prepare', 'photos', '--out', 'pairs', '--scale', '2'],
         ['upscale', 'pairs/LR_x2', '--out', 'sr', '-opt', 'demo/teacher', '--weights', teacher],
+        *(['upscale', 'pairs/LR_x2', '--out', f'sr{scale}', '--scale', str(scale)] for scale in STUDENT_SCALES),
     )
-    assert codes == [3, 0, 0], said
+    assert codes == [3, 0, 0, 0, 0, 0], said
     assert f'{tmp_path}/experiments/demo_mipkd' in said
     assert f'there is no {tmp_path}/datasets/demo/train/HR' in said
     assert cv2.imread(str(tmp_path / 'sr/a.png')).shape == (40, 50, 3)
+    for scale in STUDENT_SCALES:
+        assert cv2.imread(str(tmp_path / f'sr{scale}/a.png')).shape == (20 * scale, 25 * scale, 3)
     assert files_of(installed) == before
 
 
@@ -97,6 +102,7 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path):
     with tarfile.open(file) as archive:
         found = {name.partition('/')[2] for name in archive.getnames()}
     needed = {'README.md', 'pyproject.toml', 'experiments/pretrained_models/demo_teacher_x2.pth'}
+    needed |= {f'experiments/pretrained_models/student_x{scale}.pth' for scale in STUDENT_SCALES}
     for folder in ('mipkd_sr', 'options', 'tests', 'scripts', 'docs'):
         needed |= {f'{folder}/{name}' for name in files_of(ROOT / folder) if '__pycache__' not in name}
     assert needed <= found
