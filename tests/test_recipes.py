@@ -77,6 +77,9 @@ def test_recipe_takes_steps(file, data, tmp_path, monkeypatch):
     for key in {'dcl_opt', 'dm_opt'} & opt['train'].keys():
         opt['train'][key]['vqgan_file'] = None
         monkeypatch.setattr(dckd_loss, 'load_vqgan', tiny_vqgan)
+    for term in opt['train'].values():
+        if isinstance(term, dict) and 'schedule' in term:
+            term['schedule']['end'] = 1  # else it would be over before the first of two steps
     opt['train']['total_iter'] = 2
     opt['num_gpu'] = 0
     opt['logger'].update(print_freq=1, use_tb_logger=False)
