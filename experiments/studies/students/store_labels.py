@@ -15,15 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mipkd_sr.data.pairs import write_image
 from mipkd_sr.deploy.student import load_student
 from mipkd_sr.deploy.upscaling import upscale
-from mipkd_sr.runtime.files import atomic_write
-
-
-def store(image: np.ndarray, file: Path) -> None:
-    """Write an array, whole or not at all."""
-    with atomic_write(file) as part, open(part, 'wb') as stream:
-        np.save(stream, image)
 
 
 def main() -> None:
@@ -44,10 +38,10 @@ def main() -> None:
         if labelled.exists():
             continue
         image = np.load(file)
-        store(image, lr / file.name)
-        store(np.load(args.images / 'HR' / file.name), hr / file.name)
-        store(image, lr / labelled.name)
-        store(upscale(teacher, image, torch.device('cpu')), labelled)
+        write_image(lr / file.name, image)
+        write_image(hr / file.name, np.load(args.images / 'HR' / file.name))
+        write_image(lr / labelled.name, image)
+        write_image(labelled, upscale(teacher, image, torch.device('cpu')))
 
 
 if __name__ == '__main__':
