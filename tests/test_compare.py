@@ -205,6 +205,7 @@ def test_what_has_finished_is_tested_without_training(copy):
     for folder in results.glob('*logits-KD_seed?'):
         shutil.rmtree(folder)
     shutil.rmtree(next(copy.glob('experiments/*slower_seed1')))
+    (copy / 'results.json').unlink()
     first = StudyRuns(copy / 'study.yml')
     tested = {job.run_folder.name for job in first.jobs if not job.train}
     assert (len(first.jobs), len(tested)) == (1 + 2, 2)
@@ -213,16 +214,47 @@ def test_what_has_finished_is_tested_without_training(copy):
     assert all((results / name / 'results.json').is_file() for name in tested)
 
 
-def test_what_was_written_from_runs_that_are_gone_is_archived(copy):
-    shutil.rmtree(next(copy.glob('experiments/*logits-KD_seed1')))
+def test_what_has_been_measured_is_not_measured_again_on_another_machine(copy, capsys):
+    """There the study's folder alone is: its files, and the page with its numbers."""
+    written = {name: (copy / name).read_bytes() for name in ('report.md', 'results.json', 'table.csv')}
+    shutil.rmtree(copy / 'experiments')
+    shutil.rmtree(copy / 'results')
+    assert main(['compare', str(copy / 'study.yml')]) == 0
+    out = capsys.readouterr().out
+    assert 'note: 4 runs have no folder there and are not trained again' in out
+    assert 'Everything has been done.' in out
+    assert {name: (copy / name).read_bytes() for name in written} == written
+    assert not (copy / 'experiments').exists()
+
+
+def test_what_an_earlier_page_has_stays_until_a_run_has_come_as_far(copy):
+    shutil.rmtree(copy / 'results')
+    for folder in copy.glob('experiments/*_seed1'):
+        shutil.rmtree(folder)
+    kept = json.loads((copy / 'results.json').read_text())
+    kept[2]['finished'] = False  # seed 1 of logits KD was stopped after its last validation
+    kept[3]['test_digest'] = ''  # and of the other one the test was another
+    (copy / 'results.json').write_text(json.dumps(kept))
     runs = StudyRuns(copy / 'study.yml')
-    assert [job.run_folder.run.seed for job in runs.jobs] == [1]
+    assert [(job.run_folder.run.seed, job.train, job.test is None) for job in runs.jobs] == [(1, True, False)] * 2
+    results = runs.results()
+    assert [result.validations for result in results] == [entry['validations'] for entry in kept]
+    assert [bool(result.tests) for result in results] == [True, True, True, False]
+    kept[0]['validations'] = kept[0]['validations'][:2]
+    kept[1] = {'variant': 'of another version'}
+    (copy / 'results.json').write_text(json.dumps(kept))
+    assert [result.steps() for result in StudyRuns(copy / 'study.yml').results()] == [4, 4, 4, 4]
+
+
+def test_what_was_written_from_runs_that_the_study_has_no_longer_is_archived(copy):
+    (copy / 'study.yml').write_text(STUDY.replace('seeds: [0, 1]', 'seeds: [0]'))
+    runs = StudyRuns(copy / 'study.yml')
     report = (copy / 'report.md').read_bytes()
     earlier = archive_earlier(runs.study, runs.results())
     runs.write_page()
     assert earlier is not None
     assert (earlier / 'report.md').read_bytes() == report
-    assert '3 of 4 runs have finished. **These are partial results**' in (copy / 'report.md').read_text()
+    assert '2 of 2 runs have finished.' in (copy / 'report.md').read_text()
     assert archive_earlier(runs.study, runs.results()) is None
 
 

@@ -18,7 +18,8 @@ A study file names the variants, each an option file and changes to it (entries 
 
 A run is told by what it computes: one that has finished is not run again, whatever it is called; an interrupted one
 goes on where it stopped. The page is written again after each run, beside the study file (in a folder of the file's
-name if that is not study.yml): report.md, results.json, table.csv, curves.png and curves.pdf.
+name if that is not study.yml): report.md, results.json, table.csv, curves.png and curves.pdf. Finished runs that
+results.json has count as well, so that a study can be continued where their folders are not, as on another machine.
 """
 
 import argparse

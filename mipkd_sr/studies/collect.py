@@ -1,12 +1,16 @@
 """What the runs of a study have measured so far."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import Rows
 from mipkd_sr.studies.estimate import Estimate
 from mipkd_sr.studies.folders import RunFolder, TestFolder, read_json
+
+PER_STEP = ('seconds_per_step', 'multiply_adds_per_step')
+"""What a result and an estimate both tell; an estimate's is of this machine, or of an idle one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Result:
         multiply_adds_per_step: What a step needs; None if that was not counted.
         code: Versions of the code that trained it, as far as they are known.
         tests: For each test set, each image's metrics; empty before the end.
+        test_digest: What the test computes; empty where there is none.
     """
 
     variant: str
@@ -38,10 +43,15 @@ class Result:
     multiply_adds_per_step: float | None = None
     code: list[str] = field(default_factory=list)
     tests: dict[str, Rows] = field(default_factory=dict)
+    test_digest: str = ''
+
+    def steps(self) -> int:
+        """Steps at its last validation."""
+        return self.validations[-1]['iter']
 
     def value_at(self, step: int | None, dataset: str, metric: str) -> float | None:
         """A metric's mean on a validation set at a step (None: the last); None if it was not measured there."""
-        step = self.validations[-1]['iter'] if step is None else step
+        step = self.steps() if step is None else step
         for entry in self.validations:
             if entry['iter'] == step and entry['dataset'] == dataset:
                 return entry.get(metric)
@@ -60,39 +70,82 @@ class Result:
         return {name: row[metric] for name, row in self.tests.get(test_set, {}).items() if metric in row}
 
 
+def read_results(file: Path) -> dict[str, Result]:
+    """The results that a page was written from, by what their runs compute; what cannot be read is left out.
+
+    Args:
+        file: The page's ``results.json``, as ``as_plain`` gives it.
+    """
+    results = {}
+    for entry in read_json(file, []):
+        try:
+            result = Result(**entry)
+            if result.steps() > 0:
+                results[result.digest] = result
+        except (TypeError, LookupError):
+            continue
+    return results
+
+
+def is_kept(run_folder: RunFolder, test: TestFolder | None, kept: Mapping[str, Result]) -> bool:
+    """Whether ``kept`` has all that a run and its test would measure."""
+    result = kept.get(run_folder.run.digest)
+    return result is not None and result.finished and (test is None or result.test_digest == test.digest)
+
+
 def collect(
-    run_folders: Sequence[tuple[RunFolder, TestFolder | None]], estimates: Mapping[str, Estimate] | None = None
+    run_folders: Sequence[tuple[RunFolder, TestFolder | None]],
+    estimates: Mapping[str, Estimate] | None = None,
+    kept: Mapping[str, Result] | None = None,
 ) -> list[Result]:
     """Read what the runs have measured; those that have not begun are left out.
 
     Args:
         run_folders: The runs, each with its test.
         estimates: What a step of each variant takes.
+        kept: Results of an earlier page, for runs whose folder is not there or has not come as far.
     """
     results = []
     for run_folder, test in run_folders:
-        validations = run_folder.validations()
-        if not validations:
-            continue
-        estimate = (estimates or {}).get(run_folder.run.variant.name)
-        timing = read_json(run_folder.folder / 'timing.json', {})
-        finished = run_folder.is_finished()
-        results.append(
-            Result(
-                run_folder.run.variant.name,
-                run_folder.run.seed,
-                run_folder.name,
-                run_folder.run.digest,
-                finished,
-                run_folder.total_iter,
-                validations,
-                estimate.seconds_per_step if estimate else timing.get('seconds_per_step'),
-                estimate.multiply_adds_per_step if estimate else None,
-                run_folder.code_versions(),
-                test.images() if test is not None and finished else {},
-            )
-        )
+        run, estimate = run_folder.run, (estimates or {}).get(run_folder.run.variant.name)
+        result = _measured(run_folder, test)
+        earlier = (kept or {}).get(run.digest)
+        if earlier is not None:
+            earlier = replace(earlier, variant=run.variant.name, seed=run.seed, run=run_folder.name)
+            if test is None or earlier.test_digest != test.digest:
+                earlier = replace(earlier, tests={}, test_digest='')
+            result = earlier if result is None else max(result, earlier, key=_progress)  # of equals the first
+        if result is not None and estimate is not None:
+            result = replace(result, **{name: getattr(estimate, name) for name in PER_STEP})
+        if result is not None:
+            results.append(result)
     return results
+
+
+def _progress(result: Result) -> tuple[int, bool]:
+    return result.steps(), bool(result.tests)
+
+
+def _measured(run_folder: RunFolder, test: TestFolder | None) -> Result | None:
+    """What is in a run's folder; None if it has not validated yet."""
+    validations = run_folder.validations()
+    if not validations:
+        return None
+    finished = run_folder.is_finished()
+    tests = test.images() if test is not None and finished else {}
+    return Result(
+        run_folder.run.variant.name,
+        run_folder.run.seed,
+        run_folder.name,
+        run_folder.run.digest,
+        finished,
+        run_folder.total_iter,
+        validations,
+        read_json(run_folder.folder / 'timing.json', {}).get('seconds_per_step'),
+        code=run_folder.code_versions(),
+        tests=tests,
+        test_digest=test.digest if test is not None and tests else '',
+    )
 
 
 def as_plain(results: Sequence[Result]) -> list[dict[str, Any]]:

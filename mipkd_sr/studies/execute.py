@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ from typing import Any
 
 from mipkd_sr.options.reading import dump_options
 from mipkd_sr.runtime.files import atomic_write
+from mipkd_sr.studies.collect import Result, is_kept
 from mipkd_sr.studies.folders import RunFolder, TestFolder
 
 POLL_SECONDS = 0.2
@@ -59,10 +60,19 @@ class Outcome:
     stopped_by: int = 0
 
 
-def jobs_of(run_folders: Sequence[tuple[RunFolder, TestFolder | None]]) -> list[Job]:
-    """What is still to be done for the runs of a study, given each with its test."""
+def jobs_of(
+    run_folders: Sequence[tuple[RunFolder, TestFolder | None]], kept: Mapping[str, Result] | None = None
+) -> list[Job]:
+    """What is still to be done for the runs of a study, given each with its test.
+
+    Args:
+        run_folders: The runs, each with its test.
+        kept: What was measured earlier, by what the runs compute; it is not measured again.
+    """
     jobs = []
     for run_folder, test in run_folders:
+        if is_kept(run_folder, test, kept or {}):
+            continue
         train = not run_folder.is_finished()
         needed = test if test is not None and (train or not test.images()) else None
         if train or needed:

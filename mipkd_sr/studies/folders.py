@@ -85,12 +85,14 @@ class TestFolder:
         options: Its options, as ``mipkd-test`` takes them.
         folder: Its results' folder.
         weights: What is tested.
+        digest: What it computes; see ``mipkd_sr.studies.identity``.
     """
 
     name: str
     options: dict[str, Any]
     folder: Path
     weights: Path
+    digest: str
 
     @property
     def option_file(self) -> Path:
@@ -171,7 +173,7 @@ def locate_test(study: Study, run_folder: RunFolder) -> TestFolder | None:
     name = run_folder.name
     if kept_digest(results / name, TEST) not in (None, identity):
         name = f'{name}_{identity[:8]}'
-    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights)
+    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights, identity)
 
 
 def completed_options(run_folder: RunFolder) -> Options:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mipkd_sr.evaluation.tables import markdown_table
 from mipkd_sr.options.loading import complete, missing_paths
 from mipkd_sr.runtime.errors import RunError
-from mipkd_sr.studies.collect import Result, collect
+from mipkd_sr.studies.collect import Result, collect, is_kept, read_results
 from mipkd_sr.studies.estimate import Estimate, estimates, kept_estimates
 from mipkd_sr.studies.execute import Executor, Job, jobs_of
 from mipkd_sr.studies.folders import completed_options, locate, locate_test
@@ -41,7 +41,9 @@ class StudyRuns:
             (run_folder, locate_test(self.study, run_folder))
             for run_folder in locate(self.study, planned_runs(self.study))
         ]
-        self.jobs = jobs_of(self.run_folders)
+        self.results_file = self.study.folder / 'results.json'
+        self.kept = read_results(self.results_file)
+        self.jobs = jobs_of(self.run_folders, self.kept)
         self.plan_file = self.study.folder / 'plan.json'
 
     def check_files(self) -> None:
@@ -71,18 +73,22 @@ class StudyRuns:
     def results(self) -> list[Result]:
         """What the runs have measured so far."""
         known = kept_estimates([run_folder for run_folder, _ in self.run_folders], self.plan_file)
-        return collect(self.run_folders, known)
+        return collect(self.run_folders, known, self.kept)
 
     def plan(self) -> str:
         """What there is, what is to be done and how long that will take, for people. Measures a few steps first."""
         lines = [f'{self.study.file}: {len(self.run_folders)} runs in {self.study.root / "experiments"}']
         lines += [f'note: {run_folder.note}' for run_folder, _ in self.run_folders if run_folder.note]
-        others = {
-            version
-            for run_folder, _ in self.run_folders
-            for version in run_folder.code_versions()
-            if version != code_version()
-        }
+        gone = sum(
+            not run_folder.is_finished() and is_kept(run_folder, test, self.kept)
+            for run_folder, test in self.run_folders
+        )
+        if gone:
+            lines.append(
+                f'note: {gone} runs have no folder there and are not trained again: {self.results_file} has what they '
+                'measured; move it away to train them.'
+            )
+        others = {version for result in self.results() for version in result.code if version != code_version()}
         if others:
             lines.append(
                 f'note: some runs are of other versions of the code ({", ".join(sorted(others))}; this is '
@@ -126,7 +132,8 @@ class StudyRuns:
         """
         self.check_files()
         if self.jobs and (folder := archive_earlier(self.study, self.results())):
-            print(f'{folder}: what was here of runs that are no longer there.')
+            print(f'{folder}: what was here of runs that the study has no longer.')
+            self.write_page()  # what still counts must not lie in that folder alone
         trained = any(job.train for job in self.jobs)
         progress = StudyProgress(self.jobs, self.estimates() if trained else {}, self.at_a_time)
 
