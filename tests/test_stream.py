@@ -2,10 +2,13 @@
 
 import random
 
+import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mipkd_sr.data.stream import SeededDataset, StreamSampler
+from mipkd_sr.runtime.seeding import preserved_random_state, seed_everything
 
 sizes = {'length': st.integers(1, 20), 'batch': st.integers(1, 7), 'total': st.integers(1, 30)}
 
@@ -46,3 +49,15 @@ def test_samples_depend_on_seed_epoch_and_index_alone():
     assert random.getstate() == before
     assert len({dataset[epoch, 3] for epoch in range(5)}) == 5
     assert SeededDataset(Draws(), seed=8)[0, 3] != first
+
+
+def test_a_sample_draws_as_after_seeding_everything_and_no_other_device_is_seeded(monkeypatch):
+    class Draws(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return random.random(), np.random.rand(), torch.rand(()).item()
+
+    with preserved_random_state():
+        seed_everything(7, 2, 3)
+        expected = Draws()[0]
+    monkeypatch.setattr(torch, 'manual_seed', None)
+    assert SeededDataset(Draws(), seed=7)[2, 3] == expected

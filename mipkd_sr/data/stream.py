@@ -17,7 +17,7 @@ from mipkd_sr.data.readers import ReaderLost, read_ahead
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.errors import RunError, sentence
 from mipkd_sr.runtime.ranks import failing_together, rank_and_size
-from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_everything
+from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_cpu
 
 
 class NamedErrors(Dataset):
@@ -63,7 +63,7 @@ class SeededDataset(Dataset):
     def __getitem__(self, sample: tuple[int, int]) -> Any:
         """The sample of an (epoch, index) pair. The default generators are left as they were."""
         with preserved_random_state():
-            seed_everything(self.seed, *sample)
+            seed_cpu(self.seed, *sample)
             return self.dataset[sample[1]]
 
 

@@ -15,10 +15,19 @@ def mix_seed(*numbers: int) -> int:
 
 def seed_everything(*numbers: int) -> None:
     """Seed Python's, NumPy's and torch's default generators (on every device) from several non-negative numbers."""
+    torch.manual_seed(seed_cpu(*numbers))
+
+
+def seed_cpu(*numbers: int) -> int:
+    """Seed Python's, NumPy's and torch's default generators of the CPU as ``seed_everything`` does; returns the seed.
+
+    ``torch.manual_seed`` seeds every device; where a device is not in use yet that takes half a millisecond.
+    """
     seed = mix_seed(*numbers)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    return seed
 
 
 @contextmanager
