@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 import re
 import shutil
 import signal
@@ -21,7 +22,7 @@ from mipkd_sr.__main__ import main
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.studies.estimate import measure
 from mipkd_sr.studies.folders import completed_options
-from mipkd_sr.studies.page import archive_earlier
+from mipkd_sr.studies.page import archive_earlier, page_text
 from mipkd_sr.studies.study import StudyRuns
 
 from .conftest import ENVIRONMENT, ROOT, STUDENT, TEACHER
@@ -244,6 +245,38 @@ def test_what_an_earlier_page_has_stays_until_a_run_has_come_as_far(copy):
     kept[1] = {'variant': 'of another version'}
     (copy / 'results.json').write_text(json.dumps(kept))
     assert [result.steps() for result in StudyRuns(copy / 'study.yml').results()] == [4, 4, 4, 4]
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where in a JSON value something else can stand."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for name, item in inside for place in leaves(item, (*path, name)))]
+
+
+def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy):
+    """What cannot be read in it is measured again."""
+    shutil.rmtree(copy / 'experiments')
+    shutil.rmtree(copy / 'results')
+    text = (copy / 'results.json').read_text()
+    places, draws = leaves(json.loads(text)), random.Random(5)
+    for _ in range(150):
+        kept: Any = [json.loads(text)]
+        path = (0, *draws.choice(places))
+        holder = kept
+        for name in path[:-1]:
+            holder = holder[name]
+        holder[path[-1]] = draws.choice([None, 'text', -1, [], {}, [{}], {'a': {}}, True])
+        (copy / 'results.json').write_text(json.dumps(kept[0]))
+        runs = StudyRuns(copy / 'study.yml')
+        results = runs.results()
+        assert page_text(runs.study, runs.run_folders, results)
+        earlier = archive_earlier(runs.study, results)
+        if earlier is None:
+            assert json.loads((copy / 'results.json').read_text()) == [] or len(results) == 4
+        else:  # nothing of it is lost
+            assert json.loads((earlier / 'results.json').read_text()) == kept[0]
+            shutil.rmtree(earlier)
+        assert len(runs.jobs) + sum(result.finished for result in results) >= 4
 
 
 def test_what_was_written_from_runs_that_the_study_has_no_longer_is_archived(copy):

@@ -76,15 +76,34 @@ def read_results(file: Path) -> dict[str, Result]:
     Args:
         file: The page's ``results.json``, as ``as_plain`` gives it.
     """
-    results = {}
-    for entry in read_json(file, []):
+    results: dict[str, Result] = {}
+    entries = read_json(file, [])
+    for entry in entries if isinstance(entries, list) else ():
         try:
             result = Result(**entry)
-            if result.steps() > 0:
+            if _is_whole(result):
                 results[result.digest] = result
-        except (TypeError, LookupError):
+        except (TypeError, LookupError, AttributeError):
             continue
     return results
+
+
+def _is_whole(result: Result) -> bool:
+    """Whether a result that was read from a file has what pages are made of; other types raise, or are not."""
+    numbers: list[Any] = [number for number in (getattr(result, name) for name in PER_STEP) if number is not None]
+    texts: list[Any] = [result.digest, result.test_digest, *result.code]
+    for entry in result.validations:
+        texts.append(entry['dataset'])
+        numbers += [value for name, value in entry.items() if name != 'dataset']
+    for images in result.tests.values():
+        numbers += [value for row in images.values() for value in row.values()]
+    return (
+        result.steps() > 0
+        and all(len({tuple(row) for row in images.values()}) == 1 for images in result.tests.values())
+        and isinstance(result.finished, bool)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int | float) for number in numbers)
+    )
 
 
 def is_kept(run_folder: RunFolder, test: TestFolder | None, kept: Mapping[str, Result]) -> bool:
@@ -111,7 +130,13 @@ def collect(
         result = _measured(run_folder, test)
         earlier = (kept or {}).get(run.digest)
         if earlier is not None:
-            earlier = replace(earlier, variant=run.variant.name, seed=run.seed, run=run_folder.name)
+            earlier = replace(
+                earlier,
+                variant=run.variant.name,
+                seed=run.seed,
+                run=run_folder.name,
+                total_iter=run_folder.total_iter,
+            )
             if test is None or earlier.test_digest != test.digest:
                 earlier = replace(earlier, tests={}, test_digest='')
             result = earlier if result is None else max(result, earlier, key=_progress)  # of equals the first

@@ -51,10 +51,12 @@ def _write(text: str, file: Path) -> None:
 
 
 def archive_earlier(study: Study, results: Sequence[Result]) -> Path | None:
-    """Move what was written here from runs that are no longer there into a folder of its own; returns the folder."""
-    earlier = read_json(study.folder / 'results.json', [])
-    here = {(result.variant, result.seed) for result in results}
-    if all((entry.get('variant'), entry.get('seed')) in here for entry in earlier):
+    """Move what was written here, if some of it is not among ``results``, into a folder of its own; returns that."""
+    file, here = study.folder / 'results.json', [result.digest for result in results]
+    earlier = read_json(file, None)
+    if not file.exists() or (
+        isinstance(earlier, list) and all(isinstance(entry, dict) and entry.get('digest') in here for entry in earlier)
+    ):
         return None
     folder = study.folder / f'earlier_{get_time_str()}'
     folder.mkdir()
