@@ -212,6 +212,15 @@ def test_the_interval_over_images_is_the_bootstraps():
     np.testing.assert_allclose(found[1:3], other.confidence_interval, atol=0.05 * spread)
 
 
+def test_images_that_a_seed_lacks_are_left_out():
+    own = {0: {'a': 3.0, 'b': 5.0, 'c': 9.0}, 1: {'b': 6.0, 'c': 9.0}}
+    baseline = {0: {'a': 1.0, 'b': 4.0}, 1: {'a': 1.0, 'b': 4.0, 'c': 1.0}}
+    interval = paired_by_image(own, baseline)
+    assert interval is not None
+    assert (interval.mean, interval.size) == (1.5, 1)
+    assert paired_by_image({0: {'a': 1.0}}, {0: {'b': 1.0}}) is None
+
+
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))
 def test_an_interval_moves_with_its_values(values):
     found, moved = t_interval(values), t_interval([value + 3 for value in values])

@@ -66,7 +66,8 @@ def paired_by_image(
         None if they share no seed or no image.
     """
     shared = [number for number in own if number in baseline]
-    images = [name for name in own[shared[0]] if name in baseline[shared[0]]] if shared else []
+    measured = [side[number] for number in shared for side in (own, baseline)]
+    images = [name for name in measured[0] if all(name in values for values in measured)] if measured else []
     if not images:
         return None
     differences = np.mean(
