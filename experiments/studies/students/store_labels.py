@@ -37,11 +37,14 @@ def main() -> None:
         labelled = hr / f'{file.stem}_teacher.npy'
         if labelled.exists():
             continue
-        image = np.load(file)
+        image, photograph = np.load(file), np.load(args.images / 'HR' / file.name)
+        output = upscale(teacher, image, torch.device('cpu'))
+        if output.shape != photograph.shape:
+            parser.error(f"{args.opt}: its network is not for --scale {args.scale}; give one whose 'scale' is that.")
         write_image(lr / file.name, image)
-        write_image(hr / file.name, np.load(args.images / 'HR' / file.name))
+        write_image(hr / file.name, photograph)
         write_image(lr / labelled.name, image)
-        write_image(labelled, upscale(teacher, image, torch.device('cpu')))
+        write_image(labelled, output)
 
 
 if __name__ == '__main__':
