@@ -225,6 +225,9 @@ def test_what_has_been_measured_is_not_measured_again_on_another_machine(copy, c
     assert 'note: 4 runs have no folder there and are not trained again' in out
     assert 'Everything has been done.' in out
     assert {name: (copy / name).read_bytes() for name in written} == written
+    (copy / 'study.yml').write_text((copy / 'study.yml').read_text().replace('logits KD', 'KD with another name'))
+    assert main(['compare', str(copy / 'study.yml')]) == 0
+    assert 'Everything has been done.' in capsys.readouterr().out
     assert not (copy / 'experiments').exists()
 
 

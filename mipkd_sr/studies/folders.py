@@ -85,7 +85,7 @@ class TestFolder:
         options: Its options, as ``mipkd-test`` takes them.
         folder: Its results' folder.
         weights: What is tested.
-        digest: What it computes; see ``mipkd_sr.studies.identity``.
+        digest: What it measures of any weights; see ``mipkd_sr.studies.identity``.
     """
 
     name: str
@@ -166,14 +166,15 @@ def locate_test(study: Study, run_folder: RunFolder) -> TestFolder | None:
     """The test of a run; None if the study has none."""
     if study.test is None:
         return None
-    weights = str(run_folder.weights.relative_to(study.root))
-    opt = options_of_test(study.test, run_folder.run.options(run_folder.name), weights)
+    trained, weights = run_folder.run.options(run_folder.name), str(run_folder.weights.relative_to(study.root))
+    opt = options_of_test(study.test, trained, weights)
     identity = digest(opt, study.root)
     results = study.root / 'results'
     name = run_folder.name
     if kept_digest(results / name, TEST) not in (None, identity):
         name = f'{name}_{identity[:8]}'
-    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights, identity)
+    of_any_weights = digest(options_of_test(study.test, trained, ''), study.root)
+    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights, of_any_weights)
 
 
 def completed_options(run_folder: RunFolder) -> Options:

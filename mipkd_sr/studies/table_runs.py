@@ -177,9 +177,9 @@ def _why_not(run_folder: RunFolder, runs: TableRuns) -> str:
 def _test_of_file(cell: Cell, weights: Path, study: Study) -> TestFolder:
     """The test of weights that were there already."""
     opt = options_of_test(study.test or {}, cell.options, str(weights))
-    identity = digest(opt, study.root)
-    name = f'{weights.stem}_{identity[:8]}'
-    return TestFolder(name, opt | {'name': name}, study.root / 'results' / name, weights, identity)
+    name = f'{weights.stem}_{digest(opt, study.root)[:8]}'
+    of_any_weights = digest(options_of_test(study.test or {}, cell.options, ''), study.root)
+    return TestFolder(name, opt | {'name': name}, study.root / 'results' / name, weights, of_any_weights)
 
 
 def execute_tables(
