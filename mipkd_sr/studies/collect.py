@@ -114,8 +114,8 @@ def is_kept(run_folder: RunFolder, test: TestFolder | None, kept: Mapping[str, R
 
 def collect(
     run_folders: Sequence[tuple[RunFolder, TestFolder | None]],
-    estimates: Mapping[str, Estimate] | None = None,
-    kept: Mapping[str, Result] | None = None,
+    estimates: Mapping[str, Estimate],
+    kept: Mapping[str, Result],
 ) -> list[Result]:
     """Read what the runs have measured; those that have not begun are left out.
 
@@ -126,24 +126,15 @@ def collect(
     """
     results = []
     for run_folder, test in run_folders:
-        run, estimate = run_folder.run, (estimates or {}).get(run_folder.run.variant.name)
-        result = _measured(run_folder, test)
-        earlier = (kept or {}).get(run.digest)
-        if earlier is not None:
-            earlier = replace(
-                earlier,
-                variant=run.variant.name,
-                seed=run.seed,
-                run=run_folder.name,
-                total_iter=run_folder.total_iter,
-            )
-            if test is None or earlier.test_digest != test.digest:
-                earlier = replace(earlier, tests={}, test_digest='')
-            result = earlier if result is None else max(result, earlier, key=_progress)  # of equals the first
-        if result is not None and estimate is not None:
+        found = [_measured(run_folder, test), _measured_earlier(run_folder, test, kept)]
+        there = [result for result in found if result is not None]
+        if not there:
+            continue
+        result = max(there, key=_progress)  # of equals what is in the folder
+        estimate = estimates.get(result.variant)
+        if estimate is not None:
             result = replace(result, **{name: getattr(estimate, name) for name in PER_STEP})
-        if result is not None:
-            results.append(result)
+        results.append(result)
     return results
 
 
@@ -170,6 +161,19 @@ def _measured(run_folder: RunFolder, test: TestFolder | None) -> Result | None:
         code=run_folder.code_versions(),
         tests=tests,
         test_digest=test.digest if test is not None and tests else '',
+    )
+
+
+def _measured_earlier(run_folder: RunFolder, test: TestFolder | None, kept: Mapping[str, Result]) -> Result | None:
+    """What ``kept`` has of a run, as the study names it now, and of its test; None if it has nothing."""
+    run = run_folder.run
+    result = kept.get(run.digest)
+    if result is None:
+        return None
+    if test is None or result.test_digest != test.digest:
+        result = replace(result, tests={}, test_digest='')
+    return replace(
+        result, variant=run.variant.name, seed=run.seed, run=run_folder.name, total_iter=run_folder.total_iter
     )
 
 

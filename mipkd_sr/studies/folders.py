@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,23 @@ class TestFolder:
         options: Its options, as ``mipkd-test`` takes them.
         folder: Its results' folder.
         weights: What is tested.
-        digest: What it measures of any weights; see ``mipkd_sr.studies.identity``.
     """
 
     name: str
     options: dict[str, Any]
     folder: Path
     weights: Path
-    digest: str
 
     @property
     def option_file(self) -> Path:
         """The option file that it is made with."""
         return self.folder.with_name(f'{self.name}.yml')
+
+    @cached_property
+    def digest(self) -> str:
+        """What it measures, of whatever weights; see ``mipkd_sr.studies.identity``."""
+        path = {**self.options['path'], 'pretrain_network_g': ''}
+        return digest(self.options | {'path': path}, self.folder.parents[1])
 
     def images(self) -> dict[str, dict[str, dict[str, float]]]:
         """For each test set, each image's metrics; empty if it has not been made since the run ended."""
@@ -166,15 +171,14 @@ def locate_test(study: Study, run_folder: RunFolder) -> TestFolder | None:
     """The test of a run; None if the study has none."""
     if study.test is None:
         return None
-    trained, weights = run_folder.run.options(run_folder.name), str(run_folder.weights.relative_to(study.root))
-    opt = options_of_test(study.test, trained, weights)
+    weights = str(run_folder.weights.relative_to(study.root))
+    opt = options_of_test(study.test, run_folder.run.options(run_folder.name), weights)
     identity = digest(opt, study.root)
     results = study.root / 'results'
     name = run_folder.name
     if kept_digest(results / name, TEST) not in (None, identity):
         name = f'{name}_{identity[:8]}'
-    of_any_weights = digest(options_of_test(study.test, trained, ''), study.root)
-    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights, of_any_weights)
+    return TestFolder(name, opt | {'name': name}, results / name, run_folder.weights)
 
 
 def completed_options(run_folder: RunFolder) -> Options:

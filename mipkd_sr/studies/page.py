@@ -39,7 +39,7 @@ def write_page(
         table = StringIO(newline='')
         csv.writer(table).writerows(_csv_rows(study, results))
         _write(table.getvalue(), study.folder / 'table.csv')
-    _write(json.dumps(as_plain(results), indent=1) + '\n', study.folder / 'results.json')
+    _write(json.dumps(as_plain(results), indent=1) + '\n', study.results_file)
     page = study.folder / 'report.md'
     _write(page_text(study, run_folders, results), page)
     return page
@@ -52,9 +52,9 @@ def _write(text: str, file: Path) -> None:
 
 def archive_earlier(study: Study, results: Sequence[Result]) -> Path | None:
     """Move what was written here, if some of it is not among ``results``, into a folder of its own; returns that."""
-    file, here = study.folder / 'results.json', [result.digest for result in results]
-    earlier = read_json(file, None)
-    if not file.exists() or (
+    here = [result.digest for result in results]
+    earlier = read_json(study.results_file, None)
+    if not study.results_file.exists() or (
         isinstance(earlier, list) and all(isinstance(entry, dict) and entry.get('digest') in here for entry in earlier)
     ):
         return None

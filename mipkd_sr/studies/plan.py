@@ -108,6 +108,11 @@ class Study:
     test_file: Path | None
     imports: tuple[str, ...] = ()
 
+    @property
+    def results_file(self) -> Path:
+        """What its runs have measured, as the page's numbers."""
+        return self.folder / 'results.json'
+
 
 @dataclass(frozen=True)
 class PlannedRun:

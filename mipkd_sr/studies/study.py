@@ -41,8 +41,7 @@ class StudyRuns:
             (run_folder, locate_test(self.study, run_folder))
             for run_folder in locate(self.study, planned_runs(self.study))
         ]
-        self.results_file = self.study.folder / 'results.json'
-        self.kept = read_results(self.results_file)
+        self.kept = read_results(self.study.results_file)
         self.jobs = jobs_of(self.run_folders, self.kept)
         self.plan_file = self.study.folder / 'plan.json'
 
@@ -85,8 +84,8 @@ class StudyRuns:
         )
         if gone:
             lines.append(
-                f'note: {gone} runs have no folder there and are not trained again: {self.results_file} has what they '
-                'measured; move it away to train them.'
+                f'note: {gone} runs have no folder there and are not trained again: {self.study.results_file} has what '
+                'they measured; move it away to train them.'
             )
         others = {version for result in self.results() for version in result.code if version != code_version()}
         if others:

@@ -178,8 +178,7 @@ def _test_of_file(cell: Cell, weights: Path, study: Study) -> TestFolder:
     """The test of weights that were there already."""
     opt = options_of_test(study.test or {}, cell.options, str(weights))
     name = f'{weights.stem}_{digest(opt, study.root)[:8]}'
-    of_any_weights = digest(options_of_test(study.test or {}, cell.options, ''), study.root)
-    return TestFolder(name, opt | {'name': name}, study.root / 'results' / name, weights, of_any_weights)
+    return TestFolder(name, opt | {'name': name}, study.root / 'results' / name, weights)
 
 
 def execute_tables(
