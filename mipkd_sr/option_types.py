@@ -86,6 +86,7 @@ class TrainOptions(TypedDict):
     ema_decay: float
     ema_warmup: bool
     accumulation_steps: int
+    second_step: list[str] | None
     grad_clip: float
     max_skipped_steps: int
     precision: str

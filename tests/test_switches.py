@@ -6,9 +6,11 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
+from torch.nn import functional as F
 
 from mipkd_sr.archs.edsr_arch import StagedEDSR
 from mipkd_sr.models import DistillModel, build_model
@@ -146,6 +148,52 @@ def test_accumulated_steps_have_the_gradient_of_the_whole_batch(training_options
         assert torch.allclose(value, four.net_g.state_dict()[name], rtol=0, atol=1e-6), name
     for name, value in one.losses.items():
         assert four.losses[name].item() == pytest.approx(value.item(), rel=1e-4)
+
+
+def test_a_second_step_has_the_first_ones_gradient_and_its_own(training_options, write_options):
+    """Against both steps of SGD by hand, as DUKD's authors' program takes them; the average moves once, after both."""
+    dukd = {'zoom_in': False, 'augmentations': {}}
+    train = {'second_step': ['dukd_opt'], 'ema_decay': 0.9, 'ema_warmup': False, 'dukd_opt': dukd}
+    opt = training_options('kd', 'dukd', train={**train, 'optim_g': {'type': 'SGD', 'lr': 0.1}})
+    opt['train']['optim_g'].pop('betas')
+    model = model_of(opt, write_options)
+    student, teacher, batch = deepcopy(model.net_g), deepcopy(model.net_t), batch_of(4, 1)
+    small = torch.stack([imresize(lq, 1 / 2) for lq in batch['lq']])
+    with torch.no_grad():
+        labels, of_small = teacher(batch['lq']), teacher(small)
+    before, weights = deepcopy(student.state_dict()), list(student.parameters())
+    loss = F.l1_loss(student(batch['lq']), batch['gt']) + F.l1_loss(student(batch['lq']), labels)
+    first = torch.autograd.grad(loss, weights)
+    with torch.no_grad():
+        for weight, gradient in zip(weights, first, strict=True):
+            weight -= 0.1 * gradient
+    second = torch.autograd.grad(F.l1_loss(student(small), of_small), weights)
+    with torch.no_grad():
+        for weight, *gradients in zip(weights, first, second, strict=True):
+            weight -= 0.1 * sum(gradients)
+    take_steps(model)
+    for name, value in student.state_dict().items():
+        assert torch.allclose(model.net_g.state_dict()[name], value, rtol=0, atol=1e-6), name
+        average = 0.9 * before[name] + 0.1 * value
+        assert torch.allclose(model.net_g_ema.state_dict()[name], average, rtol=0, atol=1e-6), name
+    assert set(model.losses) == {'l_pix', 'l_kd', 'l_zoom_out'}
+    assert set(model.get_current_log()) >= set(model.losses)
+
+
+@pytest.mark.parametrize(
+    ('train', 'message'),
+    [
+        (
+            {'second_step': ['dukd']},
+            'train:second_step: must name some, and not all, of the losses: pixel_opt, kd_opt.',
+        ),
+        ({'second_step': ['kd_opt', 'pixel_opt']}, 'must name some, and not all, of the losses'),
+        ({'second_step': ['kd_opt'], 'precision': 'fp16'}, 'train:second_step: is not defined for fp16'),
+    ],
+)
+def test_a_second_step_that_cannot_be_is_one_sentence(train, message, training_options, write_options, capsys):
+    assert main(['-opt', str(write_options(training_options('kd', train=train)))]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_step_reads_as_many_batches_as_it_accumulates(training_options, write_options, tmp_path):

@@ -1,6 +1,6 @@
 """One training step, as the one module that DistributedDataParallel and torch.compile wrap."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -73,7 +73,9 @@ class DistillStep(nn.Module):
             for name in self.teachers
         }
 
-    def forward(self, lq: Tensor, gt: Tensor, iteration: int, part: int = 0) -> StepOutput:
+    def forward(
+        self, lq: Tensor, gt: Tensor, iteration: int, part: int = 0, only: Collection[str] | None = None
+    ) -> StepOutput:
         """Compute the losses of one batch.
 
         Args:
@@ -81,12 +83,14 @@ class DistillStep(nn.Module):
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             iteration: Number of the step, from 1.
             part: Which part of the step's samples this is, from 0, where they are computed in several.
+            only: The objectives to ask; all if None.
 
         Raises:
             RunError: If an objective returns something else than losses, or creates a parameter.
         """
         progress = iteration / self.total_iter
-        active = {name: o for name, o in self._objectives() if o.schedule.factor(progress) != 0}
+        asked = self.objectives.keys() if only is None else only
+        active = {name: o for name, o in self._objectives() if name in asked and o.schedule.factor(progress) != 0}
         draws = {name: BatchDraws(self._seed(name, iteration, 1 + part), lq.device) for name in active}
         first = {
             name: {'lq': teacher(lq, self._teacher_indices[name])}

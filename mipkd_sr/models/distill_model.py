@@ -1,7 +1,7 @@
 """The model that trains a student: alone, or under a teacher with any objectives."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -27,7 +27,7 @@ from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.hooks import ModelHooks
 from mipkd_sr.models.moving_average import decay_at, move_average
-from mipkd_sr.models.objectives import build_objectives
+from mipkd_sr.models.objectives import build_objectives, second_step
 from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics
 from mipkd_sr.models.teacher_check import check_teacher
@@ -48,7 +48,8 @@ class DistillModel(ModelHooks, SRModel):
     """BasicSR's SRModel, with a teacher and objectives. Without a teacher it trains as SRModel does.
 
     Every key of ``train`` that ends in ``_opt`` is a term of the loss: a loss of BasicSR's between the student's output
-    and the HR image, or an ``Objective``. They are summed; there is one backward and one optimizer step an iteration.
+    and the HR image, or an ``Objective``. They are summed; there is one backward and one optimizer step an iteration,
+    unless ``train:second_step`` says otherwise.
 
     Attributes:
         net_g: The student.
@@ -56,6 +57,7 @@ class DistillModel(ModelHooks, SRModel):
         net_t: The only or first of them, or None.
         net_g_ema: Moving average of the student, where ``train:ema_decay`` is set.
         objectives: The objectives by the name of their option.
+        second_step: Those of them that have the iteration's second optimizer step.
         record: Every validation's means so far, and the best.
         files: The student's files and the training states in the experiment's folder.
         step: The module that computes a training step's losses, wrapped for distributed training.
@@ -111,6 +113,7 @@ class DistillModel(ModelHooks, SRModel):
         if self.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
         self.objectives = self.build_objectives()
+        self.second_step = second_step(self.opt, self.objectives)
         teachers = frozen(self.teachers, self.opt)
         step = DistillStep(self.net_g, teachers, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
         self._use_speed_switches(step)
@@ -183,18 +186,39 @@ class DistillModel(ModelHooks, SRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """Take one optimizer step on the batch, or none if a loss or the gradient is not finite.
 
-        With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs.
+        With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs. What
+        ``second_step`` names follows in a second step, with the first one's gradient added to its own.
         """
         count = self.opt['train']['accumulation_steps']
         batches = list(zip(self.lq.chunk(count), self.gt.chunk(count), strict=True))
-        parts = len(batches)  # fewer where another loop's batch has not as many samples
         self.optimizer_g.zero_grad()
         self.statistics.note()
+        teacher_sums = self._backward(batches, current_iter, self.objectives.keys() - self.second_step)
+        skipped = self._step_optimizer()
+        if self.second_step:
+            losses, logs = self.losses, self.logs
+            teacher_sums += self._backward(batches, current_iter, self.second_step)
+            self.losses, self.logs = losses | self.losses, logs | self.logs
+            skipped = self._step_optimizer()
+        self.statistics.put_back_if(skipped)
+        self.skipped_steps.note(current_iter, self.names, self.losses, skipped, self.lq.sum(), teacher_sums)
+        if self.ema_decay > 0:
+            self.model_ema(decay_at(current_iter, self.ema_decay, self.opt['train']['ema_warmup']))
+        for objective in self.objectives.values():
+            objective.after_step(self.net_for_testing(), current_iter)
+        if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
+            self.skipped_steps.check()
+
+    def _backward(
+        self, batches: Sequence[tuple[Tensor, Tensor]], current_iter: int, only: Set[str]
+    ) -> list[dict[str, Tensor]]:
+        """Add the gradient of the objectives ``only``; returns the teachers' sums of each part."""
+        parts = len(batches)  # fewer than asked for where another loop's batch has not as many samples
         of_parts: list[dict[str, Tensor]] = []
         of_teachers: list[dict[str, Tensor]] = []
         for part, (lq, gt) in enumerate(batches):
             with self._gradients_averaged_if(part == parts - 1):
-                losses, self.logs, self.output, teacher_sums = self._compute_losses(lq, gt, current_iter, part)
+                losses, self.logs, self.output, teacher_sums = self._compute_losses(lq, gt, current_iter, part, only)
                 total = torch.stack(list(losses.values())).sum() / parts
                 # Times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
                 total = total * (1 + 0 * total.detach())
@@ -205,22 +229,14 @@ class DistillModel(ModelHooks, SRModel):
         self.losses = {
             name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
         }
-        skipped = self._step_optimizer()
-        self.statistics.put_back_if(skipped)
-        self.skipped_steps.note(current_iter, self.names, self.losses, skipped, self.lq.sum(), of_teachers)
-        if self.ema_decay > 0:
-            self.model_ema(decay_at(current_iter, self.ema_decay, self.opt['train']['ema_warmup']))
-        for objective in self.objectives.values():
-            objective.after_step(self.net_for_testing(), current_iter)
-        if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
-            self.skipped_steps.check()
+        return of_teachers
 
-    def _compute_losses(self, lq: Tensor, gt: Tensor, current_iter: int, part: int) -> StepOutput:
+    def _compute_losses(self, lq: Tensor, gt: Tensor, current_iter: int, part: int, only: Set[str]) -> StepOutput:
         precision = PRECISIONS[self.opt['train']['precision']]
         with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
             lq, gt = lq.contiguous(memory_format=self.memory_format), gt.contiguous(memory_format=self.memory_format)
-            output = self.step(lq, gt, current_iter, part)
-            extra = self.extra_losses(output.sr, gt)
+            output = self.step(lq, gt, current_iter, part, only)
+            extra = {} if only <= self.second_step else self.extra_losses(output.sr, gt)
         check_losses('model', self, extra)
         own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}
         return output._replace(losses=output.losses | own)

@@ -45,6 +45,21 @@ def build_objectives(
     return {key: objective.to(device) for key, objective in objectives.items()}
 
 
+def second_step(opt: TrainingOptions, objectives: Collection[str]) -> set[str]:
+    """The objectives that ``train:second_step`` names, by their option's key without ``_opt``.
+
+    Raises:
+        OptionError: If one is none of ``objectives``, none is left for the first step, or the arithmetic is fp16.
+    """
+    wanted = {name.removesuffix('_opt') for name in opt['train']['second_step'] or ()}
+    if wanted - set(objectives) or (wanted and not set(objectives) - wanted):
+        known = ', '.join(f'{name}_opt' for name in objectives)
+        raise OptionError('train:second_step', f'must name some, and not all, of the losses: {known}.')
+    if wanted and opt['train']['precision'] == 'fp16':
+        raise OptionError('train:second_step', 'is not defined for fp16, whose losses are scaled; take bf16 or fp32.')
+    return wanted
+
+
 def _build_objective(
     opt: TrainingOptions, key: str, loss_opt: Component, student: nn.Module, teachers: Mapping[str, nn.Module]
 ) -> Objective:

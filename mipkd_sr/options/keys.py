@@ -217,6 +217,12 @@ TRAIN = Section(
                     minimum=1,
                     maximum=2**16,
                 ),
+                'second_step': Key(
+                    'list',
+                    "Losses, such as dukd_opt, with an optimizer step of their own after the others', on top of its "
+                    "gradient, as in DUKD's authors' program: twice the optimizer's steps.",
+                    items='str',
+                ),
                 'grad_clip': Key(
                     'float', 'Greatest norm of the gradient, scaled down to it if larger; 0 for none.', 0.0, minimum=0
                 ),
