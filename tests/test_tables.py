@@ -78,6 +78,13 @@ def test_a_cell_is_what_its_bases_and_changes_say():
     assert [key for key in teacher['train'] if key.endswith('_opt')] == ['pixel_opt']
 
 
+@pytest.mark.parametrize('name', [name for paper, names in PAPERS.items() if 'DUKD' in paper for name in names])
+def test_dukds_tables_augment_all_upcycled_data_as_its_text_says(name):
+    for cell in read_table(by_name(name)).cells:
+        if 'dukd_opt' in cell.options['train'] and cell.row != 'zoom-in and zoom-out, zoom-in alone augmented':
+            assert cell.options['train']['dukd_opt']['augment'] in ([], ['zoom_in', 'zoom_out']), cell.row
+
+
 def test_both_kinds_of_encoders_of_mipkds_table_8_have_similar_sizes():
     from mipkd_sr.archs import build_network
     from mipkd_sr.losses.mipkd_loss import MiPKDLoss

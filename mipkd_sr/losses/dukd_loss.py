@@ -57,8 +57,8 @@ class DUKDLoss(Objective):
     Args:
         loss_weight: Weight of both (paper: 1).
         zoom_in: Whether to zoom in.
-        zoom_out: Whether to zoom out. The paper does not for SwinIR (Section 4.1), and our recipes with a SwinIR in the
-            pair do not.
+        zoom_out: Whether to zoom out. The paper does not "when training SwinIR models" (Section 4.1), and our recipes
+            with a SwinIR as the student do not; where SwinIR only teaches, they do.
         crop: 'random'; 'grid': one of the s x s tiles of the HR patch, as in the authors' program; or 'hardest': where
             the teacher's error is largest (see ``zoom_in_hardest`` for its cost).
         crops: Zoomed-in crops of each patch; on a grid they are different tiles. The authors' program has 1, and 2 for
@@ -67,8 +67,8 @@ class DUKDLoss(Objective):
             paper's four at 0.5 if None, none if empty. The paper states no probability: 0.5 makes every composition
             equally likely; the authors' program has 0.3, and a transposition where we have a quarter turn.
         augment: What they are applied to: 'zoom_in', 'zoom_out', or both, as a list. The paper applies them to "the
-            upcycled data", which is both; the authors' program to zoom-in alone. The default is the latter, with which
-            the published numbers were made as far as their program shows.
+            upcycled data", which is both, as in options/train/dukd_paper and the papers' tables; the authors' program
+            to zoom-in alone, which is the default.
         label_weight: Weight of ``l_zoom_out_label = L1(S(zo), LR)``: the LR patch is the zoomed-out patch's true label.
             The authors' program has this term, the paper's Eq. 3 has not; 0 leaves it out.
 
