@@ -146,7 +146,6 @@ for pair in edsr rcan swinir; do
     step "step_${pair}_bf16_compiled" cost $pair bf16_compiled train:tf32=true train:precision=bf16 train:compile=true
     step "plan_$pair" plan $pair
 done
-step sizes $MIPKD benchmark sizes --out "$OUT/sizes"
 step prepare prepare
 step loader loader
 if [ -n "$TEACHER" ]; then

@@ -15,7 +15,6 @@ STEPS = [
     'environment',
     'tests',
     *(name for pair in PAIRS for name in (*(f'step_{pair}_{a}' for a in ARITHMETICS), f'plan_{pair}')),
-    'sizes',
     'prepare',
     'loader',
     'students',

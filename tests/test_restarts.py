@@ -735,18 +735,20 @@ def test_a_new_schedule_goes_on_as_if_it_had_been_so_from_the_start(
     assert schedules[0] == schedules[1]
 
 
-@pytest.mark.parametrize('age', ['new', 'old'])
-def test_another_optimizer_is_one_sentence(age, training_options, write_options, tmp_path, capsys):
+def test_a_state_of_another_program_is_one_sentence(training_options, write_options, tmp_path, capsys):
+    file = write_options(training_options())
+    assert main(['-opt', str(file)]) == 0
+    for number in (2, 4):
+        content = {key: value for key, value in state(tmp_path, number).items() if key != 'options'}
+        save_atomically(content, experiment(tmp_path) / 'training_states' / f'{number}.state')
+    assert main(['-opt', str(file), '--auto_resume']) == 2
+    assert "4.state: the training state is not one of mipkd_sr's; start a run from" in capsys.readouterr().err
+
+
+def test_another_optimizer_is_one_sentence(training_options, write_options, tmp_path, capsys):
     opt = training_options()
     assert main(['-opt', str(write_options(opt))]) == 0
-    if age == 'old':  # a state of before states kept their options; with the same options it is gone on from
-        for number in (2, 4):
-            without = {key: value for key, value in state(tmp_path, number).items() if key != 'options'}
-            save_atomically(without, experiment(tmp_path) / 'training_states' / f'{number}.state')
-        assert main(['-opt', str(write_options(opt)), '--auto_resume', '--force_yml', 'train:total_iter=5']) == 0
     opt['train'] |= {'optim_g': {'type': 'SGD', 'lr': 1e-3}, 'total_iter': 8}
-    if age == 'old':
-        (experiment(tmp_path) / 'training_states' / '5.state').unlink()
     capsys.readouterr()
     assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 2
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))

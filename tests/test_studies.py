@@ -80,30 +80,6 @@ def test_a_kept_option_file_tells_the_run_on_any_machine(training_options, write
     assert kept_digest(tmp_path / 'absent') is None
 
 
-def test_a_run_of_before_a_default_changed_is_told_by_the_default_of_then(training_options, write_options, tmp_path):
-    opt = training_options('kd', train={'fakd_opt': {'type': 'FAKDLoss'}})
-    kept = load_options(write_options(opt), True, tmp_path).data
-    folder = tmp_path / 'run'
-    folder.mkdir()
-    (folder / 'recipe.yml').write_text(dump_options(kept))
-    assert kept_digest(folder) != digest(checked(opt), tmp_path)
-    opt['train']['fakd_opt']['loss_weight'] = 10 / 255
-    assert kept_digest(folder) == digest(checked(opt), tmp_path)
-
-
-@pytest.mark.parametrize('decay', [0.0, 0.9])
-def test_a_run_of_before_the_average_had_a_warm_up_had_none(decay, training_options, write_options, tmp_path):
-    opt = training_options('kd', train={'ema_decay': decay})
-    kept = load_options(write_options(opt), True, tmp_path).data
-    del kept['train']['ema_warmup']
-    folder = tmp_path / 'run'
-    folder.mkdir()
-    (folder / 'recipe.yml').write_text(dump_options(kept))
-    assert (kept_digest(folder) == digest(checked(opt), tmp_path)) == (decay == 0)
-    opt['train']['ema_warmup'] = False
-    assert kept_digest(folder) == digest(checked(opt), tmp_path)
-
-
 @pytest.mark.parametrize('name', ['mipkd', 'mipkd_cost', 'dukd', 'methods'])
 def test_the_studies_that_are_there_can_be_read(name):
     study = read_study(ROOT / 'experiments' / 'studies' / name / 'study.yml')

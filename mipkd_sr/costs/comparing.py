@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 import torchvision
@@ -77,14 +78,16 @@ class StepComparison:
     """
 
     def __init__(self, opt: TrainingOptions, methods: Iterable[str], device: torch.device) -> None:
-        csd_loss.vgg19_features = random_vgg  # type: ignore[assignment]
-        dckd_loss.load_vqgan = random_vqgan
         self.device, self.batch, self.first = device, batch_for(opt, device), first_step(opt)
         self.models: dict[str, DistillModel] = {}
         self.left_out: list[str] = []
         for method in dict.fromkeys(['KD', *(methods or METHODS)]):
             try:
-                self.models[method] = model_for(opt, method)
+                with (
+                    patch.object(csd_loss, 'vgg19_features', random_vgg),
+                    patch.object(dckd_loss, 'load_vqgan', random_vqgan),
+                ):
+                    self.models[method] = model_for(opt, method)
             except OptionError as error:
                 self.left_out.append(f'{method} is left out: {error.message}')
         self.floors = {f'floor of {name}': self.models[name] for name in ('KD', 'scratch') if name in self.models}

@@ -25,13 +25,3 @@ def median_seconds(work: Callable[[], object], device: torch.device) -> tuple[fl
     seconds = [seconds_of(work, device) for _ in range(REPEATS + 3)][3:]
     quartiles = statistics.quantiles(seconds, n=4)
     return quartiles[1], quartiles[2] - quartiles[0]
-
-
-def device_speed(device: torch.device) -> tuple[float, float]:
-    """The operations a second of a large matrix product, and the bytes a second of copying a large tensor."""
-    size = 8192 if device.type == 'cuda' else 2048
-    matrix = torch.rand(size, size, device=device)
-    large = torch.rand(2**26, device=device)
-    multiply, _ = median_seconds(lambda: matrix @ matrix, device)
-    copy, _ = median_seconds(large.clone, device)
-    return 2 * size**3 / multiply, 2 * large.nbytes / copy

@@ -46,7 +46,6 @@ class DistillStep(nn.Module):
         objectives: The objectives by name; already attached to the networks.
         total_iter: Steps of the training.
         seed: Seed of the random choices between branches.
-        batch_views: Whether inputs of the same size (LR patch and zoom-in) share one call of each network.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class DistillStep(nn.Module):
         objectives: Mapping[str, Objective],
         total_iter: int,
         seed: int,
-        batch_views: bool = True,
     ) -> None:
         super().__init__()
         self.student = student
@@ -64,7 +62,6 @@ class DistillStep(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.total_iter = total_iter
         self.seed = seed
-        self.batch_views = batch_views
         self._log_names = LogNames()
         self._parameter_names = {name for name, _ in self.objectives.named_parameters()}
         self._student_indices = sorted({i for objective in objectives.values() for i in objective.student_indices()})
@@ -196,9 +193,9 @@ class DistillStep(nn.Module):
         self, run: Callable[..., NetworkPass], inputs: Mapping[str, Tensor], indices: list[int]
     ) -> dict[str, NetworkPass]:
         """Run a network on every input, once on all inputs of the same size; features are kept for ``lq`` alone."""
-        groups: dict[object, list[str]] = {}
+        groups: dict[torch.Size, list[str]] = {}
         for name, images in inputs.items():
-            groups.setdefault(images.shape[1:] if self.batch_views else name, []).append(name)
+            groups.setdefault(images.shape[1:], []).append(name)
         passes = {}
         for names in groups.values():
             wanted = indices if 'lq' in names else []

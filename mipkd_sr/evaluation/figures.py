@@ -195,43 +195,6 @@ def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, 
         return save(figure, stem)
 
 
-def sizes_figure(entries: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
-    """Plot a step's time and memory against what was varied, a column each.
-
-    Args:
-        entries: ``varied``, ``value``, ``method``, ``ms`` and ``mib`` of each measurement.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
-    """
-    varied = list(dict.fromkeys(entry['varied'] for entry in entries))
-    methods = list(dict.fromkeys(entry['method'] for entry in entries))
-    rows = [('ms', 'ms a step'), ('mib', 'MiB')]
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            len(rows),
-            len(varied),
-            figsize=(TEXT, 0.4 + 1.4 * len(rows)),
-            layout='constrained',
-            sharex='col',
-            sharey='row',
-            squeeze=False,
-        )
-        for column, what in enumerate(varied):
-            for row, (key, label) in enumerate(rows):
-                axes = grid[row, column]
-                for method in methods:
-                    own = [entry for entry in entries if (entry['varied'], entry['method']) == (what, method)]
-                    axes.plot([e['value'] for e in own], [e[key] for e in own], '.-', label=method)
-                axes.grid(alpha=0.3)
-                if column == 0:
-                    axes.set_ylabel(label)
-            grid[-1, column].set(xlabel=what, xticks=sorted({e['value'] for e in entries if e['varied'] == what}))
-        grid[0, 0].legend()
-        return save(figure, stem)
-
-
 def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, stem: Path) -> list[Path]:
     """Plot curves of several variants, a panel a horizontal axis: means over seeds, and bands from least to greatest.
 

@@ -50,11 +50,17 @@ def changes(state: Mapping[str, Any], opt: Mapping[str, Any]) -> list[Change]:
     """What differs between the options of a training state and those of the run that goes on from it.
 
     Args:
-        state: The training state; nothing is known of one that was saved before states kept their options.
+        state: The training state.
         opt: The run's options.
+
+    Raises:
+        ValueError: If the state is none of a DistillModel's.
     """
-    before, now = state.get('options'), options_of_state(opt)
-    if before is None:
-        return []
+    if 'options' not in state:
+        raise ValueError(
+            "the training state is not one of mipkd_sr's; start a run from the student's file with "
+            'path:pretrain_network_g instead'
+        )
+    before, now = state['options'], options_of_state(opt)
     keys = [*now, *(key for key in before if key not in now)]
     return [Change(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]

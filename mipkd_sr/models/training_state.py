@@ -12,8 +12,6 @@ from mipkd_sr.models.validation_record import ValidationRecord
 
 PLAIN = (bool, int, float, list, tuple)
 """What changes in a scheduler is of these types; what it was built with is in the options."""
-SWITCHES = {'foreach', 'fused', 'capturable', 'differentiable', 'maximize', 'decoupled_weight_decay'}
-"""Of torch's optimizers: not every version has all of them."""
 
 
 def what_trains(model: SRModel) -> dict[str, Any]:
@@ -57,7 +55,6 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
             "with; keep it, or start a run of another name from the student's file with path:pretrain_network_g"
         )
     fresh = [[dict(group) for group in optimizer.param_groups] for optimizer in model.optimizers]
-    _check_groups(fresh, state)
     schedule_is_new = any(key.startswith(SCHEDULE) for key in new)
     if schedule_is_new:
         _replay_schedule(model, state['iter'])
@@ -70,7 +67,7 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
         schedulers = [one.state_dict() for one in model.schedulers] if schedule_is_new else state['schedulers']
         SRModel.resume_training(model, {**state, 'schedulers': schedulers})
         model.scaler.load_state_dict(state['scaler'])
-        model.load_extra_state(state.get('extra', {}))
+        model.load_extra_state(state['extra'])
     except (KeyError, RuntimeError, AssertionError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(f'the training state is of a run with other options ({reason})') from None
@@ -81,16 +78,6 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
             if schedule_is_new:
                 group['lr'], group['initial_lr'] = rates[number][index]
     model.record = ValidationRecord(state['validations'], state['best_metric_results'])
-
-
-def _check_groups(fresh: list[list[dict[str, Any]]], state: Mapping[str, Any]) -> None:
-    """See that a state's optimizers take the same numbers as those here; the options of old states do not say."""
-    for groups, saved in zip(fresh, state['optimizers'], strict=False):
-        needed = groups[0].keys() - {'params', 'initial_lr'} - SWITCHES
-        if lacking := sorted(needed - saved['param_groups'][0].keys()):
-            raise ValueError(
-                f'the training state is of another optimizer than train:optim_g:type names: it has no {lacking[0]}'
-            )
 
 
 def _replay_schedule(model: SRModel, iteration: int) -> None:

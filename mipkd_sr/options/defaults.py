@@ -1,40 +1,32 @@
 """Options in which nothing is left to a default, so that they mean the same when a default has changed."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from mipkd_sr.options.keys import LOSS, NETWORK
 
-EARLIER: Mapping[str, Mapping[str, Any]] = {'FAKDLoss': {'loss_weight': 10 / 255}}
-"""Defaults that a class had before option files that runs keep were spelled out."""
 
-
-def spell_out(opt: dict[str, Any], earlier: bool = False) -> dict[str, Any]:
+def spell_out(opt: dict[str, Any]) -> dict[str, Any]:
     """Add to each network and loss the arguments that it leaves at their defaults, in place; returns ``opt``.
 
     Optimizers and schedulers are left alone: torch and BasicSR tell an argument that is given from one that is not.
 
     Args:
         opt: Options that have been checked.
-        earlier: Whether they are of a run of before runs kept them spelled out, with the defaults of then.
     """
     teachers = opt.get('network_t') or {}
     several = [] if isinstance(teachers.get('type'), str) else teachers.values()
     for network in (opt.get('network_g'), *(several or [teachers])):
         if network:
-            _add_defaults(network, NETWORK.find, {})
+            _add_defaults(network, NETWORK.find)
     for key, loss in opt.get('train', {}).items():
         if key.endswith('_opt') and loss:
-            _add_defaults(loss, LOSS.find, EARLIER if earlier else {})
+            _add_defaults(loss, LOSS.find)
     return opt
 
 
-def _add_defaults(
-    component: dict[str, Any], find: Callable[[str], Any], earlier: Mapping[str, Mapping[str, Any]]
-) -> None:
-    for name, value in earlier.get(component['type'], {}).items():
-        component.setdefault(name, value)
+def _add_defaults(component: dict[str, Any], find: Callable[[str], Any]) -> None:
     for name, parameter in inspect.signature(find(component['type'])).parameters.items():
         default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         if isinstance(default, str | bool | int | float | list | None):

@@ -111,10 +111,8 @@ def kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], P
             for dataset in opt['datasets'].values():
                 dataset.pop('phase', None)
                 dataset.pop('scale', None)
-            if form is TRAIN:
-                opt['train'].setdefault('ema_warmup', False)  # there was none before the key
             check(opt, form)
-            spell_out(opt, earlier=True)
+            spell_out(opt)
         except (OptionError, KeyError, AttributeError, TypeError):
             continue
         return opt, root

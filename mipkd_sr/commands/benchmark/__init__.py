@@ -7,10 +7,10 @@ mipkd benchmark plan -opt mipkd/edsr_x4 --gpu V100 --gpus 4    # what hours and 
 
 import argparse
 
-from mipkd_sr.commands.benchmark import complexity, fakd, loader, metrics, plan, sizes, step, teacher, views
+from mipkd_sr.commands.benchmark import complexity, plan, step
 
-MEASUREMENTS = (step, complexity, plan, sizes, teacher, views, fakd, loader, metrics)
-ONCE = {'complexity-once': complexity, 'fakd-once': fakd, 'sizes-once': sizes}
+MEASUREMENTS = (step, complexity, plan)
+ONCE = {'complexity-once': complexity}
 """Single measurements that the others start in processes of their own; not shown by --help."""
 
 

@@ -1,30 +1,22 @@
 """Measuring in a process of its own, so that one measurement does not change the next."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 OUT_OF_MEMORY = ('out of memory', 'not enough memory', 'MemoryError', 'bad_alloc')
 KILLED = -9
 
 
-def measure_apart(
-    arguments: Sequence[str], launcher: Sequence[str] = (), environment: Mapping[str, str] | None = None
-) -> tuple[str, str]:
+def measure_apart(arguments: Sequence[str]) -> tuple[str, str]:
     """Run ``mipkd benchmark`` with ``arguments`` in a process of its own.
-
-    Args:
-        arguments: What it is given.
-        launcher: What stands before ``-m mipkd_sr``, such as torchrun's module and flags.
-        environment: Variables to set besides this process's.
 
     Returns:
         What it printed, and an empty text; or, if it failed, an empty text and why: ``does not fit`` if memory was
         short, else the last line of its error.
     """
-    command = [sys.executable, '-W', 'ignore', *launcher, '-m', 'mipkd_sr', 'benchmark', *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | dict(environment or {}))
+    command = [sys.executable, '-W', 'ignore', '-m', 'mipkd_sr', 'benchmark', *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return done.stdout.strip(), ''
     if done.returncode == KILLED or any(words in done.stderr for words in OUT_OF_MEMORY):
