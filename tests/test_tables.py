@@ -41,6 +41,16 @@ def test_every_published_cell_of_both_papers_has_a_cell_that_trains_it():
         assert theirs <= ours, paper
 
 
+def test_csds_row_at_x4_in_both_papers_is_its_own_with_self_ensemble():
+    """And MiPKD's teacher at x2, as docs/papers.md says; CSD's other rows there are not."""
+    published = read_published()
+    own = published["EDSR student+, CSD (CSD's table)"]
+    for name in ('EDSR student, CSD', "EDSR student, CSD (DUKD's table)"):
+        assert published[name][4] == own[4]
+        assert published[name][2]['Urban100'][0] < own[2]['Urban100'][0] - 0.2
+    assert published['EDSR teacher'][2] == published["EDSR teacher+ (CSD's table)"][2]
+
+
 def by_name(name):
     return RECIPES / 'tables' / f'{name}.yml'
 
