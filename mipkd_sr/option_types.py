@@ -181,8 +181,8 @@ class TestedNetworkOptions(TypedDict):
 class FigureOptions(TypedDict):
     """``figure``."""
 
-    image: str
-    box: list[int]
+    image: str | list[str]
+    box: list[int] | None
     caption: str
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, where its folder above belongs
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -29,12 +30,12 @@ from mipkd_sr.data import build_dataset, metrics_of
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
-from mipkd_sr.evaluation.figures import comparison_figure, measure_in_box
+from mipkd_sr.evaluation.figures import comparison_figure, measure_in_box, telling_box
 from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
-from mipkd_sr.evaluation.tested import Entry, check_figure, find_image, load_network, network_entries
-from mipkd_sr.option_types import FigureOptions, TestingOptions
+from mipkd_sr.evaluation.tested import Entry, figures_of, load_network, network_entries
+from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.options.loading import leave_out_missing, load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runtime import distributed
@@ -81,8 +82,7 @@ def run(options: Options, entries: Mapping[str, Entry]) -> int:
     nets = {name: load_network(entry, opt['scale']).eval().to(device) for name, entry in entries.items()}
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
-    if figure := opt.get('figure'):
-        check_figure(figure, datasets, metrics_of(opt))
+    pictures = figures_of(opt, datasets)
     folder = Path(opt['path']['results_root'])
     with ExitStack() as stack:
         with failing_together():  # and no rank writes before the folder is there
@@ -98,8 +98,9 @@ def run(options: Options, entries: Mapping[str, Entry]) -> int:
             table = results_table([*rows, *published], protocol(opt))
             write_results(rows, table, folder)
             logger.info(f'Results\n\n{table}\n')
-        if figure:
-            files = draw_figure(nets, rows, datasets, opt, figure, folder / 'figure')
+        for image, set_name, index in pictures:
+            stem = folder / ('figure' if opt['figure']['image'] == image else f'figure_{image}')
+            files = draw_figure(nets, rows, set_name, datasets[set_name][index], opt, stem)
             logger.info(f'Picture: {" ".join(map(str, files))}')
     return 0
 
@@ -141,27 +142,24 @@ def test_networks(
 def draw_figure(
     nets: Mapping[str, nn.Module],
     rows: Sequence[Row],
-    datasets: Mapping[str, Dataset],
+    set_name: str,
+    sample: Mapping[str, Any],
     opt: TestingOptions,
-    figure: FigureOptions,
     stem: Path,
 ) -> list[Path]:
-    """Draw the picture that ``figure`` asks for, as ``stem``.png and .pdf; ``check_figure`` has been called."""
-    found = find_image(figure['image'], datasets)
-    assert found is not None
-    set_name, index = found
-    sample = datasets[set_name][index]
+    """Draw a picture of ``sample``, an image of the test set ``set_name``, as ``stem``.png and .pdf."""
     with torch.no_grad():
         images = {
             row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
             for row_name, (name, network) in runs_of(nets, opt).items()
             if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
         }
-    hr, (top, left, side), metrics = tensor2img(sample['gt']), figure['box'], metrics_of(opt)
+    hr, figure, metrics = tensor2img(sample['gt']), opt['figure'], metrics_of(opt)
+    top, left, side = figure['box'] or telling_box([hr, *images.values()])
     box = (top, left, side)
     captions = {}
     for row in rows:
-        values = row.images[set_name].get(figure['image'], {})
+        values = row.images[set_name].get(Path(sample['gt_path']).stem, {})
         captions[row.name] = format_metrics({name: values[name] for name in metrics if name in values})
     if figure['caption'] == 'crop':
         measured = {name: measure_in_box(metrics, sr, hr, box) for name, sr in images.items()}

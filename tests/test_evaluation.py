@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.evaluation.evaluate import evaluate
-from mipkd_sr.evaluation.figures import comparison_figure
+from mipkd_sr.evaluation.figures import comparison_figure, telling_box
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.evaluation.tables import markdown_table
 from mipkd_sr.imresize import imresize
@@ -153,6 +153,22 @@ def test_a_caption_can_be_the_psnr_of_the_crop_alone(testing_options, write_opti
         crops = [luma(picture[4:24, 6:26]) for picture in (drawn['h'], image)]
         expected = peak_signal_noise_ratio(*crops, data_range=255)
         assert float(drawn['c'][name]) == pytest.approx(expected, abs=0.005)
+
+
+def test_several_pictures_each_where_the_networks_differ_most(testing_options, write_options, tmp_path, monkeypatch):
+    """The place against a search of every place; an image that is not there is left out where that is asked for."""
+    drawn = []
+    monkeypatch.setattr('mipkd_sr.test.comparison_figure', lambda *arguments: drawn.append(arguments) or [])
+    testing_options |= {'figure': {'image': ['wave1', 'img_047', 'wave3']}, 'skip_missing': True}
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    assert [arguments[-1].name for arguments in drawn] == ['figure_wave1', 'figure_wave3']
+    assert drawn[0][3] == (0, 0, 48)  # the whole image, which is smaller than a crop
+    images = [drawn[0][0], *drawn[0][1].values()]
+    spread = np.std([image.astype(np.float64).mean(2) for image in images], axis=0)
+    sums = {(y, x): spread[y : y + 20, x : x + 20].sum() for y in range(29) for x in range(29)}
+    assert telling_box(images, 20) == (*max(sums, key=sums.get), 20)
+    testing_options['skip_missing'] = False
+    assert main(['-opt', str(write_options(testing_options))]) == 2
 
 
 def test_a_crop_too_small_for_its_caption_is_refused_at_once(testing_options, write_options, capsys):
@@ -353,6 +369,10 @@ def test_a_dry_run_checks_weights_rows_and_picture(testing_options, write_option
         ({'published': ['VDSR']}, 'published: '),
         ({'published_file': __file__, 'published': ['VDSR']}, 'published_file: '),
         ({'figure': {'image': 'wave9', 'box': [4, 4, 20]}}, "figure:image: there is no image 'wave9'"),
+        (
+            {'figure': {'image': ['wave1', 3]}},
+            "figure:image: must be an image's name, or a list of names, not ['wave1', 3]",
+        ),
         ({'figure': {'image': 'wave1', 'box': [40, 40, 20]}}, 'figure:box: the box [40, 40, 20] is not inside'),
     ):
         file = write_options(testing_options | change)

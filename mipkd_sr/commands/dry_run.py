@@ -9,12 +9,12 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.archs import feature_shapes
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
-from mipkd_sr.data import build_dataset, lq_patch_size, metrics_of
+from mipkd_sr.data import build_dataset, lq_patch_size
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.published import published_rows
-from mipkd_sr.evaluation.tested import Entry, check_figure, load_network
+from mipkd_sr.evaluation.tested import Entry, figures_of, load_network
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
@@ -181,7 +181,7 @@ def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
         lines.append(f'  {phase}: {opt["datasets"][phase]["name"]}, {len(dataset):,} images')  # type: ignore[arg-type]
     if opt.get('published') and 'published_file' not in absent:
         published_rows(opt)
-    if (figure := opt.get('figure')) and len(datasets) == len(opt['datasets']):
-        check_figure(figure, datasets, metrics_of(opt))
+    if len(datasets) == len(opt['datasets']):
+        figures_of(opt, datasets)
     print('\n'.join(lines))
     return print_missing(options, missing)

@@ -55,6 +55,20 @@ def check_box(shape: Sequence[int], box: Sequence[int]) -> None:
         raise ValueError(f'the box {list(box)} is not inside an image of {shape[0]} x {shape[1]} pixels')
 
 
+def telling_box(images: Sequence[np.ndarray], side: int = 64) -> tuple[int, int, int]:
+    """Top, left and side of the square where images of one size differ most, by the mean of each pixel's deviation.
+
+    Args:
+        images: H x W x 3, 8 bits.
+        side: Side of the square, in pixels; that of the image if this is smaller.
+    """
+    spread = np.std([image.astype(np.float32).mean(2) for image in images], axis=0)
+    side = min(side, *spread.shape)
+    means = cv2.blur(spread, (side, side), anchor=(0, 0))[: len(spread) - side + 1, : spread.shape[1] - side + 1]
+    top, left = np.unravel_index(means.argmax(), means.shape)
+    return int(top), int(left), side
+
+
 def comparison_figure(
     hr: np.ndarray,
     crops_of: Mapping[str, np.ndarray],

@@ -1,6 +1,6 @@
 """What a test is of: networks with their weights, and a picture of one image. All is checked before anything is run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +9,12 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.archs import build_network, check_output
 from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.data import metrics_of
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.figures import check_box
 from mipkd_sr.metrics import least_side
-from mipkd_sr.option_types import FigureOptions, TestingOptions
-from mipkd_sr.runtime.errors import OptionError, blamed_on
+from mipkd_sr.option_types import TestingOptions
+from mipkd_sr.runtime.errors import OptionError, blamed_on, shown
 
 PROBE_SIZE = 48
 """Side of the LR images, in pixels, with which a network is tried."""
@@ -96,23 +97,33 @@ def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | 
     return None
 
 
-def check_figure(
-    figure: FigureOptions, datasets: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """See that the picture that ``figure`` asks for can be drawn.
+def figures_of(opt: TestingOptions, datasets: Mapping[str, Dataset]) -> list[tuple[str, str, int]]:
+    """The pictures that ``figure`` asks for: an image's name, its test set, and its index there.
 
     Raises:
-        OptionError: If its image is not in the test sets, or its box not in the image, or too small to be measured.
+        OptionError: If an image is not in the test sets (unless what is missing is to be skipped), or the box not in an
+            image, or too small to be measured.
     """
-    found = find_image(figure['image'], datasets)
-    if found is None:
-        raise OptionError('figure:image', f"there is no image '{figure['image']}' in the test sets.")
-    set_name, index = found
-    box: Sequence[int] = figure['box']
-    try:
-        check_box(datasets[set_name][index]['gt'].shape[-2:], box)
-    except ValueError as error:
-        raise OptionError('figure:box', f'{error}.') from None
-    least = max((least_side({**metric, 'crop_border': 0}) for metric in metrics.values()), default=1)
+    if (figure := opt.get('figure')) is None:
+        return []
+    names = [figure['image']] if isinstance(figure['image'], str) else figure['image']
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OptionError('figure:image', f"must be an image's name, or a list of names, not {shown(names)}.")
+    pictures = []
+    for name in names:
+        if (found := find_image(name, datasets)) is not None:
+            pictures.append((name, *found))
+        elif not opt['skip_missing']:
+            raise OptionError('figure:image', f"there is no image '{name}' in the test sets.")
+    if (box := figure['box']) is None:
+        return pictures
+    for _, set_name, index in pictures:
+        try:
+            check_box(datasets[set_name][index]['gt'].shape[-2:], box)
+        except ValueError as error:
+            raise OptionError('figure:box', f'{error}.') from None
+    metrics = metrics_of(opt).values()
+    least = max((least_side({**metric, 'crop_border': 0}) for metric in metrics), default=1)
     if figure['caption'] == 'crop' and box[2] < least:
         raise OptionError('figure:box', f'has a side of {box[2]}, but a crop that is measured needs {least} at least.')
+    return pictures

@@ -312,11 +312,12 @@ TEST = Section(
         'published_file': Key('str', 'File of published results, of the same form; the package has one.'),
         'figure': Section(
             {
-                'image': Key('str', 'Name of a test image, without ending.', REQUIRED),
+                'image': Key(
+                    'any', 'Name of a test image, without ending, or a list of names: a picture each.', REQUIRED
+                ),
                 'box': Key(
                     'list',
-                    'Top, left and side of the crop to show, in HR pixels.',
-                    REQUIRED,
+                    'Top, left and side of the crop to show, in HR pixels; ~: 64 wide, where the networks differ most.',
                     items='int',
                     length=3,
                     minimum=0,
