@@ -53,7 +53,7 @@ def test_onnx_computes_what_torch_does_at_sizes_it_was_not_made_with(kind, stude
     file = tmp_path / 'student.onnx'
     assert main(['export', *arguments, '--out', str(file)]) == 0
     windows = kind == 'SwinIR'
-    assert ('multiples of 8' if windows else 'any size') in capsys.readouterr().out
+    assert ('multiples of 8' if windows else 'images of any size') in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
     for shape in [(1, 3, 16, 16), (1, 3, 40, 24)] if windows else [(1, 3, 16, 24), (2, 3, 31, 9)]:
         lq = torch.rand(shape)
@@ -86,7 +86,7 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(student, tmp_path, caps
     (tmp_path / 'there.pth').write_text('mine')
     for out, message in (
         ('there.pth', 'is there already'),
-        ('student.pt', 'ends in none of .onnx, .safetensors, .pth'),
+        ('student.pt', 'ends in none of .onnx, .xml, .ncnn.param, .tflite, .mlpackage, .safetensors, .pth'),
     ):
         assert main(['export', *arguments, '--out', str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err

@@ -6,7 +6,16 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from mipkd_sr.archs import bicubic_arch, bsrn_arch, edsr_arch, rcan_arch, span_arch, spandrel_arch, swinir_arch
+from mipkd_sr.archs import (
+    bicubic_arch,
+    bsrn_arch,
+    edsr_arch,
+    exported_arch,
+    rcan_arch,
+    span_arch,
+    spandrel_arch,
+    swinir_arch,
+)
 from mipkd_sr.archs.probing import feature_shapes
 from mipkd_sr.archs.staged import StagedNetwork, is_staged, run_with_features
 from mipkd_sr.archs.staged_check import check_output, check_staged
@@ -20,6 +29,7 @@ __all__ = [
     'check_output',
     'check_staged',
     'edsr_arch',
+    'exported_arch',
     'feature_shapes',
     'is_staged',
     'network_class',

@@ -227,6 +227,7 @@ class SPANF(_StagedBlocks):
             self.add_module(f'block_{number}', AttentionBlock(width, width, fused))
         self.conv_cat = nn.Conv2d(2 * width + enlarged, width, 1)
         self.conv_2 = Conv3XC(width, enlarged, fused=fused)
+        self.upsampler = nn.PixelShuffle(upscale)
         self.depth = 4
 
     def head(self, lq: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -238,4 +239,4 @@ class SPANF(_StagedBlocks):
         """The body's output, B x feature_channels x H x W -> SR, B x num_in_ch x sH x sW."""
         after_first_block, enlarged = context
         joined = self.conv_cat(torch.cat([enlarged, feature, after_first_block], 1))
-        return F.pixel_shuffle(self.conv_2(joined), self.upscale)
+        return self.upsampler(self.conv_2(joined))

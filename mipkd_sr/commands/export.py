@@ -1,23 +1,35 @@
-"""Export a trained student: to ONNX, safetensors or BasicSR's .pth, by the ending of --out.
+"""Export a trained student: to the format that --out's ending names, or to several by --to.
 
 mipkd export -opt experiments/demo_mipkd/mipkd.yml --weights experiments/demo_mipkd/models/net_g_best.pth \\
     --out student.onnx
 mipkd export --scale 4 --out student_x4.onnx    # a student that comes with the package
+mipkd export --scale 2 --to onnx openvino ncnn litert coreml safetensors --size 360x640 --out phone/student_x2
 
-ONNX and safetensors need `pip install 'mipkd_sr[export]'`.
+Each file is run by its runtime on a photograph, and stays if it computes what PyTorch does. ONNX and safetensors need
+`pip install 'mipkd_sr[export]'`, the others `pip install 'mipkd_sr[device]'`.
 """
 
 import argparse
 from pathlib import Path
 
 from mipkd_sr.commands.command_line import add_student_arguments, student_of
-from mipkd_sr.runtime.errors import RunError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     add_student_arguments(parser)
-    parser.add_argument('--out', type=Path, required=True, help='file to write: .onnx, .safetensors or .pth')
+    parser.add_argument('--out', type=Path, required=True, help='file to write; with --to its name without ending')
+    parser.add_argument(
+        '--to',
+        nargs='+',
+        default=[],
+        metavar='FORMAT',
+        help='onnx, openvino, ncnn, litert, coreml, safetensors, pth: one or several',
+    )
+    parser.add_argument(
+        '--size', type=image_size, metavar='HxW', help='for LR images of one size alone, 360x640; default: any size'
+    )
+    parser.add_argument('--fp16', action='store_true', help='half precision')
     parser.add_argument(
         '--layout',
         choices=('basicsr', 'authors', 'spandrel'),
@@ -26,12 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """The type of an argument that is a size, height first: ``360x640``."""
+    height, _, width = text.partition('x')
+    try:
+        size = int(height), int(width)
+    except ValueError:
+        size = 0, 0
+    if not all(0 < side < 2**15 for side in size):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; give height and width, 360x640")
+    return size
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mipkd_sr.deploy.export import export
 
-    try:
-        print(export(student_of(args), args.out, args.layout))
-    except ModuleNotFoundError as error:
-        raise RunError(f"{error.name} is not installed; pip install 'mipkd_sr[export]'.") from None
+    for line in export(student_of(args), args.out, args.to, args.size, args.fp16, args.layout):
+        print(line, flush=True)
     return 0
