@@ -5,6 +5,7 @@ mipkd table mipkd_table2 --jobs 2                  # do it; interrupted, the sam
 mipkd table mipkd_table2 --only KD x4              # one cell alone
 mipkd table mipkd_table2 mipkd_table6 dukd_table4 --miniature --out page   # small networks, few steps: no GPU needed
 mipkd table my_table.yml --report                  # write the page again from what there is
+mipkd table mipkd_table1 mipkd_table5              # tables of costs: nothing is trained; measured here, now
 
 A table is one short file: rows, scales and what they share (options/tables). Teachers are trained plainly where their
 weights are not in experiments/pretrained_models. A run is told by what it computes: what has finished under whatever
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING
 from mipkd_sr.commands.command_line import add_import_argument
 from mipkd_sr.options.recipes import RECIPES, TABLES, find_root, recipe_file
 from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from mipkd_sr.studies.execute import Job
-    from mipkd_sr.studies.paper_tables import PaperTable
+    from mipkd_sr.studies.paper_tables import Cell, PaperTable
     from mipkd_sr.studies.table_runs import TableRuns
 
 
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--root', type=Path, help='folder for datasets, experiments and results; see mipkd train --help'
     )
     parser.add_argument('--out', type=Path, help='folder of the page; results/NAME by default')
+    parser.add_argument('--repeats', type=int, default=3, help='runs of each row of a table of costs')
     add_import_argument(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--plan', action='store_true', help='print what there is to do, and stop')
@@ -74,9 +77,15 @@ def run(args: argparse.Namespace) -> int:
 
     tables = [read_table(file, args.miniature) for file in files]
     root = args.root.absolute() if args.root else find_root(args.table[0])
-    runs = plan_tables(tables, chosen_cells(tables, args.only), root, args.miniature)
+    cells = chosen_cells(tables, args.only)
     name = '_'.join(table.name for table in tables) + ('_miniature' if args.miniature else '')
     folder = args.out or root / 'results' / name
+    if costs := [table for table in tables if table.measure]:
+        _measure(costs, cells, args, folder)
+        tables = [table for table in tables if not table.measure]
+        if not tables:
+            return 0
+    runs = plan_tables(tables, cells, root, args.miniature)
 
     def write() -> Path:
         return write_table_page(tables, runs, folder, _command(args, tables), args.miniature)
@@ -91,6 +100,25 @@ def run(args: argparse.Namespace) -> int:
             return code
     print(f'written: {write()}')
     return 0
+
+
+def _measure(tables: 'list[PaperTable]', cells: 'list[Cell]', args: argparse.Namespace, folder: Path) -> None:
+    """Measure the tables of costs, print them, and write them to ``folder``/costs.md."""
+    from mipkd_sr.studies.cost_tables import cost_section
+
+    if args.repeats < 1:
+        raise OptionError('--repeats', 'must be at least 1.')
+    wanted = {table.name: [cell for cell in cells if cell.table == table.name] for table in tables}
+    if args.plan or args.report:
+        for name, own in wanted.items():
+            print(f'{name}: to be measured here: {", ".join(cell.row for cell in own)}')
+        return
+    sections = [cost_section(table, wanted[table.name], args.repeats) for table in tables if wanted[table.name]]
+    print('\n\n'.join(sections))
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / 'costs.md') as part:
+        part.write_text('\n\n'.join(['# Tables of costs', *sections]) + '\n', encoding='utf-8')
+    print(f'written: {folder / "costs.md"}')
 
 
 def describe(runs: 'TableRuns') -> str:

@@ -51,6 +51,11 @@ TABLE = Section(
         'test': Key('str', "Option file for testing, from the table file's folder.", REQUIRED),
         'sets': Key('list', 'Test sets, by name; all of the test file if ~.', items='str'),
         'published': Key('str', "Name of the rows' published results; {row} is the row's name."),
+        'measure': Key(
+            'str',
+            "What a table of costs measures, training nothing: its rows' networks, or steps of their training.",
+            choices=('networks', 'steps'),
+        ),
         'note': Key('str', 'What is to be said of the table.'),
         'rows': MapOf(ROW),
     }
@@ -106,6 +111,7 @@ class PaperTable:
         sets: Names of the test sets; None for all of the test file.
         test_file: The option file for testing.
         cells: The cells, scale by scale.
+        measure: What a table of costs measures; None for one that is trained and tested.
     """
 
     name: str
@@ -117,6 +123,7 @@ class PaperTable:
     sets: tuple[str, ...] | None
     test_file: Path
     cells: list[Cell]
+    measure: str | None = None
 
 
 def read_table(file: Path, miniature: bool = False) -> PaperTable:
@@ -159,6 +166,7 @@ def read_table(file: Path, miniature: bool = False) -> PaperTable:
         tuple(opt['sets']) if opt['sets'] else None,
         file.parent / opt['test'],
         cells,
+        opt['measure'],
     )
 
 
@@ -257,7 +265,7 @@ def shrink(network: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, An
         OptionError: If a size of its is not there.
     """
     small = dict(network)
-    for name, replaced in sizes.get(str(network['type']), {}).items():
+    for name, replaced in sizes.get(str(network.get('type')), {}).items():
         if name not in small:
             continue
         values = small[name] if isinstance(small[name], list) else [small[name]]

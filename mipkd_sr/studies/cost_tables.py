@@ -1,0 +1,86 @@
+"""The papers' tables of costs: what this machine measures, beside what is published."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any, cast
+from unittest.mock import patch
+
+import torch
+
+from mipkd_sr.archs import build_network
+from mipkd_sr.costs.comparing import random_vgg
+from mipkd_sr.costs.measuring import this_device
+from mipkd_sr.costs.methods import batch_for, first_step, take_step
+from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters, measure_speed, seconds_of
+from mipkd_sr.evaluation.published import read_published
+from mipkd_sr.evaluation.tables import markdown_table
+from mipkd_sr.losses import csd_loss
+from mipkd_sr.models import build_model
+from mipkd_sr.option_types import TrainingOptions
+from mipkd_sr.studies.estimate import machine
+from mipkd_sr.studies.paper_tables import Cell, PaperTable
+
+SIDE = 256
+"""Side of the LR image of MiPKD's Table 1, in pixels."""
+COLUMNS = {
+    'parameters': ('parameters, M', 1e6, '.2f'),
+    'multiply_adds': (f'multiply-adds of {SIDE} x {SIDE} LR pixels, G', 1e9, '.2f'),
+    'images_a_second': ('images a second', 1, '.3g'),
+    'seconds': ('seconds a step', 1, '.3g'),
+}
+
+
+def cost_section(table: PaperTable, cells: Sequence[Cell], repeats: int) -> str:
+    """Measure the cells of a table of costs, and write its section: a line of ours a row, and of the published.
+
+    Args:
+        table: A table that says what is to be measured.
+        cells: Its cells that are wanted.
+        repeats: How often each is run; the median counts.
+    """
+    ours = network_costs(cells, repeats) if table.measure == 'networks' else step_costs(cells, repeats)
+    published = read_published()
+    columns = [name for name in COLUMNS if name in ours[0]]
+    rows: list[list[str]] = []
+    sources: dict[str, None] = {}
+    for cell, costs in zip(cells, ours, strict=True):
+        rows.append([f'{cell.row} x{cell.scale}', 'ours', *_texts(costs, columns)])
+        if cell.published:
+            rows.append(['', 'published', *_texts(published[cell.published].get('costs', {}), columns)])
+            sources[published[cell.published]['source']] = None
+    text = markdown_table(['row', '', *(COLUMNS[name][0] for name in columns)], rows)
+    where = f'Ours on {machine(torch.get_num_threads())}; medians of {repeats}.'
+    return '\n\n'.join([f'## {table.title}', table.note.strip(), text, where, 'Published: ' + '; '.join(sources) + '.'])
+
+
+def _texts(costs: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    return [f'{costs[name] / COLUMNS[name][1]:{COLUMNS[name][2]}}' if name in costs else '-' for name in columns]
+
+
+def network_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]:
+    """Parameters, multiply-adds and images a second of each cell's student, on an image of SIDE x SIDE pixels."""
+    found = []
+    for cell in cells:
+        net = build_network(cell.options['network_g'])
+        counts = {'parameters': count_parameters(net), 'multiply_adds': count_multiply_adds(net, SIDE)}
+        found.append(counts | {'images_a_second': measure_speed(net, SIDE, this_device(), repeats)[0]})
+    return found
+
+
+def step_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]:
+    """Seconds of a training step of each cell, in turn, on noise and with random weights, without reading images."""
+    device, work, seconds = this_device(), [], []
+    for cell in cells:
+        own: dict[str, Any] = deepcopy(cell.options)
+        own['path'].update(pretrain_network_t=None, pretrain_network_g=None, init_network_g=None)
+        own.update(num_gpu=int(device.type == 'cuda'), rank=0, world_size=1, dist=False, is_train=True)
+        opt = cast(TrainingOptions, own)
+        with patch.object(csd_loss, 'vgg19_features', random_vgg):
+            work.append(partial(take_step, build_model(opt), batch_for(opt, device), first_step(opt)))
+        seconds.append([seconds_of(work[-1], device)])  # the first has more to do, and does not count
+    for _ in range(repeats):
+        for own_seconds, step in zip(seconds, work, strict=True):
+            own_seconds.append(seconds_of(step, device))
+    return [{'seconds': statistics.median(own_seconds[1:])} for own_seconds in seconds]
