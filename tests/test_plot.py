@@ -55,6 +55,27 @@ def test_agreement_with_the_teacher(plot, tmp_path):
     assert [label.get_text() for label in axes.get_yticklabels()] == ['bicubic', 'small']
 
 
+TABLE = """table,row,scale,set,metric,ours,published
+one,KD,4,Urban100,psnr,26.0,26.21
+one,KD,4,Urban100,ssim,0.7,0.78
+one,CSD,4,Urban100,psnr,,26.34
+one,KD,4,Set5,psnr,32.0,32.30
+two,own,2,Urban100,psnr,31.5,
+"""
+
+
+def test_bars_of_tables_beside_the_published(plot, tmp_path):
+    (tmp_path / 'table.csv').write_text(TABLE)
+    assert main(['plot', 'bars', str(tmp_path)]) == 0
+    check_files(tmp_path / 'bars', TEXT)
+    tops = [[bar.get_y() + bar.get_height() for bar in axes.patches] for axes in plot[0].axes]
+    lines = [[segments[0][0][1] for segments in (c.get_segments() for c in axes.collections)] for axes in plot[0].axes]
+    assert tops == [[pytest.approx(26.0)], [pytest.approx(31.5)]]
+    assert lines == [[26.21, 26.34], []]
+    assert [axes.get_title() for axes in plot[0].axes] == ['one x4', 'two x2']
+    assert [label.get_text() for label in plot[0].axes[0].get_xticklabels()] == ['KD', 'CSD']
+
+
 def test_training_curves(plot, tmp_path):
     assert (
         main(['plot', 'curves', str(tmp_path / 'run1'), str(tmp_path / 'run2'), '--out', str(tmp_path / 'curves')]) == 0
@@ -101,9 +122,9 @@ def test_what_cannot_be_drawn_is_said_in_one_sentence(arguments, message, plot, 
 
 
 @pytest.mark.parametrize('text', ['5', '[]', '{"a": 1}', '{"a": {"images": {"x": {"y": 1}}}}', '{"a": {}}', '{', '"x"'])
-@pytest.mark.parametrize('figure', ['parameters', 'agreement', 'curves'])
+@pytest.mark.parametrize('figure', ['parameters', 'agreement', 'curves', 'bars'])
 def test_files_of_another_form_are_one_sentence(figure, text, tmp_path, capsys):
-    for name in ('results.json', 'validations.json'):
+    for name in ('results.json', 'validations.json', 'table.csv'):
         (tmp_path / name).write_text(text)
     assert main(['plot', figure, str(tmp_path), '--out', str(tmp_path / 'figure')]) == 2
     (line,) = capsys.readouterr().err.splitlines()

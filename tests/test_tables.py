@@ -135,6 +135,7 @@ def table(training_options, write_options, pairs, tmp_path):
             'test_2': {'name': 'Set14', 'dataroot_gt': 'no', 'dataroot_lq': 'no'},
         },
         'val': {'metrics': {'psnr': psnr}},
+        'figure': {'image': ['wave1', 'img_047']},
     }
     write_options(test, 'test.yml')
     content = {
@@ -174,6 +175,13 @@ def test_a_table_is_made_from_nothing_one_row_at_a_time_and_resumed(table, tmp_p
     assert float(ours['ours']) == pytest.approx(sum(images) / 5)
     assert ours['published'] == '38.04'
     assert f'{sum(images) / 5 - 38.04:+.2f} / -' in text
+    assert main(['test', '-opt', str(page / 'own_table_x2.yml'), '--root', str(tmp_path)]) == 0
+    together = json.loads((tmp_path / 'results' / 'own_table_x2' / 'results.json').read_text())
+    assert list(together) == ['teacher', 'KD']
+    assert together['KD']['images']['Set5'].keys() == raw['KD']['images']['Set5'].keys()
+    assert {image['psnr'] for image in together['KD']['images']['Set5'].values()} == set(images)
+    assert all('psnr_to_teacher' in image for image in together['KD']['images']['Set5'].values())
+    assert (tmp_path / 'results' / 'own_table_x2' / 'figure_wave1.png').is_file()
     assert main([*arguments, '--plan']) == 0
     assert 'to be done: 0 teachers, 0 others' in capsys.readouterr().out
     kept = yaml.safe_load((tmp_path / 'experiments' / 'own_table_KD_x2.yml').read_text())

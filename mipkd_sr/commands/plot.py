@@ -3,6 +3,7 @@
 mipkd plot parameters results/demo     # quality against parameters, from a test's results
 mipkd plot agreement results/demo      # how close to the teacher; needs the test's `teacher`
 mipkd plot curves experiments/demo_*   # validation over the steps of several runs
+mipkd plot bars results/mipkd_table3_mipkd_table2   # the rows of the papers' tables, from a page of mipkd table
 
 The crops of all networks side by side are drawn by the test itself: see `figure` in the recipe test/demo.
 """
@@ -18,21 +19,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('parameters', None, 'quality against parameters'),
         ('agreement', None, 'how close to the teacher'),
         ('curves', '+', 'validation over the steps'),
+        ('bars', None, "the rows of the papers' tables, ours and published"),
     ):
         figure = figures.add_parser(name, help=what)
         figure.add_argument('folder', type=Path, nargs=count, help="folder of a test's results, or of runs")
         figure.add_argument('--metric', default='psnr', help='what is drawn')
+        if name == 'bars':
+            figure.add_argument('--set', default='Urban100', help='test set')
         figure.add_argument('--out', type=Path, help='file without ending; by default beside the results')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mipkd_sr.evaluation.plots import plot_agreement, plot_curves, plot_parameters
+    from mipkd_sr.evaluation.plots import plot_agreement, plot_bars, plot_curves, plot_parameters
 
     if args.figure == 'parameters':
         files = plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
     elif args.figure == 'agreement':
         files = plot_agreement(args.folder, args.out or args.folder / 'agreement')
+    elif args.figure == 'bars':
+        files = plot_bars(args.folder, args.metric, args.set, args.out or args.folder / 'bars')
     else:
         files = plot_curves(args.folder, args.metric, args.out or Path('curves'))
     print(' '.join(map(str, files)))

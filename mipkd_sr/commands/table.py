@@ -11,7 +11,9 @@ A table is one short file: rows, scales and what they share (options/tables). Te
 weights are not in experiments/pretrained_models. A run is told by what it computes: what has finished under whatever
 name is not trained again. Test sets that are not there are left out, and said; so is a cell that needs a file which is
 not there. The page (report.md, with table.csv and every image's values in results.json) is written after each run, to
-results/NAME by default. `--miniature` makes every cell as small as options/tables/miniature.yml says.
+results/NAME by default. Beside it lies an option file for each table and scale, such as mipkd_table2_x4.yml: with it
+`mipkd test` draws the crops of all rows, and measures how close they are to the teacher. `--miniature` makes every cell
+as small as options/tables/miniature.yml says.
 """
 
 import argparse
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from mipkd_sr.studies.paper_tables import chosen_cells, read_table  # starts PyTorch
     from mipkd_sr.studies.table_page import write_table_page
     from mipkd_sr.studies.table_runs import plan_tables
+    from mipkd_sr.studies.together import write_together
 
     tables = [read_table(file, args.miniature) for file in files]
     root = args.root.absolute() if args.root else find_root(args.table[0])
@@ -88,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     runs = plan_tables(tables, cells, root, args.miniature)
 
     def write() -> Path:
-        return write_table_page(tables, runs, folder, _command(args, tables), args.miniature)
+        page = write_table_page(tables, runs, folder, _command(args, tables), args.miniature)
+        write_together(tables, runs, folder)
+        return page
 
     if not args.report:
         print(describe(runs), flush=True)

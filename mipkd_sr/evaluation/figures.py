@@ -209,6 +209,35 @@ def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, 
         return save(figure, stem)
 
 
+def bars_figure(
+    panels: Mapping[str, Mapping[str, tuple[float | None, float | None]]], ylabel: str, stem: Path
+) -> list[Path]:
+    """Draw a bar for each row of some tables, a panel a table; a line across it is the published value.
+
+    Args:
+        panels: For each panel's title, for each row's name, our value and the published one, if there are such.
+        ylabel: What is measured.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(1, len(panels), figsize=(TEXT, 2.6), layout='constrained', squeeze=False)
+        for axes, (title, rows) in zip(grid[0], panels.items(), strict=True):
+            values = [value for pair in rows.values() for value in pair if value is not None]
+            low = min(values) - 0.2 * (max(values) - min(values) or 1)
+            for number, (ours, published) in enumerate(rows.values()):
+                if ours is not None:
+                    axes.bar(number, ours - low, bottom=low, width=0.7, color=f'C{number % 10}')
+                if published is not None:
+                    axes.hlines(published, number - 0.45, number + 0.45, color='black', linewidth=1.2)
+            axes.set_xticks(range(len(rows)), list(rows), rotation=60, ha='right')
+            axes.set(title=title, ylim=(low, None), xlim=(-0.6, len(rows) - 0.4))
+        grid[0, 0].set_ylabel(ylabel)
+        return save(figure, stem)
+
+
 def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, stem: Path) -> list[Path]:
     """Plot curves of several variants, a panel a horizontal axis: means over seeds, and bands from least to greatest.
 

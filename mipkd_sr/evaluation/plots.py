@@ -1,5 +1,6 @@
 """A paper's figures from the files that runs and tests have written."""
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import mean_metrics
-from mipkd_sr.evaluation.figures import agreement_figure, curves_figure, parameters_figure
+from mipkd_sr.evaluation.figures import agreement_figure, bars_figure, curves_figure, parameters_figure
 from mipkd_sr.evaluation.tables import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
 
@@ -109,3 +110,26 @@ def plot_curves(folders: Sequence[Path], metric: str, stem: Path) -> list[Path]:
         raise OptionError('--metric', f'no run has a validation with {metric}; give one that the runs measure.')
     with _form_expected('one of the folders'):
         return curves_figure(runs, _label(metric), stem)
+
+
+def plot_bars(folder: Path, metric: str, test_set: str, stem: Path) -> list[Path]:
+    """Draw the rows of papers' tables as bars, a panel a table and scale, from ``folder``/table.csv.
+
+    Raises:
+        OptionError: If there is no such table, or it has no value of the metric on the test set.
+    """
+    try:
+        with (folder / 'table.csv').open(encoding='utf-8', newline='') as stream:
+            lines = list(csv.DictReader(stream))
+    except (OSError, ValueError):
+        raise OptionError('', f'{folder} has no table.csv; give the folder of a page of mipkd table.') from None
+    panels: dict[str, dict[str, tuple[float | None, float | None]]] = {}
+    with _form_expected(folder / 'table.csv'):
+        for line in lines:
+            if (line['set'], line['metric']) == (test_set, metric):
+                ours, published = (float(text) if (text := line[name]) else None for name in ('ours', 'published'))
+                panels.setdefault(f'{line["table"]} x{line["scale"]}', {})[line['row']] = ours, published
+    if not panels:
+        known = ', '.join(dict.fromkeys(line.get('set') or '' for line in lines))
+        raise OptionError('--set', f'{folder} has no {metric} on {test_set}; its sets are: {known}.')
+    return bars_figure(panels, f'{_label(metric)} on {test_set}', stem)
