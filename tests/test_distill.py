@@ -79,21 +79,22 @@ def test_block_path_equals_one_written_out_by_hand(kind, through_student, lq):
     feature_s = student.body(start_s, context_s, 0, index_s)
     feature_t = net_t.body(start_t, context_t, 0, index_t)
     mixer = loss.feature_mixers[0]
-    latent_s, latent_t = mixer.encoder_s(feature_s), mixer.encoder_t(feature_t)
+    size_s, size_t = (feature.detach().abs().mean() for feature in (feature_s, feature_t))
+    latent_s, latent_t = mixer.encoder_s(feature_s / size_s), mixer.encoder_t(feature_t / size_t)
     number = sum(torch.meshgrid(*(torch.arange(n) for n in latent_t.shape[1:]), indexing='ij'))
     mixed = mixer.decoder(torch.where(number % 2 == 1, latent_t, latent_s))
     if through_student:
-        rest = loss.block_mixer.to_student[0](mixed)
+        rest = loss.block_mixer.to_student[0](mixed) * size_s
         for unit in range(index_s, student.depth):
             rest = student.body(rest, context_s, unit, unit + 1)
         image = student.tail(rest, context_s)
     else:
-        rest = mixed
+        rest = mixed * size_t
         for unit in range(index_t, net_t.depth):
             rest = net_t.body(rest, context_t, unit, unit + 1)
         image = net_t.tail(rest, context_t)
     assert torch.allclose(losses['l_block'], 0.1 * (image - net_t(lq)).abs().mean(), rtol=1e-5)
-    expected = (mixed - feature_t).abs().mean() / feature_t.abs().mean()
+    expected = (size_t * mixed - feature_t).abs().mean() / feature_t.abs().mean()
     assert torch.allclose(losses['l_feat'], expected, rtol=1e-5)
 
 
@@ -369,21 +370,23 @@ def test_resampled_path_equals_one_written_out_by_hand(draws, lq, monkeypatch):
     values = iter([0.0 if in_student else 0.9 for in_student in draws])
     monkeypatch.setattr(torch, 'rand', lambda *_, **__: torch.tensor(next(values)))
     pass_s, pass_t = run_network(student, lq, [1]), teacher(lq, [2])
-    image, taken = mixer(0, pass_t.features[2], pass_s, pass_t, torch.Generator())
+    sizes = [(2.0, 3.0), (5.0, 7.0), (11.0, 13.0)]
+    image, taken = mixer(0, pass_t.features[2] / 3, pass_s, pass_t, torch.Generator(), sizes)
     assert taken == draws
 
     feature, width = pass_t.features[2], 12
     for k, in_student in enumerate(draws):
+        size_s, size_t = sizes[k]
         if in_student and width == 12:
-            feature, width = mixer.to_student[k](feature), 8
+            feature, width = mixer.to_student[k](feature / size_t) * size_s, 8
         elif not in_student and width == 8:
-            feature, width = mixer.to_teacher[k](feature), 12
+            feature, width = mixer.to_teacher[k](feature / size_s) * size_t, 12
         if k < 2:
             units = student.body[k + 1 : k + 2] if in_student else net_t.body[2 * k + 2 : 2 * k + 4]
             for unit in units:
                 feature = unit(feature)
     net, passed = (student, pass_s) if draws[-1] else (net_t, pass_t)
-    assert torch.equal(image, net.tail(feature, passed.context))
+    assert torch.allclose(image, net.tail(feature, passed.context), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize('kind', list(NETWORKS))
@@ -461,7 +464,8 @@ def test_the_mean_of_r_is_the_students_probability(lq):
         rng, mixer = torch.Generator().manual_seed(0), loss.block_mixer
         feature = teacher(lq, loss.teacher_indices()).features[loss.teacher_indices()[1]]
         with torch.no_grad():
-            taken = [mixer(1, feature, state.student['lq'], state.teacher['lq'], rng)[1][0] for _ in range(300)]
+            passes = state.student['lq'], state.teacher['lq']
+            taken = [mixer(1, feature, *passes, rng, [(1.0, 1.0)] * 2)[1][0] for _ in range(300)]
         assert sum(taken) / 300 == pytest.approx(probability, abs=0.08)
 
 

@@ -77,32 +77,43 @@ class BlockPriorMixer(nn.Module):
         )
 
     def forward(
-        self, k: int, mixed: Tensor, student: NetworkPass, teacher: NetworkPass, rng: torch.Generator
+        self,
+        k: int,
+        mixed: Tensor,
+        student: NetworkPass,
+        teacher: NetworkPass,
+        rng: torch.Generator,
+        sizes: Sequence[tuple[Tensor | float, Tensor | float]],
     ) -> tuple[Tensor, list[bool]]:
         """Send the mixed map of position ``k`` to the end of a network.
 
         Args:
             k: The position, from 0.
-            mixed: F_E, B x C_T x H x W.
+            mixed: F_E over its size, B x C_T x H x W.
             student: What the student computed on the same images.
             teacher: What the teacher computed on them.
             rng: Generator of the draws, on the CPU.
+            sizes: For each position, the size of the student's map there and of the teacher's: a map that a network
+                takes over is brought to its own.
 
         Returns:
             I_E, B x 3 x sH x sW, and, for each part of the path, whether it ran in the student.
         """
-        in_student = False
+        in_student = False  # it has the teacher's width
         taken = []
         last = len(self.unit_pairs) - 1 if self.is_resampled else k
         for position in range(k, last + 1):
             goes_to_student = torch.rand((), generator=rng).item() < self.student_probability
-            if goes_to_student and not in_student:
-                mixed = self.to_student[position](mixed)
-            elif in_student and not goes_to_student:
-                mixed = self.to_teacher[position](mixed)
+            run, side, parts = (student, 0, 0) if goes_to_student else (teacher, 1, self.teacher_parts)
+            crosses = goes_to_student != in_student
+            if crosses and taken:
+                mixed = mixed / sizes[position][1 - side]
+            if crosses:
+                mixed = (self.to_student if goes_to_student else self.to_teacher)[position](mixed)
+            if crosses or not taken:
+                mixed = mixed * sizes[position][side]
             in_student = goes_to_student
             taken.append(in_student)
-            run, side, parts = (student, 0, 0) if in_student else (teacher, 1, self.teacher_parts)
             start = self.unit_pairs[position][side]
             stop = run.net.depth if position == last else self.unit_pairs[position + 1][side]
             mixed = run_body(run, mixed, start, stop, parts)

@@ -1,14 +1,36 @@
 """The base of objectives that compare or mix the two networks' features at distillation positions."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mipkd_sr.archs.probing import feature_shapes
 from mipkd_sr.archs.staged import is_staged
 from mipkd_sr.distill.objective import Objective, StepState
 from mipkd_sr.distill.positions import unit_indices
+from mipkd_sr.runtime.ranks import mean_over_ranks
+
+
+class SizedPair(NamedTuple):
+    """The two feature maps of a position, each over its size: B x C_S x H x W and B x C_T x H x W; and the sizes."""
+
+    student: Tensor
+    teacher: Tensor
+    student_size: Tensor | float
+    teacher_size: Tensor | float
+
+
+def size_of(feature: Tensor, power: int = 1) -> Tensor:
+    """The size of a feature map, ``(mean |F|^power)^(1 / power)`` over the batch of all ranks: a scalar, not 0.
+
+    Networks differ in it by orders of magnitude: EDSR's maps are for images of 0..255, BSRN's for 0..1. A map of zeros
+    has size 1. It has no gradient.
+    """
+    norm = torch.linalg.vector_norm(feature.detach(), power, dtype=torch.promote_types(feature.dtype, torch.float32))
+    size = (mean_over_ranks(norm**power) / feature.numel()) ** (1 / power)
+    return torch.where(size == 0, 1.0, size)
 
 
 class FeatureObjective(Objective):
@@ -63,6 +85,17 @@ class FeatureObjective(Objective):
         return [index for _, index in self.unit_pairs]
 
     def features(self, state: StepState) -> list[tuple[Tensor, Tensor]]:
-        """For each position the student's and the teacher's feature map, B x C x H x W each."""
+        """For each position the student's and the teacher's feature map, B x C x H x W each, as they are."""
         student, teacher = state.student['lq'].features, state.teacher['lq'].features
         return [(student[index_s], teacher[index_t]) for index_s, index_t in self.unit_pairs]
+
+    def sized_features(self, state: StepState, power: int = 1) -> list[SizedPair]:
+        """As ``features``, each map over its ``size_of``: nothing depends on the range that a network works in.
+
+        A map that one network takes over from the other is to be multiplied by the size of the network's own.
+        """
+        pairs = []
+        for feature_s, feature_t in self.features(state):
+            size_s, size_t = size_of(feature_s, power), size_of(feature_t, power)
+            pairs.append(SizedPair(feature_s / size_s, feature_t / size_t, size_s, size_t))
+        return pairs

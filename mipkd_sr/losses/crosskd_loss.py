@@ -19,8 +19,9 @@ class CrossKDLoss(FeatureObjective):
     """``l_cross = loss_weight * sum_k [L1(T_>k(S_<=k), T) + L1(S_>k(T_<=k), T)]``.
 
     S_<=k is the student's feature map at position k, T_>k the teacher's units and tail after it, T the teacher's
-    output. Where the widths differ, a learned 1 x 1 stands between the networks. The teacher's weights get no gradient,
-    its activations pass one.
+    output. Where the widths differ, a learned 1 x 1 stands between the networks. A map that crosses is brought to the
+    size that the other network's has there, see ``size_of``. The teacher's weights get no gradient, its activations
+    pass one.
 
     Args:
         loss_weight: Weight of the loss.
@@ -43,8 +44,8 @@ class CrossKDLoss(FeatureObjective):
         """See ``Objective.forward``."""
         student, teacher = state.student['lq'], state.teacher['lq']
         loss = state.lq.new_zeros(())
-        for k, (feature_s, feature_t) in enumerate(self.features(state)):
+        for k, (unit_s, unit_t, size_s, size_t) in enumerate(self.sized_features(state)):
             index_s, index_t = self.unit_pairs[k]
-            loss = loss + F.l1_loss(teacher.run_rest(self.to_teacher[k](feature_s), index_t), teacher.sr)
-            loss = loss + F.l1_loss(student.run_rest(self.to_student[k](feature_t), index_s), teacher.sr)
+            loss = loss + F.l1_loss(teacher.run_rest(size_t * self.to_teacher[k](unit_s), index_t), teacher.sr)
+            loss = loss + F.l1_loss(student.run_rest(size_s * self.to_student[k](unit_t), index_s), teacher.sr)
         return {'l_cross': self.loss_weight * loss}

@@ -13,21 +13,20 @@ from torch.nn import functional as F
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import adapter
 from mipkd_sr.distill.objective import StepState
-from mipkd_sr.runtime.ranks import mean_over_ranks
 
 
 @LOSS_REGISTRY.register()
 class FitNetLoss(FeatureObjective):
-    """``l_fitnet = loss_weight * sum_k MSE(r_k(F_S), F_T) / MSE(F_T, 0)``.
+    """``l_fitnet = loss_weight * sum_k MSE(r_k(F_S / |F_S|), F_T / |F_T|)``, |F| being the root of F's mean square.
 
     The regressor r_k is a learned 1 x 1 where the widths differ and the identity where they do not.
 
     Args:
         loss_weight: Weight of the loss.
         positions: Distillation positions; see ``mipkd_sr.distill.positions``.
-        normalize: Whether each term is divided by MSE(F_T, 0). The division makes the weight mean the same whatever the
-            networks' inner image range: without it, as in the paper, features of EDSR and RCAN, whose images are in
-            [0, 255] inside, weigh 255^2 times as much as SwinIR's.
+        normalize: Whether the maps are divided by |F|. Then the weight means the same whatever the networks' inner
+            image range: without it, as in the paper, features of EDSR and RCAN, whose images are in [0, 255] inside, weigh
+            255^2 times as much as SwinIR's, and a student's whose range is not its teacher's weigh anything.
     """
 
     def __init__(
@@ -45,12 +44,9 @@ class FitNetLoss(FeatureObjective):
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
+        pairs = self.sized_features(state, power=2) if self.normalize else self.features(state)
         losses = [
-            F.mse_loss(regressor(feature_s), feature_t) / (self._scale_of(feature_t) if self.normalize else 1.0)
-            for regressor, (feature_s, feature_t) in zip(self.regressors, self.features(state), strict=True)
+            F.mse_loss(regressor(feature_s), feature_t)
+            for regressor, (feature_s, feature_t, *_) in zip(self.regressors, pairs, strict=True)
         ]
         return {'l_fitnet': self.loss_weight * torch.stack(losses).sum()}
-
-    @staticmethod
-    def _scale_of(feature_t: Tensor) -> Tensor:
-        return mean_over_ranks(feature_t.square().mean())

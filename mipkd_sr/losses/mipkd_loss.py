@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from mipkd_sr.distill.block_prior_mixer import PATHS, BlockPriorMixer
 from mipkd_sr.distill.distances import DISTANCES
-from mipkd_sr.distill.feature_objective import FeatureObjective
+from mipkd_sr.distill.feature_objective import FeatureObjective, SizedPair
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
 from mipkd_sr.distill.schedule import Schedule
-from mipkd_sr.runtime.ranks import mean_over_ranks
 
 
 @LOSS_REGISTRY.register()
@@ -74,9 +73,11 @@ class MiPKDLoss(FeatureObjective):
             weight sensitive (Table 11, Urban100 at x4: 26.66 at 0.1, 26.53 at 1).
         rescale: Whether l_block is divided by ``1 - drop_probability``, so that its expectation is the undropped one.
             Off, as our studies chose drop_probability and block_weight together without it.
-        normalize: Whether l_feat and l_ae are divided by the mean of |F_T| (of its square for 'l2'); the paper's Eq. 4
-            has no such division. Features scale with a network's inner image range, so without it the same weight means
-            255 times as much for EDSR as for SwinIR.
+        normalize: Whether each feature map is divided by its size, the mean of |F| (for 'l2' the root of the mean of
+            F^2), before it is encoded, so that l_feat and l_ae are D(F_E, F_T) / D(F_T, 0); F_E takes the size of the
+            network that it goes on through. The paper has no such division. Features scale with a network's inner
+            image range: without it, F_S goes into the encoders 255 times larger for EDSR as for SwinIR, and l_feat
+            grows with the teacher's. With EDSR's student under BSRN its gradient is thousands of times l_pix's.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -131,6 +132,7 @@ class MiPKDLoss(FeatureObjective):
             'teacher_ratio': teacher_ratio,
         }
         self.distance = DISTANCES[distance]
+        self.power = 1 if distance == 'l1' else 2
         self.path = path
         self.student_probability = student_probability
         self.drop_probability = drop_probability
@@ -162,15 +164,16 @@ class MiPKDLoss(FeatureObjective):
         names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
         is_kept = kept_positions(len(self.unit_pairs), 1 - self.drop_probability, state.branch_rng)
         losses = {name: student.sr.new_zeros(()) for name in names}
-        for k, (feature_s, feature_t) in enumerate(self.features(state)):
+        pairs = self._pairs(state)
+        sizes = [(pair.student_size, pair.teacher_size) for pair in pairs]
+        for k, (feature_s, feature_t, *_) in enumerate(pairs):
             mixed, restored = self.feature_mixers[k](feature_s, feature_t, state.draws, with_ae)
-            scale = self._feature_scale(feature_t)
-            terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t) / scale}
+            terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t)}
             if with_ae:
-                terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t) / scale
+                terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t)
             state.logs[f'mipkd/path_{k + 1}'] = -1.0
             if is_kept[k]:
-                image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng)
+                image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng, sizes)
                 terms['l_block'] = self.block_weight * self.block_scale * self.distance(image, teacher.sr)
                 state.logs[f'mipkd/path_{k + 1}'] = sum(taken) / len(taken)
             for name, value in terms.items():
@@ -178,11 +181,11 @@ class MiPKDLoss(FeatureObjective):
                 state.logs[f'mipkd/{name}_{k + 1}'] = value.detach()
         return losses
 
-    def _feature_scale(self, feature_t: Tensor) -> Tensor | float:
-        """What l_feat and l_ae are divided by: D(F_T, 0), averaged over the batch of all ranks."""
-        if not self.normalize:
-            return 1.0
-        return mean_over_ranks(self.distance(feature_t, torch.zeros_like(feature_t)))
+    def _pairs(self, state: StepState) -> list[SizedPair]:
+        """The feature maps, each over its size: ``D(F / a, G / a) = D(F, G) / D(a, 0)`` if a is D's own mean of G."""
+        if self.normalize:
+            return self.sized_features(state, self.power)
+        return [SizedPair(feature_s, feature_t, 1.0, 1.0) for feature_s, feature_t in self.features(state)]
 
 
 def kept_positions(count: int, probability: float, rng: torch.Generator) -> list[bool]:
