@@ -25,8 +25,8 @@ class FitNetLoss(FeatureObjective):
         loss_weight: Weight of the loss.
         positions: Distillation positions; see ``mipkd_sr.distill.positions``.
         normalize: Whether the maps are divided by |F|. Then the weight means the same whatever the networks' inner
-            image range: without it, as in the paper, features of EDSR and RCAN, whose images are in [0, 255] inside, weigh
-            255^2 times as much as SwinIR's, and a student's whose range is not its teacher's weigh anything.
+            image range: without it, as in the paper, features of EDSR and RCAN, whose images are in [0, 255] inside,
+            weigh 255^2 times as much as SwinIR's, and a student's whose range is not its teacher's weigh anything.
     """
 
     def __init__(
