@@ -290,6 +290,21 @@ class NormedEDSR(StagedEDSR):
         return self.norm(feature), context
 
 
+@pytest.mark.parametrize('loss', ['CrossKDLoss', 'MiPKDLoss'])
+def test_the_statistics_of_batches_are_those_of_the_networks_own_features(loss, training_options, write_options):
+    """A norm in the tail, through which the teacher's and mixed features pass as well."""
+    own = {'student_probability': 1, 'drop_probability': 0} if loss == 'MiPKDLoss' else {}
+    opt = training_options('kd', train={'cross_opt': {'type': loss, 'positions': 2, **own}})
+    model = model_of(opt, write_options)
+    model.net_g.conv_after_body = nn.Sequential(model.net_g.conv_after_body, norm := nn.BatchNorm2d(8))
+    alone = deepcopy(model.net_g)
+    alone(batch_of(4, 1)['lq'])
+    take_steps(model)
+    assert norm.num_batches_tracked == 1
+    assert same(dict(norm.named_buffers()), dict(alone.conv_after_body[1].named_buffers()))
+    assert norm.track_running_stats
+
+
 @pytest.mark.parametrize('poison', POISONS.values(), ids=POISONS)
 @pytest.mark.parametrize('options', [{}, {'accumulation_steps': 2}, {'precision': 'fp16'}], ids=str)
 def test_a_skipped_step_leaves_the_statistics_of_batches_alone(options, poison, training_options, write_options):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mipkd_sr.distill.feature_prior_mixer import adapter
-from mipkd_sr.distill.objective import NetworkPass
+from mipkd_sr.distill.objective import NetworkPass, statistics_kept
 
 PATHS = ('straight', 'resampled')
 
@@ -116,5 +116,7 @@ class BlockPriorMixer(nn.Module):
             taken.append(in_student)
             start = self.unit_pairs[position][side]
             stop = run.net.depth if position == last else self.unit_pairs[position + 1][side]
-            mixed = run_body(run, mixed, start, stop, parts)
-        return run.net.tail(mixed, run.context), taken
+            with statistics_kept(run.net):
+                mixed = run_body(run, mixed, start, stop, parts)
+        with statistics_kept(run.net):
+            return run.net.tail(mixed, run.context), taken

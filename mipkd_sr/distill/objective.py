@@ -1,12 +1,14 @@
 """What an objective is, and what a training step tells it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
 
 from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
@@ -70,10 +72,30 @@ class NetworkPass:
     def run_rest(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
 
+        It may be another network's: what BatchNorm knows of this network's own maps does not change.
+
         Returns:
             SR images, B x 3 x sH x sW.
         """
-        return self.net.tail(self.net.body(feature, self.context, index, self.net.depth), self.context)
+        with statistics_kept(self.net):
+            return self.net.tail(self.net.body(feature, self.context, index, self.net.depth), self.context)
+
+
+@contextmanager
+def statistics_kept(net: Any) -> Iterator[None]:
+    """A context for sending other networks' feature maps through ``net``.
+
+    Its norms (BatchNorm), where they are in training mode, normalise them by the batch's own statistics, and leave out
+    of their running ones what ``net`` will not see in use.
+    """
+    norms = [norm for norm in net.modules() if isinstance(norm, _NormBase) and norm.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = not norm.training
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 @dataclass(frozen=True)

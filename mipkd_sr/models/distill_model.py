@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.hooks import ModelHooks
+from mipkd_sr.models.learning_rate import try_schedule
 from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives, second_step
 from mipkd_sr.models.run_files import RunFiles
@@ -173,8 +175,10 @@ class DistillModel(ModelHooks, SRModel):
         """The learning rate schedule of the option file, for each optimizer."""
         arguments = dict(self.opt['train']['scheduler'])
         scheduler = schedulers()[arguments.pop('type')]
+        build, train_opt = partial(scheduler, **arguments), self.opt['train']
         with blamed_on('train:scheduler'):
-            self.schedulers = [scheduler(optimizer, **arguments) for optimizer in self.optimizers]
+            self.schedulers = [build(optimizer) for optimizer in self.optimizers]
+            try_schedule(build, train_opt['optim_g'].get('lr', 1e-3), train_opt['total_iter'])
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), in [0, 1], and ``lq_path``, file names."""

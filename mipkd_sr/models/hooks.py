@@ -22,10 +22,22 @@ class ModelHooks:
     is_train: bool
     lq: Tensor
     output: Tensor
+    schedulers: list[Any]
 
     own_options: ClassVar[Mapping[str, Any]] = {}
     """Options of the class's own, which are checked as all others: forms of ``mipkd_sr.options.forms`` (or NETWORK,
     OPTIMIZER, LOSS of ``mipkd_sr.options.keys``) by key; ``train:optim_d`` is one in the section ``train``."""
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Set the learning rate of a step; BasicSR's hook. After the warm-up it is what the schedule alone would give.
+
+        Many schedules go on from the rate at hand, which in the warm-up is not theirs.
+        """
+        if current_iter <= warmup_iter:
+            for scheduler in self.schedulers:
+                for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                    group['lr'] = rate
+        super().update_learning_rate(current_iter, warmup_iter)  # type: ignore[misc]  # BaseModel's
 
     def extra_losses(self, sr: Tensor, gt: Tensor) -> dict[str, Tensor]:
         """For subclasses: losses besides the objectives', such as a discriminator's view of the output.

@@ -1,17 +1,17 @@
 """What a training state holds besides the student: from it a run goes on as if it had never stopped."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from basicsr.models.sr_model import SRModel
 from torch import nn
 
+from mipkd_sr.models.learning_rate import replay_schedule
 from mipkd_sr.models.options_of_state import SCHEDULE, changes, options_of_state
 from mipkd_sr.models.validation_record import ValidationRecord
 
 PLAIN = (bool, int, float, list, tuple)
-"""What changes in a scheduler is of these types; what it was built with is in the options."""
+"""What changes in a scheduler is of these types; what else it holds, it is built with anew."""
 
 
 def what_trains(model: SRModel) -> dict[str, Any]:
@@ -57,14 +57,15 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
     fresh = [[dict(group) for group in optimizer.param_groups] for optimizer in model.optimizers]
     schedule_is_new = any(key.startswith(SCHEDULE) for key in new)
     if schedule_is_new:
-        _replay_schedule(model, state['iter'])
-        rates = [[(group['lr'], group['initial_lr']) for group in one.param_groups] for one in model.optimizers]
+        replay_schedule(model, state['iter'])
+        scheduled = [[_scheduled(group, one.defaults) for group in one.param_groups] for one in model.optimizers]
     try:
         model.net_g.load_state_dict(state['networks']['params'])
         if model.ema_decay > 0:
             model.net_g_ema.load_state_dict(state['networks']['params_ema'])
         nn.ModuleDict(model.objectives).load_state_dict(state['objectives'])
-        schedulers = [one.state_dict() for one in model.schedulers] if schedule_is_new else state['schedulers']
+        kept = [{}] * len(model.schedulers) if schedule_is_new else state['schedulers']
+        schedulers = [one.state_dict() | saved for one, saved in zip(model.schedulers, kept, strict=True)]
         SRModel.resume_training(model, {**state, 'schedulers': schedulers})
         model.scaler.load_state_dict(state['scaler'])
         model.load_extra_state(state['extra'])
@@ -76,13 +77,11 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
         for index, group in enumerate(optimizer.param_groups):
             group.update({name: fresh[number][index][name] for name in names - {'lr'} if name in group})
             if schedule_is_new:
-                group['lr'], group['initial_lr'] = rates[number][index]
+                group.update(scheduled[number][index])
     model.record = ValidationRecord(state['validations'], state['best_metric_results'])
 
 
-def _replay_schedule(model: SRModel, iteration: int) -> None:
-    """Bring a new model's learning rate to where the schedule has it after ``iteration`` steps."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step', UserWarning)
-        for number in range(1, iteration + 1):
-            model.update_learning_rate(number, model.opt['train']['warmup_iter'])
+def _scheduled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an optimizer's group, what a schedule may change or has added."""
+    changed = {'lr', 'momentum', 'betas', *(group.keys() - defaults.keys())} - {'params'}
+    return {name: group[name] for name in changed if name in group}

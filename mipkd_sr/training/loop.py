@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.models.learning_rate import BEFORE_THE_OPTIMIZER
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.runtime.distributed import longest_silence
@@ -87,7 +88,7 @@ class Trainer:
     def _take_steps(self, progress: ProgressLog, stop: StopRequests) -> None:
         """One iteration after the other; each is saved, where that is due, before it is validated."""
         # torch's, where the first step of all was skipped
-        warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step', UserWarning)
+        warnings.filterwarnings('ignore', BEFORE_THE_OPTIMIZER, UserWarning)
         logger_opt, total_iter = self.opt['logger'], self.opt['train']['total_iter']
         batches = TrainingBatches(self.train_set, self.opt, self.done.iteration + 1, self.done.samples)
         with closing(iter(batches)) as reading:

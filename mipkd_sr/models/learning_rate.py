@@ -1,0 +1,57 @@
+"""The learning rate's schedule: tried before a training, and brought to where a resumed one has it."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from basicsr.models.base_model import BaseModel
+from torch import nn
+
+WALKED = 10_000
+"""Steps from the beginning, and up to the end, at which a schedule is tried; those between are passed over."""
+
+BEFORE_THE_OPTIMIZER = 'Detected call of `lr_scheduler.step'
+"""torch's warning where no optimizer has taken a step before the schedule's."""
+
+
+def try_schedule(build: Callable[[torch.optim.Optimizer], Any], rate: float, total_iter: int) -> None:
+    """Take a schedule of its own through a whole training, so that none fails in its middle.
+
+    Args:
+        build: Makes the schedule for an optimizer.
+        rate: The learning rate that the training starts with.
+        total_iter: Steps of the training.
+
+    Raises:
+        ValueError: If it fails at a step, or its rate there is no number from 0 on.
+    """
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], rate, momentum=0.9)
+    schedule = build(optimizer)
+    step = 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', BEFORE_THE_OPTIMIZER, UserWarning)
+        while step < total_iter:
+            step += 1
+            if step == WALKED and total_iter > 2 * WALKED:
+                step = total_iter - WALKED
+                schedule.last_epoch = step - 2
+            try:
+                schedule.step()
+                rates = [group['lr'] for group in optimizer.param_groups]
+                if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+                    raise ValueError(f'the rate is {rates[0]}')
+            except Exception as error:  # whatever a schedule raises
+                raise ValueError(
+                    f'fails at iteration {step:,} of {total_iter:,} ({type(error).__name__}: {error}); change its '
+                    'arguments, or train:total_iter'
+                ) from error
+
+
+def replay_schedule(model: BaseModel, iteration: int) -> None:
+    """Bring a new model's learning rate to where the schedule has it after ``iteration`` steps."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', BEFORE_THE_OPTIMIZER, UserWarning)
+        for number in range(1, iteration + 1):
+            model.update_learning_rate(number, model.opt['train']['warmup_iter'])
