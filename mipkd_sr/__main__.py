@@ -11,7 +11,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 
-from mipkd_sr.commands import benchmark, compare, demo, export, options, plot, prepare, recipes, table, upscale
+from mipkd_sr.commands import (
+    benchmark,
+    compare,
+    demo,
+    export,
+    options,
+    plot,
+    prepare,
+    quantize,
+    recipes,
+    table,
+    upscale,
+)
 from mipkd_sr.commands.command_line import TESTING, TRAINING, add_run_arguments, new_parser, run_command
 
 DESCRIPTION = """Knowledge distillation for image super-resolution.
@@ -51,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_command(commands, 'demo', str(demo.__doc__), demo.add_arguments, demo.run)
     add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'train'))
     add_command(commands, 'test', TESTING, add_run_arguments, partial(start, 'test'))
-    for module in (compare, table, prepare, upscale, export, plot, benchmark, recipes, options):
+    for module in (compare, table, prepare, upscale, export, quantize, plot, benchmark, recipes, options):
         name = module.__name__.rpartition('.')[2]
         add_command(commands, name, str(module.__doc__), module.add_arguments, module.run)
     return parser

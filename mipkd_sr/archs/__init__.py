@@ -11,6 +11,7 @@ from mipkd_sr.archs import (
     bsrn_arch,
     edsr_arch,
     exported_arch,
+    quantized_arch,
     rcan_arch,
     span_arch,
     spandrel_arch,
@@ -33,6 +34,7 @@ __all__ = [
     'feature_shapes',
     'is_staged',
     'network_class',
+    'quantized_arch',
     'rcan_arch',
     'run_with_features',
     'span_arch',
@@ -58,6 +60,9 @@ def network_class(name: str) -> type[nn.Module]:
 
 
 def build_network(opt: Mapping[str, Any]) -> nn.Module:
-    """Build a network from its options: ``type``, and what its class takes."""
-    arguments = dict(opt)
+    """Build a network from its options: ``type``, and what its class takes; an argument may be a network itself."""
+    arguments: dict[str, Any] = {
+        name: build_network(value) if isinstance(value, Mapping) and 'type' in value else value
+        for name, value in opt.items()
+    }
     return network_class(arguments.pop('type'))(**arguments)

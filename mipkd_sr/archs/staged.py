@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_map, tree_map_only
 
 Context = Any
@@ -76,6 +77,7 @@ class ConvolutionalStages(nn.Module):
     conv_last: nn.Module
     mean: Tensor
     img_range: float
+    folded = False
 
     def use_stages(self) -> None:
         """Turn the body into one that can be entered and left anywhere, and the colour mean into a buffer.
@@ -90,13 +92,36 @@ class ConvolutionalStages(nn.Module):
 
     def head(self, lq: Tensor) -> tuple[Tensor, Tensor]:
         """B x 3 x H x W in [0, 1] -> the first feature map, B x num_feat x H x W; the long skip is the same map."""
-        feature = self.conv_first((lq - self.mean) * self.img_range)
+        feature = self.conv_first(lq if self.folded else (lq - self.mean) * self.img_range)
         return feature, feature
 
     def tail(self, feature: Tensor, context: Tensor) -> Tensor:
         """The body's output and the long skip (``context``), both B x num_feat x H x W -> SR, B x 3 x sH x sW."""
         feature = self.conv_after_body(feature) + context
-        return self.conv_last(self.upsample(feature)) / self.img_range + self.mean
+        sr = self.conv_last(self.upsample(feature))
+        return sr if self.folded else sr / self.img_range + self.mean
+
+    @torch.no_grad()
+    def fold_normalisation(self) -> None:
+        """Put the colour mean and the image range into the first and the last convolution, in place.
+
+        The border of the first is continued by the mean over the colours instead of by each colour's own; there the
+        output differs a little, elsewhere not.
+        """
+        first, last = self.conv_first, [m for m in self.modules() if isinstance(m, nn.Conv2d)][-1]
+        assert isinstance(first, nn.Conv2d)
+        assert first.bias is not None
+        assert last.bias is not None
+        mean, grey = self.mean.flatten(), float(self.mean.mean())
+        first.weight *= self.img_range
+        first.bias -= (first.weight.sum((2, 3)) * mean).sum(1)
+        side = first.kernel_size[0] // 2
+        around = [side] * 4
+        first.padding = (0, 0)
+        first.register_forward_pre_hook(lambda module, images: (F.pad(images[0], around, value=grey),))
+        last.weight /= self.img_range
+        last.bias.copy_(last.bias / self.img_range + mean.repeat_interleave(len(last.bias) // len(mean)))
+        self.folded = True
 
     def forward(self, x: Tensor) -> Tensor:
         """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""

@@ -76,6 +76,8 @@ def onnx(net: nn.Module, file: Path, plan: Plan) -> None:
     library = import_module('onnx')
     model = library.load(str(file))
     library.helper.set_model_props(model, plan.metadata)
+    for node in model.graph.node:  # where in the Python files each is from
+        del node.metadata_props[:]
     library.save(model, str(file))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -36,11 +37,14 @@ addition for each element that is pooled, and five operations for each that is n
 def count_multiply_adds(net: nn.Module, size: int) -> int:
     """Multiply-adds (each counted once, as the papers do) for one LR image of ``size`` x ``size`` pixels.
 
-    Counted by torch on its meta device; nothing is computed, and the network is left as it was.
+    Counted by torch on tensors without values; nothing is computed, and the network is left as it was.
     """
-    probe = deepcopy(net).eval().to('meta')
-    with FlopCounterMode(display=False, custom_mapping=PAPERS_EXTRAS) as counter:
-        probe(torch.zeros(1, 3, size, size, device='meta'))
+    probe = deepcopy(net).eval()
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        FlopCounterMode(display=False, custom_mapping=PAPERS_EXTRAS) as counter,
+    ):
+        probe(torch.zeros(1, 3, size, size))
     return counter.get_total_flops() // 2
 
 

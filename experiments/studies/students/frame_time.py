@@ -34,7 +34,7 @@ def onnx_session(net: nn.Module) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'student.onnx')
-        export(net, file)
+        list(export(net, file))
         return onnxruntime.InferenceSession(file.read_bytes(), options, providers=['CPUExecutionProvider'])
 
 

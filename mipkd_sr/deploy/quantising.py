@@ -1,0 +1,141 @@
+"""8 bits: finding a student's ranges, and files in which a runtime computes with whole numbers."""
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mipkd_sr.archs.exported_arch import Size, in_windows
+from mipkd_sr.archs.quantized_arch import Quantized
+from mipkd_sr.deploy import formats
+from mipkd_sr.deploy.export import quiet, require, verify
+from mipkd_sr.deploy.formats import Plan
+from mipkd_sr.deploy.shapes import limits_of
+from mipkd_sr.runtime.checkpoint import save_atomically, write_digest
+from mipkd_sr.runtime.errors import OptionError, RunError, sentence
+from mipkd_sr.runtime.files import atomic_write
+
+NEEDS = {'.onnx': ('onnx', 'onnxscript', 'onnxruntime'), '.pth': ()}
+NEEDS['.tflite'] = ('litert_torch', 'ai_edge_litert', 'ai_edge_quantizer')
+LEAST_PSNR = 35.0
+"""What a runtime's output must have, in dB, to PyTorch's simulation of it: a guard against files that are wrong."""
+
+
+def quantize(
+    net: nn.Module, images: Sequence[Tensor], files: Sequence[Path], size: Size | None = None
+) -> Iterator[str]:
+    """Write a network of 8 bits; each file is run on photographs and compared with PyTorch's simulation.
+
+    ONNX has the steps of the simulation (QuantizeLinear and DequantizeLinear, activations of 8 bits without and weights
+    with a sign); LiteRT those that its own quantiser finds from the same images. ``.pth`` is what quantisation-aware
+    training begins with, ``network_g: {type: Quantized, network: ...}``.
+
+    Args:
+        net: The network: of single precision, or one trained as ``Quantized``.
+        images: LR images, 1 x 3 x H x W in [0, 1], by which the ranges are found; none for a trained ``Quantized``.
+        files: ``.onnx``, ``.tflite`` and ``.pth``.
+        size: The only size that the files are for; LiteRT's must have one.
+
+    Yields:
+        What was written, in words, file by file.
+
+    Raises:
+        OptionError: Before anything is written, if a file cannot be asked for so, or the images are none.
+        RunError: If a format cannot hold the network, or its runtime computes something else; nothing is left of it.
+    """
+    for file in files:
+        if file.suffix not in NEEDS:
+            raise OptionError('--out', f'{file} ends in none of {", ".join(NEEDS)}; name the file by its format.')
+        if file.exists():
+            raise OptionError('--out', f'{file} is there already; give another name, or remove it.')
+        if file.suffix == '.tflite' and size is None:
+            raise OptionError('--size', 'is missing: LiteRT holds a network for one size of image; give 360x640.')
+        require(NEEDS[file.suffix], str(file))
+    own = net if isinstance(net, Quantized) else Quantized(net)
+    if not images and (own.steps.isnan().any() or any(file.suffix == '.tflite' for file in files)):
+        raise OptionError('--images', 'is missing: a folder of images like those that the student will get.')
+    if own.steps.isnan().any():
+        own.calibrate(images)
+    own.eval()
+    plan = Plan(size, False, limits_of(own), {'network': type(own.net).__name__, 'precision': 'int8'}, {}, '')
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == '.pth':
+            save_atomically({'params': own.state_dict()}, file)
+            yield f'{file}: for network_g: {{type: Quantized, network: ...}}'
+            continue
+        with atomic_write(file) as named:
+            part = named.with_suffix(file.suffix)
+            try:
+                with quiet(), torch.no_grad():
+                    _onnx(own, part, plan) if file.suffix == '.onnx' else _litert(own, part, plan, images)
+                said = verify(own, part, plan, LEAST_PSNR)
+            except (OSError, RunError, ImportError):
+                raise
+            except Exception as error:  # each converter has its own for networks that its format cannot hold
+                raise RunError(f'{file} cannot be written: {sentence(error)[:300]}') from error
+            finally:
+                if part.exists():
+                    part.replace(named)
+        write_digest(file)
+        yield f'{file}: {said}'
+
+
+def _onnx(own: Quantized, file: Path, plan: Plan) -> None:
+    with own.told_to_runtimes():
+        formats.onnx(own, file, plan)
+    onnx: Any = import_module('onnx')
+    model = onnx.load(str(file))
+    store_whole_numbers(model.graph)
+    onnx.save(model, str(file))
+
+
+def store_whole_numbers(graph: Any) -> None:
+    """In an ONNX graph: compute what is made of weights alone up to whole numbers, and keep these in their place."""
+    onnx: Any = import_module('onnx')
+    known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in list(graph.node):
+        if node.op_type not in ('QuantizeLinear', 'Clip') or not all(name in known for name in node.input if name):
+            continue
+        values: list[Any] = [known.get(name) for name in node.input]
+        if node.op_type == 'QuantizeLinear':
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == 'axis'), 1)
+            shape = [-1 if number == axis else 1 for number in range(values[0].ndim)]
+            step, zero = (value.reshape(shape) if value.ndim else value for value in values[1:])
+            kind = np.iinfo(values[2].dtype)
+            levels = (np.round(values[0] / step) + zero).clip(kind.min, kind.max).astype(values[2].dtype)
+        else:
+            levels = values[0].clip(*values[1:])
+        known[node.output[0]] = levels
+        graph.initializer.append(onnx.numpy_helper.from_array(levels, node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def _litert(own: Quantized, file: Path, plan: Plan, images: Sequence[Tensor]) -> None:
+    quantizer, recipe = (import_module(f'ai_edge_quantizer.{name}') for name in ('quantizer', 'recipe'))
+    formats.litert(own.net, file, plan)
+    work = quantizer.Quantizer(str(file))
+    work.load_quantization_recipe(recipe.static_wi8_ai8())
+    interpreter = import_module('ai_edge_litert.interpreter').Interpreter(str(file))
+    signature, names = next(iter(interpreter.get_signature_list().items()))
+    seen: list[dict[str, np.ndarray]] = []
+
+    def see(window: Tensor) -> Tensor:
+        seen.append({names['inputs'][0]: window.permute(0, 2, 3, 1).contiguous().numpy()})
+        return window
+
+    assert plan.size is not None
+    for image in images:
+        in_windows(see, image, plan.size)
+    ranges = work.calibrate({signature: seen})
+    for detail in (*interpreter.get_input_details(), *interpreter.get_output_details()):
+        values = ranges[detail['name']]  # a photograph's 8 bits
+        values |= {'min': np.zeros_like(values['min']), 'max': np.ones_like(values['max'])}
+    work.quantize(ranges).export_model(str(file), overwrite=True)
