@@ -52,7 +52,14 @@ def cost_section(table: PaperTable, cells: Sequence[Cell], repeats: int) -> str:
             sources[published[cell.published]['source']] = None
     text = markdown_table(['row', '', *(COLUMNS[name][0] for name in columns)], rows)
     where = f'Ours on {machine(torch.get_num_threads())}; medians of {repeats}.'
-    return '\n\n'.join([f'## {table.title}', table.note.strip(), text, where, 'Published: ' + '; '.join(sources) + '.'])
+    parts = [
+        f'## {table.title}',
+        table.note.strip(),
+        text,
+        where,
+        f'Published: {"; ".join(sources)}.' if sources else '',
+    ]
+    return '\n\n'.join(part for part in parts if part)
 
 
 def _texts(costs: Mapping[str, float], columns: Sequence[str]) -> list[str]:
