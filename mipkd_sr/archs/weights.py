@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from mipkd_sr.archs.official import DERIVED, to_basicsr
@@ -48,10 +49,10 @@ def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 
         file: The checkpoint.
         param_key: See ``read_weights``.
         strict: Whether the weights must be the network's exactly. If false, those with another name or shape are left
-            out, and the network keeps its own in their place.
+            out, which is said in the log, and the network keeps its own in their place.
 
     Raises:
-        ValueError: If the file holds no weights, or, when strict, those of another network.
+        ValueError: If the file holds no weights, or none of this network's, or, when strict, those of another.
     """
     load_checkpoint: Any = getattr(net, 'load_checkpoint', None)
     if load_checkpoint is not None:
@@ -61,8 +62,14 @@ def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 
     for name in [name for name in own if name.endswith(DERIVED)]:
         weights[name] = own[name]
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-    if strict and (len(fitting) < len(weights) or len(fitting) < len(own)):
+    loaded = [name for name in fitting if not name.endswith(DERIVED)]
+    if (strict or not loaded) and (len(fitting) < len(weights) or len(fitting) < len(own)):
         raise ValueError(f'{file} holds another network than this {type(net).__name__}: {_difference(weights, own)}')
+    if left := [name for name in {**own, **weights} if name not in fitting]:
+        get_root_logger().warning(
+            f'{file}: {len(loaded)} of the {len(own)} weights of {type(net).__name__} were loaded; left out, absent or '
+            f'of another shape: {_some_of(dict.fromkeys(left))}'
+        )
     net.load_state_dict(fitting, strict=strict)
 
 

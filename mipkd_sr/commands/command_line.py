@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -168,6 +169,10 @@ def run_command(
         return stop.exit_code
     except KeyboardInterrupt:
         return _fail('interrupted.', EXIT_INTERRUPTED)
+    except SystemExit as error:  # a user's class has called sys.exit
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f'{place.filename}, line {place.lineno}, ends the program (SystemExit: {error})'
+        return _fail(f'{what}; let it raise an error instead.', EXIT_CANNOT_GO_ON)
     except Exception as error:
         if problem := compiler_problem(error):
             return _fail(problem, EXIT_CANNOT_GO_ON)

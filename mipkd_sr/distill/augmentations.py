@@ -98,7 +98,8 @@ class RandomComposition:
             applied in this order.
 
     Raises:
-        ValueError: If a name is not registered or a probability not in [0, 1].
+        ValueError: If a name is not registered, a probability not in [0, 1], or an augmentation not undone by its
+            ``invert``.
     """
 
     def __init__(self, probabilities: Mapping[str, float]) -> None:
@@ -108,6 +109,11 @@ class RandomComposition:
             if not 0 <= probability <= 1:
                 raise ValueError(f'the probability of {name} must be in [0, 1], not {probability}')
         self.parts = [(AUGMENTATIONS.get(name)(), probability) for name, probability in probabilities.items()]
+        images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+        for name, (part, _) in zip(probabilities, self.parts, strict=True):
+            restored = part.invert(part.apply(images.clone()))
+            if restored.shape != images.shape or not torch.allclose(restored, images, atol=1e-5):
+                raise ValueError(f'the augmentation {name} is not undone by its invert')
 
     def draw(self, batch: int, draws: BatchDraws) -> list[Tensor]:
         """For each augmentation, whether to apply it to each of B samples: B times true or false."""

@@ -100,7 +100,7 @@ class BlockPriorMixer(nn.Module):
             I_E, B x 3 x sH x sW, and, for each part of the path, whether it ran in the student.
         """
         in_student = False  # it has the teacher's width
-        taken = []
+        taken: list[bool] = []
         last = len(self.unit_pairs) - 1 if self.is_resampled else k
         for position in range(k, last + 1):
             goes_to_student = torch.rand((), generator=rng).item() < self.student_probability

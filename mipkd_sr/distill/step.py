@@ -71,7 +71,12 @@ class DistillStep(nn.Module):
         }
 
     def forward(
-        self, lq: Tensor, gt: Tensor, iteration: int, part: int = 0, only: Collection[str] | None = None
+        self,
+        lq: Tensor,
+        gt: Tensor,
+        iteration: int,
+        place: tuple[int, int | None] = (0, None),
+        only: Collection[str] | None = None,
     ) -> StepOutput:
         """Compute the losses of one batch.
 
@@ -79,7 +84,8 @@ class DistillStep(nn.Module):
             lq: LR images, B x 3 x H x W, values in [0, 1].
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             iteration: Number of the step, from 1.
-            part: Which part of the step's samples this is, from 0, where they are computed in several.
+            place: Where the samples of a step are computed in parts: the number of the first of these, from 0, and how
+                many samples the step has. So each draws what it would draw if they were computed at once.
             only: The objectives to ask; all if None.
 
         Raises:
@@ -88,7 +94,7 @@ class DistillStep(nn.Module):
         progress = iteration / self.total_iter
         asked = self.objectives.keys() if only is None else only
         active = {name: o for name, o in self._objectives() if name in asked and o.schedule.factor(progress) != 0}
-        draws = {name: BatchDraws(self._seed(name, iteration, 1 + part), lq.device) for name in active}
+        draws = {name: BatchDraws(self._seed(name, iteration, 1), lq.device, *place) for name in active}
         first = {
             name: {'lq': teacher(lq, self._teacher_indices[name])}
             for name, teacher in self.teachers.items()

@@ -220,26 +220,30 @@ class DistillModel(ModelHooks, SRModel):
         parts = len(batches)  # fewer than asked for where another loop's batch has not as many samples
         of_parts: list[dict[str, Tensor]] = []
         of_teachers: list[dict[str, Tensor]] = []
-        for part, (lq, gt) in enumerate(batches):
+        whole, first = (self.lq, self.gt), 0
+        for part, (self.lq, self.gt) in enumerate(batches):  # extra_losses, and what it calls, sees its part's
+            place = (first, len(whole[0]))
+            first += len(self.lq)
             with self._gradients_averaged_if(part == parts - 1):
-                losses, self.logs, self.output, teacher_sums = self._compute_losses(lq, gt, current_iter, part, only)
+                losses, self.logs, self.output, teacher_sums = self._compute_losses(current_iter, place, only)
                 total = torch.stack(list(losses.values())).sum() / parts
                 # Times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
                 total = total * (1 + 0 * total.detach())
                 self.scaler.scale(total).backward()
             of_parts.append({name: loss.detach() for name, loss in losses.items()})
             of_teachers.append(teacher_sums)
+        self.lq, self.gt = whole
         names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
         self.losses = {
             name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
         }
         return of_teachers
 
-    def _compute_losses(self, lq: Tensor, gt: Tensor, current_iter: int, part: int, only: Set[str]) -> StepOutput:
+    def _compute_losses(self, current_iter: int, place: tuple[int, int], only: Set[str]) -> StepOutput:
         precision = PRECISIONS[self.opt['train']['precision']]
         with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
-            lq, gt = lq.contiguous(memory_format=self.memory_format), gt.contiguous(memory_format=self.memory_format)
-            output = self.step(lq, gt, current_iter, part, only)
+            lq, gt = (images.contiguous(memory_format=self.memory_format) for images in (self.lq, self.gt))
+            output = self.step(lq, gt, current_iter, place, only)
             extra = {} if only <= self.second_step else self.extra_losses(output.sr, gt)
         check_losses('model', self, extra)
         own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}

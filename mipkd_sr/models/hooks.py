@@ -44,7 +44,7 @@ class ModelHooks:
 
         Args:
             sr: The student's output, B x 3 x sH x sW, values in about [0, 1], with gradients.
-            gt: HR images, as ``sr``, values in [0, 1].
+            gt: HR images, as ``sr``, values in [0, 1]. Their LR images are ``self.lq``.
 
         Returns:
             Weighted losses, scalars, by the name under which they are logged (``l_...``); they are added to the total.

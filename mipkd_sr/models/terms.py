@@ -38,10 +38,15 @@ def build_term(
     of_term = {name: opt[name] for name in TERM_OPTIONS if opt.get(name) is not None}
     loss = build_loss({name: value for name, value in opt.items() if name not in TERM_OPTIONS})
     name = LOSS_NAMES.get(key, f'l_{key.removesuffix("_opt")}')
-    if not isinstance(loss, Objective):
-        loss(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32))  # one that takes something else fails here
-    objective = loss if isinstance(loss, Objective) else ImageObjective(name, loss)
     method = type(loss).__name__
+    for option, value in opt.items():
+        if option.endswith('weight') and isinstance(value, int | float) and value < 0:
+            raise ValueError(f'{option} must not be negative, not {value}')
+    if not isinstance(loss, Objective):
+        found = loss(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32))  # one that takes something else fails here
+        if not isinstance(found, torch.Tensor | tuple):
+            raise ValueError(f'{method} returns a {type(found).__name__}; let it return one tensor, or be an Objective')
+    objective = loss if isinstance(loss, Objective) else ImageObjective(name, loss)
     if objective.needs_teacher and not teachers:
         raise ValueError(f'{method} needs a teacher; add network_t and path:pretrain_network_t')
     if 'schedule' in of_term:

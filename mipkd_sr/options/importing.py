@@ -81,9 +81,9 @@ def _import(entry: str, file: Path, key: str) -> str:
             importlib.invalidate_caches()
     try:
         importlib.import_module(name)
-    except Exception as error:  # whatever a user's module raises
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f'{type(error).__name__}: {sentence(error).rstrip(".")}'
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
+        place = error if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1]
+        what = f'{type(error).__name__}: {sentence(error).rstrip(".")}'.removesuffix(': ')
         raise OptionError(key, f'{name} cannot be imported: {what} ({place.filename}, line {place.lineno}).') from error
     return found
 

@@ -89,7 +89,8 @@ def read_mapping(file: Path) -> dict[str, Any]:
     try:
         data = strict_yaml.read_yaml(file)
     except ValueError as error:
-        raise OptionError('', f'{error}; give the path of an option file.') from None
+        advice = 'correct it there' if 'is not valid YAML' in str(error) else 'give the path of an option file'
+        raise OptionError('', f'{error}; {advice}.') from None
     if not isinstance(data, dict):
         raise OptionError('', f'{file}: holds no options; an option file is a mapping of keys to values.')
     return data

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from mipkd_sr.runtime.files import atomic_write
 
 
 def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
-    """``torch.save``, so that ``file`` is never half-written.
+    """``torch.save``, so that ``file`` is never half-written. Its tensors are the CPU's, so that any machine loads it.
 
     Raises:
         OSError: If it cannot be written; what was there before is still there.
     """
     buffer = BytesIO()  # torch.save into a file reports a full disk as an error of its own zip writer
-    torch.save(content, buffer)
+    torch.save(tree_map_only(Tensor, lambda tensor: tensor.cpu(), content), buffer)
     with atomic_write(file, durable=True) as part:
         part.write_bytes(buffer.getbuffer())
 

@@ -44,7 +44,7 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """An exception's message on one line, with one full stop at its end."""
     return ' '.join(str(error).split()).rstrip('.') + '.'
 

@@ -5,7 +5,7 @@ and each sample's random numbers do not depend on which rank has it. ``BatchDraw
 ``mean_over_ranks`` and ``gather_batch`` are for losses that relate samples to each other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,26 +31,31 @@ class BatchDraws:
     Args:
         seed: Seed; alike on every rank.
         device: Where the numbers are wanted.
+        first: Number of the first of these samples among this rank's of the step, which may be computed in parts.
+        of: How many samples of the step this rank has; these alone if None.
     """
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    def __init__(self, seed: int, device: torch.device, first: int = 0, of: int | None = None) -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
+        self._first, self._of = first, of
 
     def uniform(self, batch: int, *shape: int) -> Tensor:
         """Numbers in [0, 1) for this rank's ``batch`` samples: batch x shape."""
-        rank, size = rank_and_size()
-        numbers = torch.rand(size * batch, *shape, generator=self._generator, device=self._generator.device)
-        return numbers[rank * batch : (rank + 1) * batch]
+        return self._own(torch.rand, batch, shape)
 
     def normal(self, batch: int, *shape: int) -> Tensor:
         """Normally distributed numbers for this rank's ``batch`` samples: batch x shape."""
-        rank, size = rank_and_size()
-        numbers = torch.randn(size * batch, *shape, generator=self._generator, device=self._generator.device)
-        return numbers[rank * batch : (rank + 1) * batch]
+        return self._own(torch.randn, batch, shape)
 
     def integers(self, batch: int, limit: int) -> Tensor:
         """Whole numbers in [0, limit) for this rank's ``batch`` samples."""
         return (self.uniform(batch) * limit).long().clamp_max(limit - 1)  # the product can round up to the limit
+
+    def _own(self, draw: Callable[..., Tensor], batch: int, shape: tuple[int, ...]) -> Tensor:
+        rank, size = rank_and_size()
+        of = self._of or batch
+        numbers = draw(size * of, *shape, generator=self._generator, device=self._generator.device)
+        return numbers[rank * of + self._first :][:batch]
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

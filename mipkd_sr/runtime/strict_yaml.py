@@ -82,7 +82,10 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f' (line {mark.line + 1})' if mark else ''
-        raise ValueError(f'{" ".join((error.problem or str(error)).split())}{where}') from None
+        problem = ' '.join((error.problem or str(error)).split())
+        if "character '\\t'" in problem:
+            problem = 'a tab stands where spaces must be'
+        raise ValueError(f'{problem}{where}') from None
     except yaml.YAMLError as error:
         raise ValueError(' '.join(str(error).split())) from None
     return value
