@@ -225,7 +225,7 @@ def test_a_validation_that_fails_costs_no_iteration(processes, training_options,
     opt['datasets']['val'] |= {'scan': False, 'dataroot_gt': str(small / 'HR'), 'dataroot_lq': str(small / 'LR_x2')}
     exit_code, said = trained(processes, write_options(opt), capfd)
     assert exit_code == (4 if processes == 1 else 1)
-    assert 'small/HR/b.png cannot be measured: an image of 8 x 8 is smaller than the window of 11.' in said
+    assert 'small/HR/b.png cannot be measured by ssim: an image of 8 x 8 is smaller than the window of 11.' in said
     assert not re.findall(r'File ".*mipkd_sr', said)  # torchrun has a traceback of its own
     assert state(tmp_path, 3)['validations'] == []
     opt['datasets']['val'] |= folders

@@ -4,19 +4,21 @@ from copy import deepcopy
 
 import pytest
 import torch
+from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 from torch import nn
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.distill.augmentations import AUGMENTATIONS, InvertibleAugmentation, RandomComposition
+from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.models import DistillModel, build_model
 from mipkd_sr.options.loading import load_options
 from mipkd_sr.runtime.checkpoint import save_atomically
 from mipkd_sr.train import main
 
-from .conftest import STUDENT
+from .conftest import STUDENT, experiment
 
 
 def error_of(capsys):
@@ -148,3 +150,54 @@ def test_accumulation_is_the_larger_batch(method, training_options, write_option
         assert len(model.lq) == 4
     for once, in_parts in zip(*gradients, strict=True):
         assert torch.allclose(once, in_parts, rtol=1e-4, atol=1e-7)
+
+
+class Windowed(nn.Module):
+    """Takes whole windows alone, as HAT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, 1, 1)
+
+    def forward(self, x):
+        if x.shape[-1] % 8:
+            raise RuntimeError('no whole windows')
+        return nn.functional.pixel_shuffle(self.conv(x), 2)
+
+
+def test_zoom_out_to_what_a_network_does_not_take_is_refused():
+    with pytest.raises(
+        ValueError, match=r'patches of 12 x 12; Windowed fails.*no whole windows.*set zoom_out to false'
+    ):
+        DUKDLoss().attach(Windowed(), None, 24, 2)
+    DUKDLoss().attach(Windowed(), None, 32, 2)
+
+
+class Misspelt(PairedImageDataset):
+    def __getitem__(self, index):
+        return npp.zeros(3)  # noqa: F821
+
+
+def boom(img, img2, **_):
+    raise RuntimeError('boom')
+
+
+def test_a_bug_of_a_users_own_says_where_it_is_and_the_log_has_its_trace(
+    monkeypatch, training_options, write_options, tmp_path, capsys
+):
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, 'Misspelt', Misspelt)
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'boom', boom)
+    line = Misspelt.__getitem__.__code__.co_firstlineno + 1
+    opt = training_options(datasets={'train': {'type': 'Misspelt'}})
+    assert main(['-opt', str(write_options(opt))]) == 4
+    error = error_of(capsys)
+    assert "cannot be read: NameError: name 'npp' is not defined" in error
+    assert f'test_silent_faults.py, line {line})' in error
+    (log,) = experiment(tmp_path).glob('train_*.log')
+    assert 'return npp.zeros(3)' in log.read_text()
+    metrics = {'mine': {'type': 'boom'}}
+    assert main(['-opt', str(write_options(training_options(val={'metrics': metrics})))]) == 4
+    error = error_of(capsys)
+    line = boom.__code__.co_firstlineno + 1
+    assert 'cannot be measured by mine: RuntimeError: boom (' in error
+    assert f'test_silent_faults.py, line {line})' in error

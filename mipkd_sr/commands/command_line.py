@@ -10,14 +10,13 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from mipkd_sr.options.recipes import STUDENT_SCALES
-from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, cut, printable
+from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, cut, printable, traced
 
 if TYPE_CHECKING:
     from torch import nn
@@ -170,9 +169,8 @@ def run_command(
     except KeyboardInterrupt:
         return _fail('interrupted.', EXIT_INTERRUPTED)
     except SystemExit as error:  # a user's class has called sys.exit
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f'{place.filename}, line {place.lineno}, ends the program (SystemExit: {error})'
-        return _fail(f'{what}; let it raise an error instead.', EXIT_CANNOT_GO_ON)
+        what = f'a class of yours ends the program: {traced(error)}; let it raise an error instead.'
+        return _fail(what, EXIT_CANNOT_GO_ON)
     except Exception as error:
         if problem := compiler_problem(error):
             return _fail(problem, EXIT_CANNOT_GO_ON)

@@ -103,7 +103,9 @@ class _Watch:
         except StopIteration:
             raise
         except Exception as error:
-            raise self._explained(error) from error
+            if (explained := self._explained(error)) is not error:
+                raise explained from error
+            raise
 
     def _look(self) -> None:
         """Raise torch's error if a reader has died since the last call."""

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mipkd_sr.data.readers import ReaderLost, read_ahead
 from mipkd_sr.option_types import TrainingOptions
-from mipkd_sr.runtime.errors import RunError, sentence
+from mipkd_sr.runtime.errors import RunError, traced
 from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_cpu
 
@@ -45,7 +45,7 @@ class NamedErrors(Dataset):
         except Exception as error:  # whatever a decoder, a file system or a user's class raises
             entry = getattr(self.dataset, 'paths', {index: f'sample {index}'})[index]
             files = entry.values() if isinstance(entry, dict) else [entry]
-            raise RunError(f'{" or ".join(map(str, files))} cannot be read: {sentence(error)}') from None
+            raise RunError(f'{" or ".join(map(str, files))} cannot be read: {traced(error)}.') from error
 
 
 class SeededDataset(Dataset):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.metrics import measure
-from mipkd_sr.runtime.errors import RunError, sentence
+from mipkd_sr.runtime.errors import RunError, traced
 from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 
 ImageCallback = Callable[[str, str, np.ndarray], None]
@@ -134,7 +134,8 @@ class _Measuring:
         try:
             rows = measured.result()
         except Exception as error:  # whatever a metric raises
-            raise RunError(f'{file} cannot be measured: {sentence(error)}') from error
+            metric = getattr(error, 'metric', '')
+            raise RunError(f'{file} cannot be measured{f" by {metric}" if metric else ""}: {traced(error)}.') from error
         for name, row in rows.items():
             self._rows[name][image] = row
 
@@ -199,7 +200,14 @@ def _measure_all(
     if as_grey:
         images = {name: cv2.cvtColor(sr, cv2.COLOR_BGR2GRAY) for name, sr in images.items()}
         hr = hr[..., 0]
-    rows = {name: {metric: measure(opt, sr, hr) for metric, opt in metrics.items()} for name, sr in images.items()}
+    rows: dict[str, dict[str, float]] = {name: {} for name in images}
+    for metric, opt in metrics.items():
+        try:
+            for name, sr in images.items():
+                rows[name][metric] = measure(opt, sr, hr)
+        except Exception as error:
+            error.metric = metric  # type: ignore[attr-defined]
+            raise
     first = next((name for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'), None)
     for reference in references:
         if first is None:

@@ -11,9 +11,11 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mipkd_sr.archs.staged_check import check_output
 from mipkd_sr.distill.augmentations import RandomComposition
 from mipkd_sr.distill.objective import Objective, StepState, View
 from mipkd_sr.distill.zooming import zoom_in_grid, zoom_in_hardest, zoom_in_random, zoom_out
+from mipkd_sr.runtime.errors import sentence
 from mipkd_sr.runtime.ranks import BatchDraws
 
 ALL_AUGMENTATIONS = {'HorizontalFlip': 0.5, 'VerticalFlip': 0.5, 'Rotation90': 0.5, 'ColorInversion': 0.5}
@@ -21,8 +23,8 @@ CROPS = ('random', 'grid', 'hardest')
 ZOOMS = ('zoom_in', 'zoom_out')
 
 
-def check_window(net: nn.Module, size: int) -> None:
-    """Refuse patches that are smaller than a window of SwinIR.
+def check_window(net: nn.Module, size: int, scale: int) -> None:
+    """Refuse patches that a network does not take, and those that are smaller than a window of SwinIR.
 
     Raises:
         ValueError: If they are.
@@ -34,6 +36,11 @@ def check_window(net: nn.Module, size: int) -> None:
             f'zoom-out makes patches of {size} x {size}, under the window of {window} of {name}; set zoom_out to false '
             'or take larger patches'
         )
+    try:
+        check_output(net, scale, size)
+    except ValueError as error:
+        reason = sentence(error).rstrip('.')
+        raise ValueError(f'zoom-out makes patches of {size} x {size}; {reason}; set zoom_out to false') from None
 
 
 def augmented_view(
@@ -119,7 +126,7 @@ class DUKDLoss(Objective):
                 raise ValueError(f'zoom_out needs LR patches that the scale divides: {lq_size} / {scale}')
             for net in (student, teacher):
                 if net is not None:
-                    check_window(net, lq_size // scale)
+                    check_window(net, lq_size // scale, scale)
 
     def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
         """The zoomed-in and zoomed-out patches, augmented for the student."""

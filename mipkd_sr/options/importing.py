@@ -9,12 +9,11 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
 import mipkd_sr.compat  # noqa: F401  (what a user's package imports of BasicSR needs its repairs)
-from mipkd_sr.runtime.errors import OptionError, sentence, shown
+from mipkd_sr.runtime.errors import OptionError, shown, traced
 
 _asked_for: list[str] = []
 _added: list[str] = []
@@ -82,9 +81,7 @@ def _import(entry: str, file: Path, key: str) -> str:
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever a user's module raises
-        place = error if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1]
-        what = f'{type(error).__name__}: {sentence(error).rstrip(".")}'.removesuffix(': ')
-        raise OptionError(key, f'{name} cannot be imported: {what} ({place.filename}, line {place.lineno}).') from error
+        raise OptionError(key, f'{name} cannot be imported: {traced(error)}.') from error
     return found
 
 

@@ -2,8 +2,10 @@
 
 import difflib
 import signal
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 MOST_NAMES = 20
 """Names that a sentence lists."""
@@ -47,6 +49,16 @@ class Interrupted(Exception):
 def sentence(error: BaseException) -> str:
     """An exception's message on one line, with one full stop at its end."""
     return ' '.join(str(error).split()).rstrip('.') + '.'
+
+
+def traced(error: BaseException) -> str:
+    """An exception on one line, with its kind and place where it is neither the system's nor raised by this package."""
+    trace = traceback.extract_tb(error.__traceback__)
+    text = sentence(error).rstrip('.')
+    if isinstance(error, OSError) or not trace or Path(__file__).parents[1] in Path(trace[-1].filename).parents:
+        return text
+    place = error if isinstance(error, SyntaxError) else trace[-1]
+    return f'{type(error).__name__}{": " if text else ""}{text} ({place.filename}, line {place.lineno})'
 
 
 def compiler_problem(error: Exception) -> str:

@@ -45,6 +45,10 @@ def run_log(folder: str, prefix: str, rank: int) -> Iterator[logging.Logger]:
     try:
         with logging_redirect_tqdm([logger]):
             yield logger
+    except Exception as error:  # the terminal has one sentence; the file has where it comes from
+        told = logging.LogRecord(logger.name, logging.ERROR, str(file), 0, '%s', (error,), sys.exc_info())
+        handler.handle(told)
+        raise
     finally:
         logger.removeHandler(handler)
         handler.close()
