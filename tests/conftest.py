@@ -34,6 +34,7 @@ get_root_logger()  # its handler keeps the stderr of now, and would keep that of
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'
+SHARED_CASES = ROOT.parent / 'shared' / 'cases'
 SCALE = 2
 STUDENT = {'type': 'StagedEDSR', 'num_feat': 8, 'num_block': 2, 'upscale': SCALE}
 TEACHER = {'type': 'StagedEDSR', 'num_feat': 12, 'num_block': 4, 'upscale': SCALE}

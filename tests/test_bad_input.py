@@ -56,8 +56,8 @@ def crop(rows: int, columns: int):
 
 BOTH = ('HR/wave1.png', 'LR_x2/wave1.png')
 BAD: dict[str, tuple[str, object, str]] = {
-    'truncated': ('LR_x2/wave1.png', cut, 'LR_x2/wave1.png cannot be used: it is truncated'),
-    'corrupt': ('HR/wave1.png', spoil, 'HR/wave1.png cannot be used: its contents do not have their checksum'),
+    'truncated': ('LR_x2/wave1.png', cut, 'LR_x2/wave1.png cannot be used: it is broken'),
+    'corrupt': ('HR/wave1.png', spoil, 'HR/wave1.png cannot be used: it is broken, .*checksum'),
     'no image': (
         'HR/wave1.png',
         overwrite,
@@ -68,7 +68,7 @@ BAD: dict[str, tuple[str, object, str]] = {
         lambda file: file.write_bytes(b''),
         'HR/wave1.png cannot be used: it is not an image',
     ),
-    'no LR image': ('LR_x2/wave1.png', Path.unlink, 'there is no .*LR_x2/wave1.png, the LR image of .*HR/wave1.png'),
+    'no LR image': ('LR_x2/wave1.png', Path.unlink, 'there is no .*LR_x2/wave1.png, .* the LR image of .*HR/wave1.png'),
     'no HR image': ('HR/wave1.png', Path.unlink, 'there is no HR image of .*LR_x2/wave1.png'),
     'sizes': ('LR_x2/wave1.png', crop(20, 24), 'HR/wave1.png is 48 x 48 pixels and .*LR_x2/wave1.png 20 x 24, but'),
     'not divisible': ('HR/wave1.png', crop(47, 48), 'HR/wave1.png is 47 x 48 pixels and .* must be 48 x 48'),
@@ -163,12 +163,12 @@ def test_what_an_image_is(tmp_path):
         cv2.imwrite(str(tmp_path / name), image)
         assert image_info(tmp_path / name) == (30, 20, 'colour')
     cut(tmp_path / 'a.jpg')
-    with pytest.raises(ValueError, match=r'a.jpg cannot be used: it is truncated'):
+    with pytest.raises(ValueError, match='image file is truncated'):
         image_info(tmp_path / 'a.jpg')
     np.save(tmp_path / 'a.npy', image)
     assert image_info(tmp_path / 'a.npy') == (30, 20, 'colour')
     cut(tmp_path / 'a.npy')
-    with pytest.raises(ValueError, match=r'a.npy cannot be used: it is not a whole array'):
+    with pytest.raises(ValueError, match='it is not a whole array'):
         image_info(tmp_path / 'a.npy')
 
 
@@ -412,9 +412,9 @@ UNSEEN = {
     'CMYK': (as_file('.jpg', save_as('CMYK')), 'has neither RGB nor grey'),
     'turned JPEG': (as_file('.jpg', turn), r'HR/wave1.jpg is turned by its EXIF data'),
     'turned PNG': (lambda folder: turn(folder / BOTH[0]), r'HR/wave1.png is turned by its EXIF data'),
-    'cut BMP': (as_file('.bmp', half), r'HR/wave1.bmp cannot be used: it is not an image, or not whole'),
+    'cut BMP': (as_file('.bmp', half), r'HR/wave1.bmp cannot be used: it is broken'),
     'cut TIFF': (as_file('.tif', lambda file: cut(file)), r'HR/wave1.tif cannot be used'),
-    'cut GIF': (as_file('.gif', half), r'HR/wave1.gif cannot be used: it is not an image, or not whole'),
+    'cut GIF': (as_file('.gif', half), r'HR/wave1.gif cannot be used: it is broken'),
 }
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights, read_weights
-from mipkd_sr.data.pairs import read_image
+from mipkd_sr.data.images import read_image
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.metrics import psnr
 

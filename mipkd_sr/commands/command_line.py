@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
@@ -155,19 +155,19 @@ def run_command(
         sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code
     except OptionError as error:
-        return _fail(str(error))
+        return _fail(cut(str(error), 9000))  # it may name many files
     except RunError as error:
-        return _fail(last_sentence(error), EXIT_CANNOT_GO_ON)
+        return _fail(cut(last_sentence(error)), EXIT_CANNOT_GO_ON)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
         return EXIT_NO_READER
     except OSError as error:
-        return _fail(explain_os_error(error, again), EXIT_CANNOT_GO_ON)
+        return _fail(cut(explain_os_error(error, again)), EXIT_CANNOT_GO_ON)
     except Interrupted as stop:
         print(f'{stop}; {GO_ON}', flush=True)
         return stop.exit_code
-    except KeyboardInterrupt:
-        return _fail('interrupted.', EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _fail('interrupted.', stop.args[0] if stop.args else EXIT_INTERRUPTED)
     except SystemExit as error:  # a user's class has called sys.exit
         what = f'a class of yours ends the program: {traced(error)}; let it raise an error instead.'
         return _fail(what, EXIT_CANNOT_GO_ON)
@@ -207,13 +207,34 @@ def interrupted_at_once() -> Iterator[None]:
         os.close(writing)  # which ends the watch
 
 
+def report_failures(failures: Sequence[str]) -> int:
+    """Print what could not be done, a line for each file; returns the exit code."""
+    for failure in failures:
+        _fail(failure, EXIT_CANNOT_GO_ON)
+    return EXIT_CANNOT_GO_ON if failures else 0
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """A context in which SIGTERM ends the process as an exception does: a file that is being written ends well."""
+
+    def end(number: int, _: object) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    usual = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
 def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     """Print ``message``, and return the exit code.
 
     What is wrong with the options every process finds alike, and the first one says; other errors may be one's own.
     """
     if exit_code != EXIT_BAD_OPTIONS or os.environ.get('RANK', '0') == '0':
-        print(f'error: {cut(printable(message))}', file=sys.stderr, flush=True)
+        print(f'error: {printable(message)}', file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -12,7 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mipkd_sr.commands.command_line import at_least
+from mipkd_sr.commands.command_line import at_least, report_failures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +30,17 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from tqdm import tqdm
 
+    from mipkd_sr.data.images import listing
     from mipkd_sr.data.preparing import LEFT, Settings, plan_preparation, prepare
 
     work = plan_preparation(args.folders, args.out, Settings(args.scale, args.tile, args.store), args.verify)
     if work.moved:
         left = args.out / LEFT
         print(f'{work.moved} pairs of photographs that have changed or are not here any more are now in {left}')
-    done = tqdm(prepare(work, args.jobs), total=len(work.waiting), unit='image', desc=args.out.name)
-    pairs = work.pairs + sum(done)
+    done = list(tqdm(prepare(work, args.jobs), total=len(work.waiting), unit='image', desc=args.out.name))
+    failures = [entry['failure'] for entry in done if 'failure' in entry]
+    pairs = work.pairs + sum(entry.get('pairs', 0) for entry in done)
     print(f'{pairs} pairs in {args.out}{": every file is what the photographs give" if args.verify else ""}')
-    return 0
+    notes = [(note, entry['file']) for entry in done for note in entry.get('notes', ())]
+    print(listing(notes + [('passed over, no image by its ending', file) for file in work.passed_over]), end='')
+    return report_failures(failures)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from mipkd_sr.data.pairs import IMAGE_SUFFIXES, decode_file
+    from mipkd_sr.data.images import SUFFIXES, read_image
     from mipkd_sr.deploy.quantising import quantize
     from mipkd_sr.runtime.errors import OptionError
 
@@ -37,9 +37,12 @@ def run(args: argparse.Namespace) -> int:
         if not path.exists():
             raise OptionError('--images', f'there is no {path}; give images, or folders of them.')
         files = sorted(path.rglob('*')) if path.is_dir() else [path]
-        for file in [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES][: args.most - len(images)]:
-            image = decode_file(file, 1)  # three channels of 8 bits, BGR
-            if image is None or min(image.shape[:2]) < 32:
+        for file in [file for file in files if file.suffix.lower() in SUFFIXES][: args.most - len(images)]:
+            try:
+                image = read_image(file)
+            except ValueError as error:
+                raise OptionError('--images', f'{error}.') from None
+            if min(image.shape[:2]) < 32:
                 raise OptionError('--images', f'{file} is no image of at least 32 x 32 pixels; take it out.')
             planes = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
             images.append(torch.from_numpy(planes)[None] / 255)

@@ -1,16 +1,22 @@
 """Data: images on the disk, MATLAB's resizing, and the order in which a training run reads its images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from basicsr.data import build_dataset as build_basicsr_dataset
+from basicsr.data import paired_image_dataset, single_image_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.single_image_dataset import SingleImageDataset
+from basicsr.data.transforms import paired_random_crop
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from mipkd_sr.data.images import imfrombytes
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
+from mipkd_sr.data.pairing import pair_files
 from mipkd_sr.data.scan import scan
 from mipkd_sr.option_types import Component, DatasetOptions, RunOptions, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on
@@ -19,6 +25,27 @@ __all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of']
 
 SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
 """Data sets, and what derives from them, whose files are looked at before a run."""
+
+
+def _pairs_for_basicsr(folders: Sequence[str], keys: Sequence[str], *more: str) -> list[dict[str, str]]:
+    """In the place of BasicSR's functions that find the files of pairs; for theirs LR must end as HR does."""
+    pairs = pair_files(Path(folders[0]), Path(folders[1]), more[-1], more[0] if len(more) > 1 else None)
+    return [{f'{key}_path': str(file) for key, file in zip(keys, pair, strict=True)} for pair in pairs]
+
+
+def _crop_pair(gt: np.ndarray, lq: np.ndarray, gt_size: int, scale: int, file: str) -> tuple[np.ndarray, np.ndarray]:
+    """BasicSR's ``paired_random_crop`` of HR as it is in tests: without what the scale does not divide."""
+    if all(hr // scale == lr for hr, lr in zip(gt.shape[:2], lq.shape[:2], strict=True)):
+        gt = gt[: lq.shape[0] * scale, : lq.shape[1] * scale]
+    return paired_random_crop(gt, lq, gt_size, scale, file)
+
+
+# BasicSR's own data sets read files as everything here does, and what has been looked at is what is read.
+for _module in (paired_image_dataset, single_image_dataset):
+    _module.imfrombytes = imfrombytes
+paired_image_dataset.paired_paths_from_folder = _pairs_for_basicsr
+paired_image_dataset.paired_paths_from_meta_info_file = _pairs_for_basicsr
+paired_image_dataset.paired_random_crop = _crop_pair
 
 
 def lq_patch_size(opt: TrainingOptions) -> int:
@@ -51,8 +78,6 @@ def build_dataset(opt: RunOptions, phase: str) -> Dataset:
     with blamed_on(f'datasets:{phase}'):
         dataset = build_basicsr_dataset(_as_basicsr_reads(dataset_opt))
     paths = getattr(dataset, 'paths', None)
-    if isinstance(paths, list):  # BasicSR takes them as the file system gives them, in another order on each machine
-        paths.sort(key=lambda path: path['gt_path'] if isinstance(path, dict) else path)
     if not len(dataset):
         raise OptionError(f'datasets:{phase}', 'holds no image.')
     if phase != 'train':

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import skimage
 
-from mipkd_sr.data.pairs import read_image, write_pairs
+from mipkd_sr.data.images import read_image
+from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.runtime.errors import RunError
 
 TRAIN = ('brick.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png', 'motorcycle_left.png', 'rocket.jpg')

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from basicsr.data.data_util import paired_paths_from_folder, paired_paths_from_meta_info_file
 from basicsr.data.transforms import augment, paired_random_crop
 from basicsr.utils import img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
+
+from mipkd_sr.data.pairing import pair_files
 
 
 @lru_cache(maxsize=8192)
@@ -39,16 +41,12 @@ class PairedPatchDataset(Dataset):
         self.opt = opt
         if opt.get('color') is not None or (opt.get('io_backend') or {}).get('type', 'disk') != 'disk':
             raise ValueError('PairedPatchDataset takes neither color nor another io_backend than disk')
-        folders, keys = [opt['dataroot_lq'], opt['dataroot_gt']], ['lq', 'gt']
-        template = opt.get('filename_tmpl', '{}')
-        if opt.get('meta_info_file'):
-            self.paths = paired_paths_from_meta_info_file(folders, keys, opt['meta_info_file'], template)
-        else:
-            self.paths = paired_paths_from_folder(folders, keys, template)
-        for path in self.paths:
-            for file in path.values():
-                if not file.endswith('.npy'):
-                    raise ValueError(f'{file} is no array; prepare the images with mipkd prepare --store npy')
+        roots = Path(opt['dataroot_lq']), Path(opt['dataroot_gt'])
+        pairs = pair_files(*roots, opt.get('filename_tmpl', '{}'), opt.get('meta_info_file'))
+        self.paths = [{'lq_path': str(lq), 'gt_path': str(gt)} for lq, gt in pairs]
+        for file in (file for pair in pairs for file in pair):
+            if file.suffix != '.npy':
+                raise ValueError(f'{file} is no array; prepare the images with mipkd prepare --store npy')
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -1,23 +1,16 @@
 """Writing HR images and the LR images that MATLAB would make of them."""
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from mipkd_sr.data.images import write_image
 from mipkd_sr.imresize import imresize_uint8
-from mipkd_sr.runtime.errors import RunError
-from mipkd_sr.runtime.files import atomic_write
 
 STORES = ('png', 'npy')
 """How images are kept: PNG, or NumPy's arrays, of which a patch can be read without reading the rest."""
-
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
-"""Endings by which image files are found in a folder of photographs."""
 
 ImageSink = Callable[[Path, np.ndarray], None]
 
@@ -33,64 +26,6 @@ def tiles(image: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for top in sorted({*range(0, height - size + 1, size), height - size}):
         for left in sorted({*range(0, width - size + 1, size), width - size}):
             yield image[top : top + size, left : left + size]
-
-
-def read_image(file: Path) -> np.ndarray:
-    """Read an image file as H x W x 3, BGR, 8 bits; grey becomes three equal channels, an alpha channel is left out.
-
-    Raises:
-        ValueError: If it cannot be read. The message names it.
-    """
-    image = decode_file(file, cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f'{file} cannot be read as an image; remove it or replace it')
-    return image
-
-
-def decode_file(file: Path, flags: int) -> np.ndarray | None:
-    """What ``cv2.imread`` gives, None included; that crashes for a name that is not UTF-8.
-
-    Args:
-        file: The image file.
-        flags: OpenCV's ``IMREAD_...``.
-    """
-    try:
-        content = np.frombuffer(file.read_bytes(), np.uint8)
-        return cv2.imdecode(content, flags) if len(content) else None
-    except (OSError, cv2.error):  # the latter for an image of more pixels than OpenCV reads
-        return None
-
-
-def write_image(file: Path, image: np.ndarray) -> None:
-    """Write an image (H x W x 3, BGR, 8 bits) as the file's ending says, whole or not at all, and read it again.
-
-    Raises:
-        OSError: If it cannot be written.
-        RunError: If it comes back as another image.
-    """
-    if file.suffix == '.npy':
-        buffer = BytesIO()
-        np.save(buffer, image, allow_pickle=False)
-        content = buffer.getvalue()
-    else:
-        content = cv2.imencode(file.suffix, image)[1].tobytes()
-    with atomic_write(file) as part:
-        part.write_bytes(content)
-    check_image(file, image)
-
-
-def check_image(file: Path, image: np.ndarray) -> None:
-    """Compare an image file with what it should hold.
-
-    Raises:
-        RunError: If it is absent or different. The message names it.
-    """
-    try:
-        found = np.load(file, allow_pickle=False) if file.suffix == '.npy' else decode_file(file, cv2.IMREAD_COLOR)
-    except (OSError, ValueError, EOFError):
-        found = None
-    if found is None or not np.array_equal(found, image):
-        raise RunError(f'{file} is absent or not the image that it should be; prepare it again in another folder.')
 
 
 def tile_name(name: str, number: int) -> str:
@@ -138,8 +73,3 @@ def write_pairs(
                 sink(folder / f'LR_x{scale}' / f'{part_name}.{store}', lr)
             count += 1
     return count
-
-
-def file_checksum(file: Path) -> int:
-    """CRC-32 of a file."""
-    return zlib.crc32(file.read_bytes())

@@ -1,33 +1,32 @@
 """Making pairs of a folder of photographs, on all cores, going on where it was interrupted."""
 
 import json
+import os
 import signal
+import threading
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mipkd_sr.data.pairs import (
-    IMAGE_SUFFIXES,
-    check_image,
-    file_checksum,
-    read_image,
-    tile_name,
-    write_image,
-    write_pairs,
-)
-from mipkd_sr.runtime.errors import OptionError, RunError, sentence
+from mipkd_sr.data.images import check_image, decode, images_in, to_bgr, unreadable, write_image
+from mipkd_sr.data.pairs import tile_name, write_pairs
+from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.runtime.files import atomic_write, remove_parts
 from mipkd_sr.runtime.run_folder import unused
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
 MOST_JOBS = 256
+MOST_PAIRS = 2**20
+"""Pairs that the record may say that a photograph has given."""
 LEFT = 'left'
 """In the output folder: pairs of photographs that have changed or are no longer there, out of the sets' way."""
 
@@ -49,6 +48,7 @@ class Preparation:
         out: Folder for HR, LR_x2, ...
         settings: How pairs are made.
         waiting: The photographs to do, by name.
+        passed_over: Files that are no images by their endings.
         pairs: Pairs that are there already.
         moved: Pairs that were there, and are in ``LEFT`` now.
         verify: Whether what is there is compared, and nothing written.
@@ -57,31 +57,39 @@ class Preparation:
     out: Path
     settings: Settings
     waiting: dict[str, Path]
+    passed_over: list[Path]
     pairs: int
     moved: int
     verify: bool
 
 
-def find_photographs(folders: Sequence[Path]) -> dict[str, Path]:
-    """The photographs by the name that they get: their own, after their folder's if there are several folders.
+def find_photographs(folders: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """The photographs by the name that they get, and what else is there.
+
+    The name is their own, after their folder's if there are several folders. Where two have one name but for their
+    ending, the ending stays in it.
 
     Raises:
         OptionError: If there is none or two would have the same name.
     """
     found: dict[str, Path] = {}
+    passed_over: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise OptionError('', f'{folder} is not a folder; give the folders of the photographs.')
         label = folder.parent.name if folder.name == 'HR' else folder.name
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        files, others = images_in(folder)
+        passed_over += others
         if not files:
             raise OptionError('', f'{folder} holds no image; give the folders of the photographs.')
+        stems = Counter(file.stem for file in files)
         for file in files:
-            name = file.stem if len(folders) == 1 else f'{label}_{file.stem}'
+            name = file.stem if stems[file.stem] == 1 else file.name
+            name = name if len(folders) == 1 else f'{label}_{name}'
             if name in found:
                 raise OptionError('', f'{found[name]} and {file} would have the same name, {name}; rename one.')
             found[name] = file
-    return found
+    return found, passed_over
 
 
 def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, verify: bool = False) -> Preparation:
@@ -93,14 +101,14 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
     """
     if settings.tile and any(settings.tile % scale for scale in settings.scales):
         raise OptionError('--tile', f'{settings.tile} cannot be divided by every scale; give a multiple of all.')
-    photographs = find_photographs(folders)
+    photographs, passed_over = find_photographs(folders)
     if verify:
         if not (out / RECORD).exists():
             raise OptionError('--out', f'{out} holds nothing that was prepared with this command; give another folder.')
         read_record(out, asdict(settings))
-        return Preparation(out, settings, photographs, 0, 0, verify)
+        return Preparation(out, settings, photographs, passed_over, 0, 0, verify)
     done = _start_record(out, asdict(settings))
-    waiting = {name: file for name, file in photographs.items() if not _is_done(name, file, done)}
+    waiting = {name: file for name, file in photographs.items() if not _is_done(file, done.get(name), out, settings)}
     kept = {name: entry for name, entry in done.items() if name in photographs and name not in waiting}
     gone = [entry for name, entry in done.items() if name not in kept]
     if gone and not kept:
@@ -113,7 +121,7 @@ def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, ver
     if gone:
         _write_record(out, asdict(settings), kept)
     pairs, moved = (sum(entry['pairs'] for entry in entries) for entries in (kept.values(), gone))
-    return Preparation(out, settings, waiting, pairs, moved, verify)
+    return Preparation(out, settings, waiting, passed_over, pairs, moved, verify)
 
 
 def _start_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -149,7 +157,12 @@ def read_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]
         found = json.loads(lines[0])
         entries = [json.loads(line) for line in lines[1:-1]]  # what follows the last line break was cut short
         done = {str(entry['name']): {**entry, 'pairs': int(entry['pairs'])} for entry in entries}
-        known = all(isinstance(entry['checksum'], int) for entry in entries)
+        known = all(
+            isinstance(entry['checksum'], int)
+            and entry['name'] == Path(entry['name']).name  # or it would lead out of the folder
+            and 0 <= entry['pairs'] <= MOST_PAIRS
+            for entry in entries
+        )
     except (ValueError, TypeError, LookupError, AttributeError):
         known = False
     if not known:
@@ -191,29 +204,69 @@ def _check_nothing_else(work: Preparation, expected: set[str]) -> None:
                 raise RunError(f'{file} is of none of the photographs; remove it, or prepare them again.')
 
 
-def _is_done(name: str, file: Path, done: dict[str, dict[str, Any]]) -> bool:
-    """Whether a photograph has been prepared, and is still the same."""
-    return name in done and done[name]['checksum'] == file_checksum(file)
+def _is_done(file: Path, entry: Mapping[str, Any] | None, out: Path, settings: Settings) -> bool:
+    """Whether a photograph has been prepared, and it and its pairs are still there."""
+    if entry is None:
+        return False
+    parts = part_names(entry['name'], entry['pairs'], settings)
+    if not all((out / folder / part).is_file() for folder in _folders(settings) for part in parts):
+        return False
+    try:
+        return entry['checksum'] == zlib.crc32(file.read_bytes())
+    except OSError:  # which is said when it is read again
+        return False
 
 
 def _prepare(task: tuple[str, Path, Preparation]) -> dict[str, Any]:
-    """Prepare one photograph, or compare what is there with it; in a process of its own."""
+    """Prepare one photograph, or compare what is there with it; in a process of its own.
+
+    Returns:
+        What the record says of it, and ``file`` and ``notes``; or ``file`` and ``failure``.
+    """
     name, file, work = task
     torch.set_num_threads(1)
     settings, sink = work.settings, check_image if work.verify else write_image
-    count = write_pairs([(name, read_image(file))], work.out, settings.scales, settings.tile, settings.store, sink)
-    return {'name': name, 'checksum': file_checksum(file), 'pairs': count}
+    try:
+        content = file.read_bytes()
+        picture = decode(content)
+    except (OSError, ValueError) as error:
+        return {'file': file, 'failure': f'{unreadable(file, error)}.'}
+    image, notes = to_bgr(picture.pixels), list(picture.notes)
+    if min(image.shape[:2]) < max(settings.scales):
+        size = f'{image.shape[0]} x {image.shape[1]}'
+        return {'file': file, 'failure': f'{file} is {size} pixels, too few for x{max(settings.scales)}; remove it.'}
+    notes += ['without its alpha channel'] if picture.pixels.ndim == 3 and picture.pixels.shape[2] in (2, 4) else []
+    notes += ['cut to 8 bits a value'] if picture.pixels.dtype.itemsize > 1 else []
+    count = write_pairs([(name, image)], work.out, settings.scales, settings.tile, settings.store, sink)
+    notes += [] if count else ['smaller than a tile, and in no pair']
+    return {'name': name, 'checksum': zlib.crc32(content), 'pairs': count, 'file': file, 'notes': notes}
 
 
-def prepare(work: Preparation, jobs: int) -> Iterator[int]:
-    """Do the work; yields after each photograph the number of its pairs.
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the process that has started this one, and end when that does, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def prepare(work: Preparation, jobs: int) -> Iterator[dict[str, Any]]:
+    """Do the work.
 
     Args:
         work: What there is to do.
         jobs: Processes.
 
+    Yields:
+        For each photograph ``file``, and ``pairs``, their number, and ``notes``, what of it was not kept; or
+        ``failure``, why there are none.
+
     Raises:
-        RunError: If a photograph cannot be read, or there is something that none gives.
+        RunError: If, where it is compared, something is different, or there is something that no photograph gives.
         OSError: If a file cannot be written.
     """
     tasks = [(name, file, work) for name, file in work.waiting.items()]
@@ -221,19 +274,16 @@ def prepare(work: Preparation, jobs: int) -> Iterator[int]:
         record = None if work.verify else stack.enter_context((work.out / RECORD).open('a', encoding='utf-8'))
         entries: Iterable[dict[str, Any]] = map(_prepare, tasks)
         if min(jobs, len(tasks)) > 1:  # not forked: this process has used torch's threads
-            context, ignore = get_context('spawn'), (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to hear
-            pool = ProcessPoolExecutor(min(jobs, len(tasks), MOST_JOBS), context, signal.signal, ignore)
+            pool = ProcessPoolExecutor(min(jobs, len(tasks), MOST_JOBS), get_context('spawn'), _begin_worker)
             stack.callback(pool.shutdown, cancel_futures=True)
             entries = pool.map(_prepare, tasks)
         expected: set[str] = set()
-        try:
-            for entry in entries:
+        for entry in entries:
+            if 'failure' not in entry:
                 if record is not None:
-                    record.write(json.dumps(entry) + '\n')
+                    record.write(json.dumps({key: entry[key] for key in ('name', 'checksum', 'pairs')}) + '\n')
                     record.flush()
                 expected.update(part_names(entry['name'], entry['pairs'], work.settings))
-                yield entry['pairs']
-        except ValueError as error:
-            raise RunError(sentence(error)) from None
+            yield entry
         if work.verify:
             _check_nothing_else(work, expected)

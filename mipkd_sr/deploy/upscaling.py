@@ -1,65 +1,47 @@
 """Upscaling images of any form with a network; tiles and self-ensemble are in ``mipkd_sr.evaluation.inference``."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mipkd_sr.data.pairs import IMAGE_SUFFIXES, decode_file
+from mipkd_sr.data.images import Picture, decode, encode, images_in, read_text, unreadable
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.imresize import imresize
-from mipkd_sr.runtime.errors import OptionError, RunError
+from mipkd_sr.runtime.errors import OptionError, RunError, is_out_of_memory
 from mipkd_sr.runtime.files import atomic_write
 
-
-def find_images(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """The images that ``paths`` are or, as folders, hold, and the file in ``out`` that each becomes.
-
-    Raises:
-        OptionError: If there is none, two would become the same file, or ``out`` is no folder.
-    """
-    if out.exists() and not out.is_dir():
-        raise OptionError('--out', f'{out} is not a folder; give one.')
-    found: dict[Path, Path] = {}
-    for path in paths:
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        elif not path.is_file():
-            raise OptionError('', f'there is no {path}; give images, or folders of them.')
-        for file in files:
-            target = out / f'{file.stem}.png'
-            if target in found:
-                raise OptionError('', f'{found[target]} and {file} would both become {target}; give them apart.')
-            found[target] = file
-    if not found:
-        raise OptionError('', f'there is no image in {", ".join(map(str, paths))}; give images, or folders of them.')
-    return {file: target for target, file in found.items()}
-
-
-def read_any(file: Path) -> np.ndarray:
-    """Read an image as it is: H x W (x 3 or 4, BGR and alpha), 8 or 16 bits; a photograph is turned upright.
-
-    Raises:
-        RunError: If it cannot be read.
-    """
-    as_it_is = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # these two let OpenCV turn it as its EXIF data says
-    image = decode_file(file, as_it_is if file.suffix.lower() in ('.jpg', '.jpeg') else cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise RunError(f'{file} cannot be read as an image of 8 or 16 bits; remove it or replace it.')
-    return image
+MARGIN = 16
+"""Pixels of an image's mirror image that are put around it, more than the shipped students see, and cut off again. For
+a network itself what is beyond an edge is black: the edges of flat images come out up to 30 levels off."""
+RECORD = 'mipkd_sr'
+"""Name of the text in a PNG file that says what made it."""
+CLOSE = 1e-6
+"""Mean squared error, for values in [0, 1], of 60 dB."""
+SAMPLE = 128
+"""Side of the part of an image on which bf16 is compared with single precision."""
 
 
 @torch.no_grad()
-def upscale(net: Network, image: np.ndarray, device: torch.device) -> np.ndarray:
+def upscale(net: Network, image: np.ndarray, device: torch.device, channels: int = 3) -> np.ndarray:
     """Upscale an image of any form; the form stays.
 
     Args:
-        net: The network.
-        image: H x W (grey), H x W x 3 (BGR) or H x W x 4 (with alpha, which is resized bicubically), 8 or 16 bits.
+        net: The network, in evaluation mode.
+        image: H x W (grey), H x W x 2 (grey and alpha), x 3 (RGB) or x 4 (RGB and alpha), 8 or 16 bits. Alpha is
+            resized bicubically; the colours that it hides are replaced by those around them before.
         device: Where the network is.
+        channels: Of the network's input. One of one channel is given each colour by itself.
 
     Returns:
         sH x sW (x C), of the same type.
@@ -68,25 +50,185 @@ def upscale(net: Network, image: np.ndarray, device: torch.device) -> np.ndarray
         RunError: If the output is not finite.
     """
     top = float(np.iinfo(image.dtype).max)
-    planes = torch.from_numpy(np.atleast_3d(image).astype(np.float32)).permute(2, 0, 1)[None] / top
-    colour = planes[:, :3].flip(1) if planes.shape[1] >= 3 else planes[:, :1].expand(-1, 3, -1, -1)
-    sr = net(colour.to(device)).float().cpu()
+    mirrored = np.pad(np.atleast_3d(image), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), 'symmetric')
+    planes = torch.from_numpy(mirrored.astype(np.float32)).permute(2, 0, 1)[None] / top
+    alpha = planes[:, -1:] if planes.shape[1] in (2, 4) else None
+    colour = planes if alpha is None else spread(planes[:, :-1], alpha)
+    sr = (
+        net((colour.transpose(0, 1) if channels == 1 else colour.expand(-1, channels, -1, -1)).to(device)).float().cpu()
+    )
     if not torch.isfinite(sr).all():
         raise RunError('the output is not finite: the weights have diverged; no image was written.')
-    parts = [sr.flip(1) if planes.shape[1] >= 3 else sr.mean(1, keepdim=True)]
-    if planes.shape[1] in (2, 4):
-        parts.append(imresize(planes[:, -1:], sr.shape[-1] // planes.shape[-1]))
-    whole = torch.cat(parts, 1)[0].clamp(0, 1).mul(top).round().permute(1, 2, 0).numpy()
-    return whole.astype(image.dtype).reshape(*whole.shape[:2], *image.shape[2:])
+    scale = sr.shape[-1] // planes.shape[-1]
+    sr = sr.transpose(0, 1) if channels == 1 else sr if colour.shape[1] > 1 else sr.mean(1, keepdim=True)
+    whole = sr if alpha is None else torch.cat([sr, imresize(alpha, scale)], 1)
+    inner = whole[0, :, MARGIN * scale : -MARGIN * scale, MARGIN * scale : -MARGIN * scale]
+    result = inner.clamp(0, 1).mul(top).round().permute(1, 2, 0).numpy()
+    return result.astype(image.dtype).reshape(*result.shape[:2], *image.shape[2:])
 
 
-def upscale_file(net: Network, file: Path, target: Path, device: torch.device) -> None:
-    """Upscale the image in ``file`` and write it to ``target``, a .png file.
+def spread(colour: Tensor, alpha: Tensor) -> Tensor:
+    """Colours (B x C x H x W), those where ``alpha`` (B x 1 x H x W) is 0 replaced by the mean of visible ones near.
+
+    What cannot be seen is often black, and would darken the rim of what can when it is upscaled.
+    """
+    if min(colour.shape[-2:]) < 2 or alpha.min() > 0 or alpha.max() == 0:
+        return colour
+    half = partial(F.avg_pool2d, kernel_size=2, ceil_mode=True)
+    weight = half(alpha)
+    coarse = spread(half(colour * alpha) / weight.clamp(min=1e-6), weight)
+    return torch.where(
+        alpha > 0, colour, F.interpolate(coarse, scale_factor=2)[..., : colour.shape[2], : colour.shape[3]]
+    )
+
+
+def channels_of(net: nn.Module) -> int:
+    """Channels of a network's input: those of its first convolution."""
+    return next((module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
+def in_bf16(net: Network, lq: Tensor) -> Tensor:
+    """Run a network in bf16, its weights as they are."""
+    with torch.autocast(lq.device.type, torch.bfloat16):
+        return net(lq).float()
+
+
+def in_bf16_where_close(net: Network, lq: Tensor) -> Tensor:
+    """Run a network in bf16 where that is within 60 dB of single precision in the middle of the image."""
+    top, left = (max(side - SAMPLE, 0) // 2 for side in lq.shape[-2:])
+    middle = lq[..., top : top + SAMPLE, left : left + SAMPLE]
+    error = (in_bf16(net, middle).clamp(0, 1) - net(middle).clamp(0, 1)).square().mean()
+    return in_bf16(net, lq) if error < CLOSE else net(lq)
+
+
+def has_fast_bf16() -> bool:
+    """Whether this machine's processor multiplies in bf16."""
+    features = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')  # PyTorch has no public name for it
+    return any(getattr(torch.cpu, feature, lambda: False)() for feature in features)
+
+
+def digest(net: nn.Module) -> str:
+    """A digest of a network's weights."""
+    total = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        total.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def find_images(paths: Sequence[Path], out: Path) -> tuple[dict[Path, Path], list[Path]]:
+    """The images that ``paths`` are or, as folders, hold, the file in ``out`` that each becomes; and what is no image.
+
+    That is NAME.png, or, where two have one name but for their ending, NAME.ENDING.png.
 
     Raises:
-        RunError: If it cannot be read, or the output is not finite.
-        OSError: If it cannot be written.
+        OptionError: If there is none, two would become the same file, or ``out`` is no folder, or one of ``paths``.
     """
-    content = cv2.imencode('.png', upscale(net, read_any(file), device))[1]
+    if out.exists() and not out.is_dir():
+        raise OptionError('--out', f'{out} is not a folder; give one.')
+    files: list[Path] = []
+    passed_over: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise OptionError('', f'there is no {path}; give images, or folders of them.')
+        if path.is_dir() and out.exists() and path.samefile(out):
+            raise OptionError('--out', f'{out} is where the images are; give another folder.')
+        images, others = images_in(path) if path.is_dir() else ([path], [])
+        files += images
+        passed_over += others
+    stems, found = Counter(file.stem for file in files), dict[Path, Path]()
+    for file in files:
+        target = out / f'{file.stem if stems[file.stem] == 1 else file.name}.png'
+        if target in found:
+            raise OptionError('', f'{found[target]} and {file} would both become {target}; give them apart.')
+        found[target] = file
+    if not found:
+        raise OptionError('', f'there is no image in {", ".join(map(str, paths))}; give images, or folders of them.')
+    return {file: target for target, file in found.items()}, passed_over
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image.
+
+    Attributes:
+        file: The image.
+        failure: Why it was not upscaled; empty if it was.
+        was_there: Whether it had been before.
+        notes: What of it was not kept.
+    """
+
+    file: Path
+    failure: str = ''
+    was_there: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def upscale_files(
+    net: Network, targets: Mapping[Path, Path], device: torch.device, made_by: Mapping[str, object], channels: int = 3
+) -> Iterator[Outcome]:
+    """Upscale images to PNG files; one is read and one written while the network runs on a third.
+
+    A file that is there stays. It counts as done if it says of itself that it was made of this image, ``made_by`` this.
+
+    Args:
+        net: The network, as it is to be run.
+        targets: The file that each image becomes.
+        device: Where the network is.
+        made_by: What makes the results differ: the student, its scale, and so on.
+        channels: Of the network's input.
+
+    Raises:
+        RunError: If the output is not finite.
+        OSError: If a file cannot be written.
+    """
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        files = iter(targets.items())
+        following = next(files, None)
+        reading = reader.submit(_read, *following, made_by) if following else None
+        writing: Future[Outcome] | None = None
+        try:
+            while reading and following:
+                (file, target), read = following, reading.result()
+                following = next(files, None)
+                reading = reader.submit(_read, *following, made_by) if following else None
+                if isinstance(read, Outcome):
+                    yield read
+                    continue
+                picture, text = read
+                try:
+                    sr = replace(picture, pixels=upscale(net, picture.pixels, device, channels))
+                except RunError:
+                    raise
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    yield Outcome(file, f'{file} needs more memory than there is; give --tile 512, or less.')
+                    continue
+                if writing:
+                    yield writing.result()
+                writing = writer.submit(_write, file, target, sr, text)
+            if writing:
+                yield writing.result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+
+def _read(file: Path, target: Path, made_by: Mapping[str, object]) -> tuple[Picture, str] | Outcome:
+    """The image and what is to be written with it; or what becomes of it instead."""
+    try:
+        content = file.read_bytes()
+        text = json.dumps({**made_by, 'image': zlib.crc32(content)})
+        if target.exists():
+            if read_text(target, RECORD) == text:
+                return Outcome(file, was_there=True)
+            why = 'made of another image, or by another student, or not by this command'
+            return Outcome(file, f'{target} is there already, {why}; give another --out, or remove it.')
+        return decode(content), text
+    except (OSError, ValueError) as error:
+        return Outcome(file, f'{unreadable(file, error)}.')
+
+
+def _write(file: Path, target: Path, picture: Picture, text: str) -> Outcome:
     with atomic_write(target) as part:
-        part.write_bytes(content.tobytes())
+        part.write_bytes(encode(picture, (RECORD, text)))
+    return Outcome(file, notes=picture.notes)

@@ -119,7 +119,7 @@ class _Measuring:
 
     def add(self, image: str, images: Mapping[str, np.ndarray], gt: Tensor, file: str) -> None:
         hr = tensor2img(gt)
-        as_grey = self._grey == 'as_is' and image_info(file).form == 'grey'
+        as_grey = self._grey == 'as_is' and image_info(Path(file)).form == 'grey'
         measured = self._pool.submit(_measure_all, images, hr, self._metrics, self._references, as_grey)
         self._waiting.append((image, file, measured))
         if len(self._waiting) > IMAGES_WAITING:

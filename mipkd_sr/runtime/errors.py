@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+OUT_OF_MEMORY = ('out of memory', 'not enough memory', "can't allocate memory", 'MemoryError', 'bad_alloc')
+"""What PyTorch, Python or C++ says where there is not enough memory."""
 MOST_NAMES = 20
 """Names that a sentence lists."""
 
@@ -70,6 +72,11 @@ def compiler_problem(error: Exception) -> str:
         return ''
     what = ' '.join(str(error).strip().partition('\n\n')[0].split())  # what follows is how to see more
     return f'torch.compile failed ({what}); set train:compile=false.'
+
+
+def is_out_of_memory(error: object) -> bool:
+    """Whether an exception, PyTorch's or another, or what a process has printed, says that memory is short."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def advice(name: object, names: Iterable[str], otherwise: str) -> str:

@@ -1,6 +1,7 @@
 """Writing files that are either whole or not there."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,7 +46,13 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what writes that were killed half-way have left in ``folder``. No other process may be writing there."""
-    for part in folder.glob('.*.part'):
-        part.unlink(missing_ok=True)
+def remove_parts(folder: Path, older_than: float = 0) -> None:
+    """Remove what writes that were killed half-way have left in ``folder``.
+
+    Args:
+        folder: The folder.
+        older_than: Seconds since the last of it was written; 0 only where no other process may be writing.
+    """
+    for part in folder.glob('.*.[0-9]*.part'):
+        if not older_than or time.time() - part.stat().st_mtime > older_than:
+            part.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mipkd_sr.data.pairs import write_image
+from mipkd_sr.data.images import write_image
 from mipkd_sr.deploy.student import load_student
 from mipkd_sr.deploy.upscaling import upscale
 
@@ -38,7 +38,7 @@ def main() -> None:
         if labelled.exists():
             continue
         image, photograph = np.load(file), np.load(args.images / 'HR' / file.name)
-        output = upscale(teacher, image, torch.device('cpu'))
+        output = upscale(teacher, image[..., ::-1], torch.device('cpu'))[..., ::-1]  # stored as BGR
         if output.shape != photograph.shape:
             parser.error(f"{args.opt}: its network is not for --scale {args.scale}; give one whose 'scale' is that.")
         write_image(lr / file.name, image)

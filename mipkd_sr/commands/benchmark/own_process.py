@@ -4,7 +4,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-OUT_OF_MEMORY = ('out of memory', 'not enough memory', 'MemoryError', 'bad_alloc')
+from mipkd_sr.runtime.errors import is_out_of_memory
+
 KILLED = -9
 
 
@@ -19,7 +20,7 @@ def measure_apart(arguments: Sequence[str]) -> tuple[str, str]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return done.stdout.strip(), ''
-    if done.returncode == KILLED or any(words in done.stderr for words in OUT_OF_MEMORY):
+    if done.returncode == KILLED or is_out_of_memory(done.stderr):
         return '', 'does not fit'
     last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), '')
     return '', last or f'ended with exit code {done.returncode}'
