@@ -129,6 +129,7 @@ class LoggerOptions(TypedDict):
     print_freq: int
     save_checkpoint_freq: int
     keep_last: int
+    gradients: int
     use_tb_logger: bool
     wandb: dict[str, None]
 

@@ -53,6 +53,7 @@ def train_on_two(file: Path) -> str:
 
 def test_two_processes_train_as_one_with_twice_the_batch(training_options, write_options, tmp_path):
     opt = training_options('kd', 'mipkd', 'dukd')
+    opt['train']['mipkd_opt']['balance'] = 0.5
     opt['train']['optim_g'] = {'type': 'SGD', 'lr': 1e-3}  # Adam turns rounding errors of tiny gradients into steps
     train_on_two(write_options(opt, 'two.yml'))
     opt['name'] = 'one'

@@ -3,6 +3,7 @@
 mipkd plot parameters results/demo     # quality against parameters, from a test's results
 mipkd plot agreement results/demo      # how close to the teacher; needs the test's `teacher`
 mipkd plot curves experiments/demo_*   # validation over the steps of several runs
+mipkd plot gradients experiments/demo_mipkd   # each loss's gradient on the student; train with logger:gradients
 mipkd plot bars results/mipkd_table3_mipkd_table2   # the rows of the papers' tables, from a page of mipkd table
 
 The crops of all networks side by side are drawn by the test itself: see `figure` in the recipe test/demo.
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('parameters', None, 'quality against parameters'),
         ('agreement', None, 'how close to the teacher'),
         ('curves', '+', 'validation over the steps'),
+        ('gradients', None, "each loss's gradient on the student, over a run's steps"),
         ('bars', None, "the rows of the papers' tables, ours and published"),
     ):
         figure = figures.add_parser(name, help=what)
@@ -31,12 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mipkd_sr.evaluation.plots import plot_agreement, plot_bars, plot_curves, plot_parameters
+    from mipkd_sr.evaluation.plots import plot_agreement, plot_bars, plot_curves, plot_gradients, plot_parameters
 
     if args.figure == 'parameters':
         files = plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
     elif args.figure == 'agreement':
         files = plot_agreement(args.folder, args.out or args.folder / 'agreement')
+    elif args.figure == 'gradients':
+        files = plot_gradients(args.folder, args.out or args.folder / 'gradients')
     elif args.figure == 'bars':
         files = plot_bars(args.folder, args.metric, args.set, args.out or args.folder / 'bars')
     else:

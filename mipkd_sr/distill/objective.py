@@ -144,6 +144,10 @@ class Objective(nn.Module):
     gate = 0
     """Side, in HR pixels, of the patches in which it sees the teacher's output only where that is better than the
     student's, see ``mipkd_sr.distill.gate``; 0 for everywhere. From the option ``gate``."""
+    balance = 0.0
+    """Norm of its losses' gradient on the student, as a multiple of that of all terms without ``balance``; 0 to leave
+    its weight alone. See ``balance_by``; from the option ``balance``."""
+    balance_norms: Tensor
     listens_to: Mapping[str, float] = MappingProxyType({})
     """Weights, of sum 1, of the teachers whose outputs it learns from, by their names; all alike if empty. From the
     option ``teacher``."""
@@ -162,6 +166,14 @@ class Objective(nn.Module):
         Raises:
             ValueError: If the objective is not defined for them.
         """
+
+    def balance_by(self, ratio: float) -> None:
+        """Weigh its losses so that their gradient is ``ratio`` times the others', see ``mipkd_sr.distill.gradients``.
+
+        The moving averages of the norms, of the others' and of its own, are a part of its state.
+        """
+        self.balance = ratio
+        self.register_buffer('balance_norms', torch.zeros(2, dtype=torch.float32))
 
     def least_batch(self) -> int:
         """Samples that a batch must have, those of all ranks together, for the objective to be defined."""

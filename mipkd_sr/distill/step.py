@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.distill.gate import through_gate
+from mipkd_sr.distill.gradients import OTHERS, StudentGradients, balanced_weight, is_due, note_norms, relative
 from mipkd_sr.distill.log_names import LogNames, check_losses
 from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
-from mipkd_sr.distill.schedule import Schedule
 from mipkd_sr.distill.teacher import FrozenTeacher, mixed_passes, run_network
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws
@@ -62,6 +62,7 @@ class DistillStep(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.total_iter = total_iter
         self.seed = seed
+        self.gradients = StudentGradients(student)
         self._log_names = LogNames()
         self._parameter_names = {name for name, _ in self.objectives.named_parameters()}
         self._student_indices = sorted({i for objective in objectives.values() for i in objective.student_indices()})
@@ -77,6 +78,8 @@ class DistillStep(nn.Module):
         iteration: int,
         place: tuple[int, int | None] = (0, None),
         only: Collection[str] | None = None,
+        measure: bool = False,
+        scale: Tensor | float = 1.0,
     ) -> StepOutput:
         """Compute the losses of one batch.
 
@@ -87,6 +90,8 @@ class DistillStep(nn.Module):
             place: Where the samples of a step are computed in parts: the number of the first of these, from 0, and how
                 many samples the step has. So each draws what it would draw if they were computed at once.
             only: The objectives to ask; all if None.
+            measure: Whether to measure each loss's gradient, for ``finish``.
+            scale: What the losses will be multiplied by before their backward pass (a GradScaler's factor).
 
         Raises:
             RunError: If an objective returns something else than losses, or creates a parameter.
@@ -119,9 +124,51 @@ class DistillStep(nn.Module):
             )
             losses_by_key[name] = objective(through_gate(state, objective.gate))
             check_losses(name, objective, losses_by_key[name])
-            _weigh(losses_by_key[name], logs_by_key[name], name, objective.schedule, progress)
+        if is_due(iteration):
+            self._measure_balanced(losses_by_key, progress, place[0], scale)
+        for name, objective in active.items():
+            _weigh(losses_by_key[name], logs_by_key[name], name, objective, progress)
+        if measure:
+            self.gradients.add(self._log_names.join(losses_by_key, {})[0], place[0], scale)
         sums = {name: _sum(passes.values()) for name, passes in teachers.items() if passes}
         return StepOutput(*self._output(losses_by_key, logs_by_key, student['lq'].sr), sums)
+
+    def _measure_balanced(
+        self, losses_by_key: Mapping[str, Mapping[str, Tensor]], progress: float, start: int, scale: Tensor | float
+    ) -> None:
+        """Measure each balanced objective before its schedule, and all others together."""
+        sums = {key: torch.stack(list(losses.values())).sum() for key, losses in losses_by_key.items() if losses}
+        balanced = {f'{OTHERS}{key}': value for key, value in sums.items() if self._objective(key).balance}
+        others = [
+            value * self._objective(key).schedule.factor(progress)
+            for key, value in sums.items()
+            if not self._objective(key).balance
+        ]
+        if balanced and others:
+            self.gradients.add({OTHERS: torch.stack(others).sum()} | balanced, start, scale)
+
+    def finish(self, skipped: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Take in what was measured, once all parts of a step and its optimizer step are done; every rank must.
+
+        Without it no term with ``balance`` ever has a weight.
+
+        Args:
+            skipped: Whether the optimizer's step was skipped, a scalar: then no weight changes.
+
+        Returns:
+            Where the step was asked to measure: for each loss, by its name in the log, its gradient's norm on the
+            student as a multiple of the pixel term's, and the cosine of the two.
+        """
+        vectors = self.gradients.take()
+        others = vectors.pop(OTHERS, None)
+        for key, objective in self._objectives():
+            own = vectors.pop(f'{OTHERS}{key}', None)
+            if own is not None and others is not None:
+                note_norms(objective, others.norm(), own.norm(), skipped)
+        return relative(vectors) if vectors else {}
+
+    def _objective(self, key: str) -> Objective:
+        return self.objectives[key]  # type: ignore[return-value]
 
     def _output(
         self, losses_by_key: dict[str, dict[str, Tensor]], logs_by_key: dict[str, dict[str, Tensor | float]], sr: Tensor
@@ -228,12 +275,14 @@ def _own(key: str, passes: Mapping[str, NetworkPass]) -> dict[str, NetworkPass]:
 
 
 def _weigh(
-    losses: dict[str, Tensor], logs: dict[str, Tensor | float], key: str, schedule: Schedule, progress: float
+    losses: dict[str, Tensor], logs: dict[str, Tensor | float], key: str, objective: Objective, progress: float
 ) -> None:
-    """Multiply an objective's losses by its schedule's factor, in place, and log that."""
-    if schedule.is_constant:
+    """Multiply an objective's losses by its schedule's factor and its balance, in place, and log that."""
+    if objective.schedule.is_constant and not objective.balance:
         return
-    factor = schedule.factor(progress)
+    factor: Tensor | float = objective.schedule.factor(progress)
+    if objective.balance:
+        factor = factor * balanced_weight(objective)
     logs[f'weight/{key}'] = factor
     for name in losses:
         losses[name] = losses[name] * factor

@@ -273,6 +273,30 @@ def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, st
         return save(figure, stem)
 
 
+def gradients_figure(curves: Mapping[str, Sequence[tuple[int, float, float]]], stem: Path) -> list[Path]:
+    """Plot the norms of the losses' gradients, as multiples of the pixel term's, and their cosines with it.
+
+    Args:
+        curves: For each loss, steps, norms and cosines.
+        stem: The picture's file without its ending.
+
+    Returns:
+        The files.
+    """
+    with plt.rc_context(STYLE):
+        figure, (above, below) = plt.subplots(2, 1, figsize=(COLUMN, 3.6), sharex=True, layout='constrained')
+        for number, (name, points) in enumerate(curves.items()):
+            steps, norms, cosines = zip(*points, strict=True)
+            for axes, values in ((above, norms), (below, cosines)):
+                axes.plot(steps, values, color=f'C{number % 10}', label=name, marker='.', markersize=3)
+        above.set(ylabel='norm, pixel term = 1', yscale='log')
+        below.set(xlabel='steps', ylabel='cosine with pixel term')
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+        figure.legend(*above.get_legend_handles_labels(), loc='outside lower center', ncols=4)
+        return save(figure, stem)
+
+
 def curves_figure(runs: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, stem: Path) -> list[Path]:
     """Plot a validation metric over the steps of several runs.
 

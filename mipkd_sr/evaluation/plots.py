@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import mean_metrics
-from mipkd_sr.evaluation.figures import agreement_figure, bars_figure, curves_figure, parameters_figure
+from mipkd_sr.evaluation.figures import (
+    agreement_figure,
+    bars_figure,
+    curves_figure,
+    gradients_figure,
+    parameters_figure,
+)
 from mipkd_sr.evaluation.tables import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
 
@@ -87,6 +93,26 @@ def plot_agreement(folder: Path, stem: Path) -> list[Path]:
             message = f"{folder} has no network's agreement with a teacher; name the teacher in the test's options."
             raise OptionError('', message)
         return agreement_figure(networks, teacher, stem)
+
+
+def plot_gradients(folder: Path, stem: Path) -> list[Path]:
+    """Draw each loss's gradient on the student over the steps, from ``folder``/gradients.jsonl.
+
+    Raises:
+        OptionError: If the run has measured none.
+    """
+    file = folder / 'gradients.jsonl'
+    if not file.is_file():
+        raise OptionError('', f'{file} is not there; train with logger:gradients.')
+    with _form_expected(file):
+        lines = [line for line in file.read_text(encoding='utf-8').split('\n')[:-1] if line]  # the last may be torn
+        entries = {entry['iter']: entry['losses'] for entry in map(json.loads, lines)}  # a resumed run's are the later
+        names = list(dict.fromkeys(name for losses in entries.values() for name in losses))
+        curves = {
+            name: [(step, *map(float, losses[name])) for step, losses in sorted(entries.items()) if name in losses]
+            for name in names
+        }
+        return gradients_figure(curves, stem)
 
 
 def plot_curves(folders: Sequence[Path], metric: str, stem: Path) -> list[Path]:

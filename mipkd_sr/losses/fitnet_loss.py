@@ -44,9 +44,11 @@ class FitNetLoss(FeatureObjective):
 
     def forward(self, state: StepState) -> dict[str, Tensor]:
         """See ``Objective.forward``."""
-        pairs = self.sized_features(state, power=2) if self.normalize else self.features(state)
+        pairs = self.features(state)
+        if self.normalize:
+            pairs = [(pair.student, pair.teacher) for pair in self.sized_features(state, power=2)]
         losses = [
             F.mse_loss(regressor(feature_s), feature_t)
-            for regressor, (feature_s, feature_t, *_) in zip(self.regressors, pairs, strict=True)
+            for regressor, (feature_s, feature_t) in zip(self.regressors, pairs, strict=True)
         ]
         return {'l_fitnet': self.loss_weight * torch.stack(losses).sum()}

@@ -60,6 +60,7 @@ class DistillModel(ModelHooks, SRModel):
         net_g_ema: Moving average of the student, where ``train:ema_decay`` is set.
         objectives: The objectives by the name of their option.
         second_step: Those of them that have the iteration's second optimizer step.
+        gradients: Of the last step, where ``logger:gradients`` has it measured; see ``DistillStep.finish``.
         record: Every validation's means so far, and the best.
         files: The student's files and the training states in the experiment's folder.
         step: The module that computes a training step's losses, wrapped for distributed training.
@@ -119,6 +120,8 @@ class DistillModel(ModelHooks, SRModel):
         teachers = frozen(self.teachers, self.opt)
         step = DistillStep(self.net_g, teachers, self.objectives, train_opt['total_iter'], self.opt['manual_seed'])
         self._use_speed_switches(step)
+        self._finish_step = step.finish
+        self.gradients: dict[str, tuple[Tensor, Tensor]] = {}
         self.step = self.model_to_device(step)
         self.statistics = Statistics(step)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_opt['precision'] == 'fp16')
@@ -139,6 +142,7 @@ class DistillModel(ModelHooks, SRModel):
         for teacher in self.teachers.values():
             teacher.to(memory_format=self.memory_format)
         if train_opt['compile']:
+            torch._functorch.config.donated_buffer = False  # for a term's own gradient, before the step's
             compile_stages(self.net_g)
             for teacher in self.teachers.values():
                 compile_stages(teacher)
@@ -205,6 +209,7 @@ class DistillModel(ModelHooks, SRModel):
             self.losses, self.logs = losses | self.losses, logs | self.logs
             skipped = self._step_optimizer()
         self.statistics.put_back_if(skipped)
+        self.gradients = self._finish_step(skipped)
         self.skipped_steps.note(current_iter, self.names, self.losses, skipped, self.lq.sum(), teacher_sums)
         if self.ema_decay > 0:
             self.model_ema(decay_at(current_iter, self.ema_decay, self.opt['train']['ema_warmup']))
@@ -243,7 +248,11 @@ class DistillModel(ModelHooks, SRModel):
         precision = PRECISIONS[self.opt['train']['precision']]
         with torch.autocast(self.device.type, precision, enabled=precision is not torch.float32):
             lq, gt = (images.contiguous(memory_format=self.memory_format) for images in (self.lq, self.gt))
-            output = self.step(lq, gt, current_iter, place, only)
+            every = self.opt['logger']['gradients']
+            measure = every > 0 and current_iter % every == 0 and not only <= self.second_step
+            scaled = self.scaler.is_enabled()
+            scale = self.scaler.scale(torch.ones((), device=self.device)) if scaled else 1.0
+            output = self.step(lq, gt, current_iter, place, only, measure, scale)
             extra = {} if only <= self.second_step else self.extra_losses(output.sr, gt)
         check_losses('model', self, extra)
         own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}

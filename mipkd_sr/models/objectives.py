@@ -39,6 +39,8 @@ def build_objectives(
     }
     if not objectives:
         raise OptionError('train', 'names no loss; add pixel_opt.')
+    if all(objective.balance for objective in objectives.values()):
+        raise OptionError('train', 'balances every term, and each by the others; leave balance out of one.')
     _check_batch(opt, objectives)
     _check_networks(opt, objectives.values(), student, teachers)
     device = next(student.parameters()).device
@@ -55,6 +57,9 @@ def second_step(opt: TrainingOptions, objectives: Collection[str]) -> set[str]:
     if wanted - set(objectives) or (wanted and not set(objectives) - wanted):
         known = ', '.join(f'{name}_opt' for name in objectives)
         raise OptionError('train:second_step', f'must name some, and not all, of the losses: {known}.')
+    terms: Mapping[str, Any] = opt['train']
+    if wanted and any((terms[f'{name}_opt'] or {}).get('balance') for name in objectives):
+        raise OptionError('train:second_step', 'is not defined beside balance, which needs all terms in one step.')
     if wanted and opt['train']['precision'] == 'fp16':
         raise OptionError('train:second_step', 'is not defined for fp16, whose losses are scaled; take bf16 or fp32.')
     return wanted

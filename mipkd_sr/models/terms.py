@@ -15,7 +15,7 @@ from mipkd_sr.distill.teacher import TeacherMixture
 LOSS_NAMES = {'pixel_opt': 'l_pix'}
 """BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""
 
-TERM_OPTIONS = ('schedule', 'gate', 'teacher')
+TERM_OPTIONS = ('schedule', 'gate', 'teacher', 'balance')
 """What any objective's options may have beside the arguments of its class; see ``Objective``."""
 
 
@@ -51,6 +51,10 @@ def build_term(
         raise ValueError(f'{method} needs a teacher; add network_t and path:pretrain_network_t')
     if 'schedule' in of_term:
         objective.schedule = read_schedule(of_term['schedule'])
+    if ratio := of_term.get('balance', 0):
+        if ratio < 0:
+            raise ValueError(f"balance is a multiple of the other terms' gradient, or 0 for none, not {ratio}")
+        objective.balance_by(float(ratio))
     if gate := of_term.get('gate', 0):
         if not objective.compares_outputs:
             raise ValueError(

@@ -32,6 +32,12 @@ LOSS = Component(
             0,
             minimum=0,
         ),
+        'balance': Key(
+            'float',
+            'Norm of its gradient on the student, as a multiple of that of the terms without balance; ~: not balanced.',
+            minimum=0,
+            maximum=1000,
+        ),
         'teacher': Key('any', 'Which of several teachers it learns from: a name, or weights by name; all alike if ~.'),
     },
     arguments={
@@ -271,6 +277,12 @@ TRAIN = Section(
                 'save_checkpoint_freq': Key('int', 'Steps between checkpoints.', 5000, minimum=1),
                 'keep_last': Key(
                     'int', 'How many checkpoints and training states to keep, the newest; 0 for all.', 0, minimum=0
+                ),
+                'gradients': Key(
+                    'int',
+                    "Steps between measurements of each loss's gradient on the student; 0 for none.",
+                    0,
+                    minimum=0,
                 ),
                 'use_tb_logger': Key('bool', 'Whether to write TensorBoard logs.', True),
                 'wandb': Section(

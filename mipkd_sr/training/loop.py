@@ -100,6 +100,7 @@ class Trainer:
                 self._take_step(batch, iteration)
                 self.done = Progress(iteration, self.done.samples + samples_an_iteration(self.opt))
                 progress.advance()
+                progress.log_gradients(iteration, self.model.gradients)
                 if iteration % logger_opt['print_freq'] == 0:
                     lr, values = self.model.get_current_learning_rate()[0], self.model.get_current_log()
                     progress.log_step(self._epoch(), iteration, lr, values)

@@ -1,5 +1,6 @@
 """What a training run tells: a progress bar, log lines, and TensorBoard."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils import get_root_logger
+from torch import Tensor
 from tqdm import tqdm
 
 from mipkd_sr.option_types import TrainingOptions
@@ -24,6 +26,7 @@ class ProgressLog:
 
     def __init__(self, opt: TrainingOptions, first_iter: int) -> None:
         self.total_iter = opt['train']['total_iter']
+        self.gradients_file = Path(opt['path']['experiments_root'], 'gradients.jsonl')
         self.first_iter = first_iter
         self.start_time = self._fetching = self._reported = time.monotonic()
         self._waited = self._in_steps = 0.0
@@ -90,6 +93,20 @@ class ProgressLog:
             for name, value in values.items():
                 self.tb_logger.add_scalar(f'losses/{name}' if name in losses else name, value, iteration)
             self.tb_logger.add_scalar('lr', lr, iteration)
+
+    def log_gradients(self, iteration: int, gradients: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Log what ``DistillStep.finish`` gave, if anything, and add it to the run's gradients.jsonl."""
+        if self.silent or not gradients:
+            return
+        values = {name: (float(norm), float(cosine)) for name, (norm, cosine) in gradients.items()}
+        text = ', '.join(f'{name} {norm:.3g} ({cosine:+.2f})' for name, (norm, cosine) in values.items())
+        self.logger.info(f"iter {iteration:,}, gradients as multiples of l_pix's (cosine with it): {text}")
+        with self.gradients_file.open('a', encoding='utf-8') as file:
+            file.write(json.dumps({'iter': iteration, 'losses': values}) + '\n')
+        if self.tb_logger:
+            for name, (norm, cosine) in values.items():
+                self.tb_logger.add_scalar(f'gradients/{name}', norm, iteration)
+                self.tb_logger.add_scalar(f'cosines/{name}', cosine, iteration)
 
     def close(self) -> None:
         """Close the progress bar and TensorBoard's file."""
