@@ -59,11 +59,12 @@ class StudentGradients:
             self._sums[name] = self._sums[name] + flat if start and name in self._sums else flat
 
     def take(self) -> dict[str, Tensor]:
-        """What was added since the last call, summed over the ranks: a vector a name. Every rank must call it."""
+        """What was added since the last call, the mean over the ranks: a vector a name. Every rank must call it."""
         sums, self._sums = self._sums, {}
         if rank_and_size()[1] > 1:
             for vector in sums.values():
                 torch.distributed.all_reduce(vector)
+                vector /= rank_and_size()[1]
         return sums
 
 

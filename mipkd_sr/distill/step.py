@@ -105,12 +105,7 @@ class DistillStep(nn.Module):
             for name, teacher in self.teachers.items()
             if any(objective.needs_teacher_first and name in self._heard(objective) for objective in active.values())
         }
-        views = {'lq': View(lq, lq)}
-        for name, objective in active.items():
-            objective.progress = progress
-            alone = mixed_passes(self._heard(objective), first).get('lq')
-            own = objective.views(lq, gt, alone.sr if alone else None, draws[name])
-            views.update({_of(name, view_name): view for view_name, view in own.items()})
+        views = self._views(lq, gt, progress, active, first, draws)
         student = self._run_student(views)
         teachers = self._run_teachers(views, active, first)
         losses_by_key: dict[str, dict[str, Tensor]] = {}
@@ -132,6 +127,23 @@ class DistillStep(nn.Module):
             self.gradients.add(self._log_names.join(losses_by_key, {})[0], place[0], scale)
         sums = {name: _sum(passes.values()) for name, passes in teachers.items() if passes}
         return StepOutput(*self._output(losses_by_key, logs_by_key, student['lq'].sr), sums)
+
+    def _views(
+        self,
+        lq: Tensor,
+        gt: Tensor,
+        progress: float,
+        active: Mapping[str, Objective],
+        first: Mapping[str, Mapping[str, NetworkPass]],
+        draws: Mapping[str, BatchDraws],
+    ) -> dict[str, View]:
+        views = {'lq': View(lq, lq)}
+        for name, objective in active.items():
+            objective.progress = progress
+            alone = mixed_passes(self._heard(objective), first).get('lq')
+            own = objective.views(lq, gt, alone.sr if alone else None, draws[name])
+            views.update({_of(name, view_name): view for view_name, view in own.items()})
+        return views
 
     def _measure_balanced(
         self, losses_by_key: Mapping[str, Mapping[str, Tensor]], progress: float, start: int, scale: Tensor | float

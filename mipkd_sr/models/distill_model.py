@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -250,19 +248,12 @@ class DistillModel(ModelHooks, SRModel):
             lq, gt = (images.contiguous(memory_format=self.memory_format) for images in (self.lq, self.gt))
             every = self.opt['logger']['gradients']
             measure = every > 0 and current_iter % every == 0 and not only <= self.second_step
-            scaled = self.scaler.is_enabled()
-            scale = self.scaler.scale(torch.ones((), device=self.device)) if scaled else 1.0
+            scale = self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else 1.0
             output = self.step(lq, gt, current_iter, place, only, measure, scale)
             extra = {} if only <= self.second_step else self.extra_losses(output.sr, gt)
         check_losses('model', self, extra)
         own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}
         return output._replace(losses=output.losses | own)
-
-    def _gradients_averaged_if(self, wanted: bool) -> AbstractContextManager[None]:
-        """Averaging over ranks costs time, and is needed in the last part of a step alone."""
-        if wanted or not isinstance(self.step, DistributedDataParallel):
-            return nullcontext()
-        return self.step.no_sync()
 
     def _step_optimizer(self) -> Tensor:
         """Take the optimizer's step unless the gradient is not finite; returns whether it was skipped, a scalar."""

@@ -1,11 +1,13 @@
 """What a subclass of DistillModel may override, besides BasicSR's own hooks."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mipkd_sr.evaluation.inference import RunBy, in_whole_windows, needs_whole_windows
 
@@ -22,6 +24,7 @@ class ModelHooks:
     is_train: bool
     lq: Tensor
     output: Tensor
+    step: nn.Module
     schedulers: list[Any]
 
     own_options: ClassVar[Mapping[str, Any]] = {}
@@ -84,6 +87,12 @@ class ModelHooks:
         with torch.no_grad():
             self.output = self.infer(net, self.lq)
         self.net_g.train(self.is_train)
+
+    def _gradients_averaged_if(self, wanted: bool) -> AbstractContextManager[None]:
+        """Averaging over ranks costs time, and is needed in the last part of a step alone."""
+        if wanted or not isinstance(self.step, DistributedDataParallel):
+            return nullcontext()
+        return self.step.no_sync()
 
     def _run_by_test(self, lq: Tensor) -> Tensor:
         """The student's output by a subclass's own ``test``, as BasicSR's models have one."""
