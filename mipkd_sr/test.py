@@ -36,12 +36,12 @@ from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
 from mipkd_sr.evaluation.tested import Entry, figures_of, load_network, network_entries
 from mipkd_sr.option_types import TestingOptions
-from mipkd_sr.options.loading import leave_out_missing, load_options, missing_paths
 from mipkd_sr.options.reading import Options, dump_options
+from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
+from mipkd_sr.runs.own_folder import TESTING_MARKS, own_folder
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.ranks import failing_together
-from mipkd_sr.runtime.run_folder import TESTING_MARKS, own_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,16 +31,16 @@ from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
-from mipkd_sr.models.options_of_state import changes
 from mipkd_sr.option_types import TrainingOptions
-from mipkd_sr.options.loading import load_options, missing_paths
 from mipkd_sr.options.reading import Options
+from mipkd_sr.runs.loading import load_options, missing_paths
+from mipkd_sr.runs.options_of_state import changes
+from mipkd_sr.runs.start import Start, experiment_folder, find_start, resume
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.ranks import failing_together
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.training.experiment import Start, experiment_folder, find_start, resume
 from mipkd_sr.training.loop import Progress, Trainer
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as train_main
 

@@ -14,7 +14,7 @@ from basicsr.utils import get_root_logger
 
 from mipkd_sr.options.hosting import complete_hosted, is_complete
 from mipkd_sr.options.keys import TRAIN
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError
 

@@ -11,7 +11,7 @@ from mipkd_sr.commands.demo import prepare
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as run_train
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, RunError

@@ -26,8 +26,8 @@ from mipkd_sr.metrics import measure
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.options.forms import REQUIRED, Key, Section
 from mipkd_sr.options.keys import NETWORK, OPTIMIZER
-from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.registries import OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.train import main

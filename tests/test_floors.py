@@ -15,6 +15,7 @@ FLOORS = (
     ('archs', 'data'),
     ('distill', 'options', 'evaluation'),
     ('losses', 'deploy'),
+    ('runs',),
     ('models',),
     ('training', 'costs'),
     ('studies',),

@@ -11,7 +11,7 @@ from mipkd_sr.costs.methods import METHODS, batch_for, model_for, take_step
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import TrainingBatches
 from mipkd_sr.models import DistillModel, build_model
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.train import main
 

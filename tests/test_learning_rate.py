@@ -8,8 +8,8 @@ from torch import nn
 
 from mipkd_sr.models import build_model
 from mipkd_sr.models.training_state import restore, what_trains
-from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.registries import schedulers
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.train import main
 
 TOTAL = 12

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.reading import compose_options, dump_options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.test import main as run_test
 from mipkd_sr.train import main as train_main

@@ -10,8 +10,8 @@ import yaml
 from mipkd_sr.archs import build_network
 from mipkd_sr.data.pairs import STORES, write_pairs
 from mipkd_sr.losses import csd_loss, dckd_loss
-from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.reading import force_options, read_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 

@@ -17,8 +17,9 @@ from basicsr.utils import get_root_logger
 import mipkd_sr.test
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.data.stream import StreamSampler
-from mipkd_sr.models import run_files
-from mipkd_sr.runtime.checkpoint import load_file, numbered_states, save_atomically, write_digest
+from mipkd_sr.runs import run as run_files
+from mipkd_sr.runs.run import Run
+from mipkd_sr.runtime.checkpoint import load_file, save_atomically, write_digest
 from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.train import main
 
@@ -93,7 +94,8 @@ def test_another_number_of_processes_reads_on_where_the_first_stopped(training_o
 KILL_RUNS = """
 import multiprocessing, os, random, signal, sys, time
 import torch
-from mipkd_sr.runtime.checkpoint import numbered_states
+from pathlib import Path
+from mipkd_sr.runs.run import Run
 from mipkd_sr.train import main
 
 torch.set_num_threads(1)  # sums in another order on another number of threads
@@ -106,7 +108,7 @@ def start(root, total):
     return process
 
 def newest():
-    states = numbered_states(root + '/killed/experiments/tiny/training_states')
+    states = Run(Path(root, 'killed/experiments/tiny')).numbered_states()
     return int(states[0].stem) if states else 0
 
 rng = random.Random(11)
@@ -188,7 +190,7 @@ def test_the_last_and_the_best_are_kept(training_options, write_options, tmp_pat
     opt = training_options(train={'total_iter': 8, 'optim_g': {'lr': 0.05}}, logger={'keep_last': 2})
     assert main(['-opt', str(write_options(opt))]) == 0
     folder = experiment(tmp_path)
-    assert [file.stem for file in numbered_states(folder / 'training_states')] == ['8', '6']
+    assert [file.stem for file in Run(folder).numbered_states()] == ['8', '6']
     assert {file.name for file in (folder / 'models').iterdir()} == {
         'net_g_6.pth',
         'net_g_8.pth',
@@ -363,7 +365,7 @@ def test_a_stopped_run_saves_and_goes_on(number, training_options, write_options
     process.send_signal(number)
     process.communicate(timeout=300)
     assert process.returncode == 128 + number
-    (state_file,) = numbered_states(experiment(tmp_path) / 'training_states')
+    (state_file,) = Run(experiment(tmp_path)).numbered_states()
     done = int(state_file.stem)
     assert 5 <= done < 100_000
     opt['train']['total_iter'] = done + 2
@@ -456,7 +458,7 @@ def test_processes_under_torchrun_stop_after_the_same_iteration(number, training
     wait_for_iteration(process, 5)
     process.send_signal(number)  # torchrun passes it on
     said, _ = process.communicate(timeout=300)
-    (state_file,) = numbered_states(experiment(tmp_path) / 'training_states')
+    (state_file,) = Run(experiment(tmp_path)).numbered_states()
     name = signal.Signals(number).name
     stops = re.findall(rf'stopped by {name} after iteration (\d+)', said)
     assert stops == [state_file.stem] * 2
@@ -482,7 +484,7 @@ def test_a_failed_process_is_started_again_by_torchrun_and_goes_on(training_opti
 
 
 def states_in(folder: Path) -> list[str]:
-    return [file.stem for file in numbered_states(folder / 'training_states')]
+    return [file.stem for file in Run(folder).numbered_states()]
 
 
 def test_going_back_puts_the_abandoned_states_away_and_the_new_line_goes_on(training_options, write_options, tmp_path):
@@ -551,7 +553,7 @@ def test_auto_resume_begins_over_in_no_folder_that_has_a_student(training_option
     assert main(['-opt', str(file)]) == 0
     folder = experiment(tmp_path)
     best = (folder / 'models' / 'net_g_best.pth').read_bytes()
-    states = numbered_states(folder / 'training_states')
+    states = Run(folder).numbered_states()
     for each in states:
         truncate(each)
     assert main(['-opt', str(file), '--auto_resume']) == 2

@@ -14,7 +14,7 @@ from mipkd_sr.archs.weights import load_weights
 from mipkd_sr.distill.augmentations import AUGMENTATIONS, InvertibleAugmentation, RandomComposition
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.models import DistillModel, build_model
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.checkpoint import save_atomically
 from mipkd_sr.train import main
 

@@ -12,7 +12,7 @@ from mipkd_sr.costs.counting import count_floor, count_needed, count_step
 from mipkd_sr.costs.memory import PeakMemory, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, first_step, model_for, take_step
 from mipkd_sr.costs.planner import plan_step
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 
 from .conftest import ROOT
 from .gradients import tiny_vgg, tiny_vqgan

@@ -13,10 +13,10 @@ from scipy import stats
 from mipkd_sr.options.checking import check
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.keys import TRAIN
-from mipkd_sr.options.loading import load_options
 from mipkd_sr.options.reading import dump_options
+from mipkd_sr.runs.identity import digest, kept_digest
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.studies.identity import digest, kept_digest
 from mipkd_sr.studies.plan import planned_runs, read_study, scale_steps, slug, study_root
 from mipkd_sr.studies.statistics import paired_by_image, paired_by_seed, t_interval
 from tests.conftest import ROOT

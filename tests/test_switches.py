@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mipkd_sr.archs.edsr_arch import StagedEDSR
 from mipkd_sr.models import DistillModel, build_model
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.train import main
 

@@ -13,7 +13,7 @@ from basicsr.models.sr_model import SRModel
 from mipkd_sr.data import build_dataset
 from mipkd_sr.data.stream import TrainingBatches
 from mipkd_sr.models import build_model
-from mipkd_sr.options.loading import load_options
+from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 

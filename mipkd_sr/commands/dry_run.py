@@ -19,11 +19,11 @@ from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.option_types import RunOptions, TrainingOptions
-from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import Options
+from mipkd_sr.runs.loading import missing_paths
+from mipkd_sr.runs.own_folder import TESTING_MARKS, TRAINING_MARKS, check_ours
+from mipkd_sr.runs.start import find_start, resume
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.runtime.run_folder import TESTING_MARKS, TRAINING_MARKS, check_ours
-from mipkd_sr.training.experiment import find_start, resume
 
 
 def describe_training(options: Options) -> int:

@@ -2,7 +2,7 @@
 
 mipkd plot parameters results/demo     # quality against parameters, from a test's results
 mipkd plot agreement results/demo      # how close to the teacher; needs the test's `teacher`
-mipkd plot curves experiments/demo_*   # validation over the steps of several runs
+mipkd plot curves demo_kd demo_mipkd   # validation over the steps of several runs, by name or by folder
 mipkd plot gradients experiments/demo_mipkd   # each loss's gradient on the student; train with logger:gradients
 mipkd plot bars results/mipkd_table3_mipkd_table2   # the rows of the papers' tables, from a page of mipkd table
 
@@ -12,19 +12,25 @@ The crops of all networks side by side are drawn by the test itself: see `figure
 import argparse
 from pathlib import Path
 
+from mipkd_sr.runtime.errors import OptionError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     figures = parser.add_subparsers(dest='figure', metavar='FIGURE', required=True)
-    for name, count, what in (
-        ('parameters', None, 'quality against parameters'),
-        ('agreement', None, 'how close to the teacher'),
-        ('curves', '+', 'validation over the steps'),
-        ('gradients', None, "each loss's gradient on the student, over a run's steps"),
-        ('bars', None, "the rows of the papers' tables, ours and published"),
+    for name, what in (
+        ('parameters', 'quality against parameters'),
+        ('agreement', 'how close to the teacher'),
+        ('curves', 'validation over the steps'),
+        ('gradients', "each loss's gradient on the student, over a run's steps"),
+        ('bars', "the rows of the papers' tables, ours and published"),
     ):
         figure = figures.add_parser(name, help=what)
-        figure.add_argument('folder', type=Path, nargs=count, help="folder of a test's results, or of runs")
+        if name == 'curves':
+            figure.add_argument('runs', nargs='*', metavar='RUN', help='runs, by name or by folder')
+            figure.add_argument('--run', nargs='+', default=[], dest='more_runs', metavar='RUN', help='the same')
+        else:
+            figure.add_argument('folder', type=Path, help="folder of a test's results")
         figure.add_argument('--metric', default='psnr', help='what is drawn')
         if name == 'bars':
             figure.add_argument('--set', default='Urban100', help='test set')
@@ -34,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from mipkd_sr.evaluation.plots import plot_agreement, plot_bars, plot_curves, plot_gradients, plot_parameters
+    from mipkd_sr.runs.run import find_run
 
     if args.figure == 'parameters':
         files = plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
@@ -44,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     elif args.figure == 'bars':
         files = plot_bars(args.folder, args.metric, args.set, args.out or args.folder / 'bars')
     else:
-        files = plot_curves(args.folder, args.metric, args.out or Path('curves'))
+        runs = [find_run(name) for name in (*args.runs, *args.more_runs)]
+        if not runs:
+            raise OptionError('--run', 'is missing; name the runs to draw.')
+        histories = {run.folder: run.validations_file for run in runs}
+        files = plot_curves(histories, args.metric, args.out or Path('curves'))
     print(' '.join(map(str, files)))
     return 0

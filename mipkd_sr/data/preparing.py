@@ -19,8 +19,7 @@ import torch
 from mipkd_sr.data.images import check_image, decode, images_in, to_bgr, unreadable, write_image
 from mipkd_sr.data.pairs import tile_name, write_pairs
 from mipkd_sr.runtime.errors import OptionError, RunError
-from mipkd_sr.runtime.files import atomic_write, remove_parts
-from mipkd_sr.runtime.run_folder import unused
+from mipkd_sr.runtime.files import atomic_write, remove_parts, unused
 
 RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""

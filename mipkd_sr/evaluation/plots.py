@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,16 +115,21 @@ def plot_gradients(folder: Path, stem: Path) -> list[Path]:
         return gradients_figure(curves, stem)
 
 
-def plot_curves(folders: Sequence[Path], metric: str, stem: Path) -> list[Path]:
-    """Draw a metric of the first validation set over the steps, from each folder's validations.json.
+def plot_curves(histories: Mapping[Path, Path], metric: str, stem: Path) -> list[Path]:
+    """Draw a metric of the first validation set over the steps.
+
+    Args:
+        histories: By the folder of a run, the file of its validations.
+        metric: The metric.
+        stem: The files to write, without their ending.
 
     Raises:
         OptionError: If no run has the metric.
     """
     runs = {}
-    for folder in folders:
+    for folder, file in histories.items():
         with _form_expected(folder):
-            entries = read_json(folder / 'validations.json')
+            entries = read_json(file)
             points = [
                 (int(entry['iter']), float(entry[metric]))
                 for entry in entries

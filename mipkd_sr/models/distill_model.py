@@ -28,15 +28,15 @@ from mipkd_sr.models.hooks import ModelHooks
 from mipkd_sr.models.learning_rate import try_schedule
 from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives, second_step
-from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics
 from mipkd_sr.models.teacher_check import check_teacher
 from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
-from mipkd_sr.models.validation_record import ValidationRecord
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.hosting import IN_ANOTHER_LOOP, complete_hosted, form_of, is_complete
 from mipkd_sr.options.registries import optimizers, schedulers
+from mipkd_sr.runs.run import Run
+from mipkd_sr.runs.validation_record import ValidationRecord
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -66,7 +66,7 @@ class DistillModel(ModelHooks, SRModel):
         skipped_steps: Account of the steps that were skipped because their numbers were not finite.
 
     Args:
-        opt: Options, as ``mipkd_sr.options.loading.load_options`` completes them, or as BasicSR's ``parse_options``
+        opt: Options, as ``mipkd_sr.runs.loading.load_options`` completes them, or as BasicSR's ``parse_options``
             reads them: they are checked and completed here, in place.
 
     Raises:
@@ -127,7 +127,7 @@ class DistillModel(ModelHooks, SRModel):
         self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'], files)
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
-        self.files = RunFiles(self.opt['path'], self.opt['logger']['keep_last'])
+        self.files = Run.of(self.opt)
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -381,7 +381,7 @@ class DistillModel(ModelHooks, SRModel):
         self.files.save_validations(self.record.entries)
         if with_state:
             state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': self._networks()}
-            self.files.save_state(state | what_trains(self))
+            self.files.save_state(state | what_trains(self), self.opt['logger']['keep_last'])
 
     def _networks(self) -> dict[str, dict[str, Tensor]]:
         """The student's file."""

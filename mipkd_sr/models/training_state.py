@@ -7,8 +7,8 @@ from basicsr.models.sr_model import SRModel
 from torch import nn
 
 from mipkd_sr.models.learning_rate import replay_schedule
-from mipkd_sr.models.options_of_state import SCHEDULE, changes, options_of_state
-from mipkd_sr.models.validation_record import ValidationRecord
+from mipkd_sr.runs.options_of_state import SCHEDULE, changes, options_of_state
+from mipkd_sr.runs.validation_record import ValidationRecord
 
 PLAIN = (bool, int, float, list, tuple)
 """What changes in a scheduler is of these types; what else it holds, it is built with anew."""

@@ -1,7 +1,6 @@
 """Reading and writing checkpoints and training states, as files."""
 
 import hashlib
-import json
 import os
 import zipfile
 from io import BytesIO
@@ -25,16 +24,6 @@ def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
     torch.save(tree_map_only(Tensor, lambda tensor: tensor.cpu(), content), buffer)
     with atomic_write(file, durable=True) as part:
         part.write_bytes(buffer.getbuffer())
-
-
-def write_json(content: Any, file: str | os.PathLike[str]) -> None:
-    """Write JSON, so that ``file`` is never half-written.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is still there.
-    """
-    with atomic_write(file, durable=True) as part:
-        part.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
 
 def write_digest(file: str | os.PathLike[str]) -> None:
@@ -106,9 +95,3 @@ def load_file(file: str | os.PathLike[str]) -> Any:
     except Exception as error:  # neither zipfile nor torch.load has one exception for broken or hostile files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f'{file} is not a checkpoint that can be loaded safely ({reason})') from None
-
-
-def numbered_states(folder: str | os.PathLike[str]) -> list[Path]:
-    """The training states in ``folder``, ``<iteration>.state`` each, the newest first."""
-    states = [file for file in Path(folder).glob('*.state') if file.stem.isdigit()]
-    return sorted(states, key=lambda file: int(file.stem), reverse=True)

@@ -1,10 +1,12 @@
 """Writing files that are either whole or not there."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 LOCK = '.run.lock'
 """In a run's folder: who writes to it. It stays there, and so it also tells a run's folder from any other."""
@@ -56,3 +58,30 @@ def remove_parts(folder: Path, older_than: float = 0) -> None:
     for part in folder.glob('.*.[0-9]*.part'):
         if not older_than or time.time() - part.stat().st_mtime > older_than:
             part.unlink(missing_ok=True)
+
+
+def write_json(content: Any, file: str | os.PathLike[str]) -> None:
+    """Write JSON, so that ``file`` is never half-written.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is still there.
+    """
+    with atomic_write(file, durable=True) as part:
+        part.write_text(json.dumps(content, indent=1), encoding='utf-8')
+
+
+def read_json(file: Path, otherwise: Any) -> Any:
+    """A JSON file, or ``otherwise`` if it is not there or cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return otherwise
+
+
+def unused(path: Path) -> Path:
+    """``path``, or with a number after it if it is there already."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f'{path.name}_{number}')
+    return free

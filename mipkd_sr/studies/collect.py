@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import Rows
+from mipkd_sr.runtime.files import read_json
 from mipkd_sr.studies.estimate import Estimate
-from mipkd_sr.studies.folders import RunFolder, TestFolder, read_json
+from mipkd_sr.studies.folders import RunFolder, TestFolder
 
 PER_STEP = ('seconds_per_step', 'multiply_adds_per_step')
 """What a result and an estimate both tell; an estimate's is of this machine, or of an idle one."""
@@ -144,7 +145,7 @@ def _progress(result: Result) -> tuple[int, bool]:
 
 def _measured(run_folder: RunFolder, test: TestFolder | None) -> Result | None:
     """What is in a run's folder; None if it has not validated yet."""
-    validations = run_folder.validations()
+    validations = run_folder.disk.validations()
     if not validations:
         return None
     finished = run_folder.is_finished()
@@ -157,8 +158,8 @@ def _measured(run_folder: RunFolder, test: TestFolder | None) -> Result | None:
         finished,
         run_folder.total_iter,
         validations,
-        read_json(run_folder.folder / 'timing.json', {}).get('seconds_per_step'),
-        code=run_folder.code_versions(),
+        run_folder.disk.seconds_per_step(),
+        code=run_folder.disk.code_versions(),
         tests=tests,
         test_digest=test.digest if test is not None and tests else '',
     )

@@ -19,10 +19,10 @@ from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime import distributed
-from mipkd_sr.runtime.checkpoint import write_json
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import read_json, write_json
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.studies.folders import RunFolder, completed_options, read_json
+from mipkd_sr.studies.folders import RunFolder, completed_options
 
 STEPS, COUNTED = 12, 24
 """Steps that are timed, and steps whose multiply-adds are counted; methods that draw what they do need several."""

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from mipkd_sr.options.reading import dump_options
+from mipkd_sr.runs.identity import code_version
 from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.studies.collect import Result, is_kept
 from mipkd_sr.studies.folders import RunFolder, TestFolder
@@ -43,7 +44,7 @@ class Job:
         """Steps taken so far, as its log and its validations tell; a step or more behind."""
         if not self.train:
             return self.run_folder.total_iter
-        validations = self.run_folder.validations()
+        validations = self.run_folder.disk.validations()
         return max(validations[-1]['iter'] if validations else 0, _last_logged_step(self.run_folder.log))
 
 
@@ -193,7 +194,7 @@ class Executor:
                 continue
             stage = active.stages.popleft()
             if stage == 'train':
-                active.job.run_folder.note_code_version()
+                active.job.run_folder.disk.note_code_version(code_version())
             if code == 0 and active.stages and not self.outcome.stopped_by:
                 active.process = self._start(active.job, active.stages[0], active.device)
                 continue

@@ -1,6 +1,5 @@
 """Where the runs of a study lie, told by what they compute: what is there already is found and not trained again."""
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.keys import TEST
-from mipkd_sr.options.loading import complete
 from mipkd_sr.options.reading import Options
-from mipkd_sr.runtime.checkpoint import write_json
-from mipkd_sr.studies.identity import code_version, digest, kept_digest
+from mipkd_sr.runs.identity import digest, kept_digest
+from mipkd_sr.runs.loading import complete
+from mipkd_sr.runs.run import Run
+from mipkd_sr.runtime.files import read_json
 from mipkd_sr.studies.plan import PlannedRun, Study
 
 
@@ -33,9 +33,14 @@ class RunFolder:
     note: str = ''
 
     @property
+    def disk(self) -> Run:
+        """The run's folder, with what is in it."""
+        return Run.named(self.root, self.name)
+
+    @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.root / 'experiments' / self.name
+        return self.disk.folder
 
     @property
     def option_file(self) -> Path:
@@ -50,31 +55,16 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         """The student's final weights."""
-        return self.folder / 'models' / 'net_g_latest.pth'
+        return self.disk.student()
 
     @property
     def total_iter(self) -> int:
         """Steps that it is to take."""
         return self.run.variant.total_iter
 
-    def validations(self) -> list[dict[str, Any]]:
-        """Its validations so far."""
-        return read_json(self.folder / 'validations.json', [])
-
     def is_finished(self) -> bool:
         """Whether it has taken all its steps."""
-        validations = self.validations()
-        return self.weights.is_file() and bool(validations) and validations[-1]['iter'] >= self.total_iter
-
-    def code_versions(self) -> list[str]:
-        """The versions of the code that trained it, as far as they are known."""
-        return read_json(self.folder / 'study.json', {}).get('code', [])
-
-    def note_code_version(self) -> None:
-        """Note that this version of the code has trained it."""
-        versions = self.code_versions()
-        if self.folder.is_dir() and code_version() not in versions:
-            write_json({'code': [*versions, code_version()]}, self.folder / 'study.json')
+        return self.disk.is_finished(self.total_iter)
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,7 @@ class TestFolder:
 
     @cached_property
     def digest(self) -> str:
-        """What it measures, of whatever weights; see ``mipkd_sr.studies.identity``."""
+        """What it measures, of whatever weights; see ``mipkd_sr.runs.identity``."""
         path = {**self.options['path'], 'pretrain_network_g': ''}
         return digest(self.options | {'path': path}, self.folder.parents[1])
 
@@ -113,14 +103,6 @@ class TestFolder:
             return {}
         rows = read_json(results, {})
         return next(iter(rows.values()))['images'] if rows else {}
-
-
-def read_json(file: Path, otherwise: Any) -> Any:
-    """A JSON file, or ``otherwise`` if it is not there or cannot be read."""
-    try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return otherwise
 
 
 def locate(study: Study, runs: Sequence[PlannedRun]) -> list[RunFolder]:

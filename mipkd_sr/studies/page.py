@@ -15,9 +15,9 @@ from basicsr.utils import get_time_str
 from mipkd_sr.evaluation.figures import study_figure
 from mipkd_sr.evaluation.tables import digits_of, markdown_table, protocol
 from mipkd_sr.options.recipes import RECIPES
-from mipkd_sr.runtime.files import atomic_write
+from mipkd_sr.runtime.files import atomic_write, read_json
 from mipkd_sr.studies.collect import Result, as_plain, datasets_and_metrics, of_variant
-from mipkd_sr.studies.folders import RunFolder, TestFolder, read_json
+from mipkd_sr.studies.folders import RunFolder, TestFolder
 from mipkd_sr.studies.plan import Study, study_root
 from mipkd_sr.studies.tables import Table, end_table, steps_differences, steps_table, test_differences, test_table
 

@@ -28,9 +28,9 @@ from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.keys import COMMON_KEYS, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_option_file
+from mipkd_sr.runs.identity import digest
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.strict_yaml import read_yaml
-from mipkd_sr.studies.identity import digest
 
 VARIANT = Section(
     {
@@ -121,7 +121,7 @@ class PlannedRun:
     Attributes:
         variant: Its variant.
         seed: Its seed.
-        digest: What it computes; see ``mipkd_sr.studies.identity``.
+        digest: What it computes; see ``mipkd_sr.runs.identity``.
         name: Its name where no other run has that.
     """
 

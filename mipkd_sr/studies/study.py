@@ -8,13 +8,13 @@ from copy import deepcopy
 from pathlib import Path
 
 from mipkd_sr.evaluation.tables import markdown_table
-from mipkd_sr.options.loading import complete, missing_paths
+from mipkd_sr.runs.identity import code_version
+from mipkd_sr.runs.loading import complete, missing_paths
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.studies.collect import Result, collect, is_kept, read_results
 from mipkd_sr.studies.estimate import Estimate, estimates, kept_estimates
 from mipkd_sr.studies.execute import Executor, Job, jobs_of
 from mipkd_sr.studies.folders import completed_options, locate, locate_test
-from mipkd_sr.studies.identity import code_version
 from mipkd_sr.studies.page import archive_earlier, write_page
 from mipkd_sr.studies.plan import planned_runs, read_study
 from mipkd_sr.studies.progress import StudyProgress, expected_seconds, hours

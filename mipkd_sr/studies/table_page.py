@@ -60,7 +60,7 @@ def _state(runs: TableRuns, values: Mapping[int, Any]) -> str:
     text = f'{measured} of {len(runs.runs)} cells have been measured.'
     if measured < len(runs.runs):
         text += ' **These are partial results.**'
-    versions = sorted({version for run_folder, _ in runs.run_folders for version in run_folder.code_versions()})
+    versions = sorted({version for run_folder, _ in runs.run_folders for version in run_folder.disk.code_versions()})
     return f'{text} Trained by mipkd_sr {", ".join(versions)}.' if versions else text
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from mipkd_sr.evaluation.evaluate import mean_metrics
 from mipkd_sr.options.checking import check
 from mipkd_sr.options.keys import TEST
-from mipkd_sr.options.loading import missing_paths
 from mipkd_sr.options.reading import force_options, read_options
+from mipkd_sr.runs.identity import digest
+from mipkd_sr.runs.loading import missing_paths
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.studies.execute import Executor, Job, Outcome, jobs_of
 from mipkd_sr.studies.folders import RunFolder, TestFolder, completed_options, locate, locate_test, options_of_test
-from mipkd_sr.studies.identity import digest
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.plan import PlannedRun, Study, Variant, slug
 

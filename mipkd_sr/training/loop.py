@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
@@ -12,7 +11,7 @@ from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.learning_rate import BEFORE_THE_OPTIMIZER
 from mipkd_sr.option_types import TrainingOptions
-from mipkd_sr.runtime.checkpoint import write_json
+from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.distributed import longest_silence
 from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
@@ -75,8 +74,7 @@ class Trainer:
             )
         self.model.save(-1, -1)
         if self.opt['rank'] == 0 and before < total_iter:
-            timing = {'seconds_per_step': progress.seconds_per_step()}
-            write_json(timing, Path(self.opt['path']['experiments_root'], 'timing.json'))
+            Run.of(self.opt).save_timing(progress.seconds_per_step())
 
     def _look_before_the_first_step(self, progress: ProgressLog) -> None:
         """Measure the teacher; or make up for a validation that the state was saved before."""

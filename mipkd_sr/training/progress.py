@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from basicsr.utils import get_root_logger
@@ -12,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mipkd_sr.option_types import TrainingOptions
+from mipkd_sr.runs.run import Run
 from mipkd_sr.training.tensorboard import TensorBoard
 from mipkd_sr.training.wandb_log import Curves, WandbLog
 
@@ -35,7 +35,7 @@ class ProgressLog:
         self.logger = get_root_logger()
         loggers: list[TensorBoard | WandbLog] = []
         if opt['logger']['use_tb_logger'] and not self.silent:
-            loggers.append(TensorBoard(Path(opt['root_path'], 'tb_logger', opt['name']), first_iter))
+            loggers.append(TensorBoard(Run.of(opt).tensorboard, first_iter))
         if opt['logger']['wandb']['project'] and not self.silent:
             loggers.append(WandbLog(opt))
         self.tb_logger = Curves(*loggers) if loggers else None

@@ -24,7 +24,7 @@ def networks_of(file: str) -> dict[str, Any]:
     Raises:
         OptionError: If it names none.
     """
-    from mipkd_sr.options.loading import load_options
+    from mipkd_sr.runs.loading import load_options
     from mipkd_sr.runtime.errors import OptionError
 
     networks = load_options(file, False).data.get('networks')

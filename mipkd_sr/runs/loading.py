@@ -10,8 +10,9 @@ from mipkd_sr.options.hosting import ADDED
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
+from mipkd_sr.runs.own_folder import problem_with_name
+from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.errors import OptionError, shown
-from mipkd_sr.runtime.run_folder import problem_with_name
 
 
 def load_options(
@@ -99,10 +100,7 @@ def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
     for key, holder, name in path_keys(opt):
         holder[name] = _absolute(key, holder[name], root)
     if is_train:
-        experiment = root / 'experiments' / opt['name']
-        folders = {'experiments_root': '', 'models': 'models', 'training_states': 'training_states', 'log': ''}
-        folders['visualization'] = 'visualization'
-        opt['path'].update({name: str(experiment / folder) for name, folder in folders.items()})
+        opt['path'].update(Run.named(root, opt['name']).paths())
     else:
         results = root / 'results' / opt['name']
         opt['path'].update(results_root=str(results), log=str(results), visualization=str(results / 'visualization'))

@@ -5,21 +5,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed
 from basicsr.utils import get_time_str
 
-from mipkd_sr.models.distill_model import DistillModel
-from mipkd_sr.models.run_files import RunFiles
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.reading import dump_options
-from mipkd_sr.runtime.checkpoint import load_file, numbered_states
+from mipkd_sr.runs.own_folder import TENSORBOARD_MARKS, TRAINING_MARKS, archive, check_ours, own_folder
+from mipkd_sr.runs.run import Run
+from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 from mipkd_sr.runtime.files import atomic_write, remove_parts
 from mipkd_sr.runtime.ranks import failing_together
-from mipkd_sr.runtime.run_folder import TENSORBOARD_MARKS, TRAINING_MARKS, archive, check_ours, own_folder
+
+
+class Resumable(Protocol):
+    """A model that can go on from a training state, as BasicSR's can."""
+
+    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
+        """Go on from ``resume_state``.
+
+        Raises:
+            ValueError: If it is another model's.
+        """
 
 
 class Start(NamedTuple):
@@ -46,7 +56,7 @@ def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
     return Start(Path(file[0]), load_file(file[0]))
 
 
-def resume(model: DistillModel, start: Start) -> None:
+def resume(model: Resumable, start: Start) -> None:
     """Go on from a training state.
 
     Raises:
@@ -63,7 +73,8 @@ def resume(model: DistillModel, start: Start) -> None:
 
 
 def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
-    states = numbered_states(opt['path']['training_states']) if auto_resume else []
+    run = Run.of(opt)
+    states = run.numbered_states() if auto_resume else []
     for file in states:
         try:
             load_file(file)
@@ -77,11 +88,10 @@ def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
         except ValueError as error:
             raise OptionError('path:resume_state', f'{error}; give another.') from None
     if states:
-        folder = opt['path']['training_states']
         raise OptionError(
             '--auto_resume',
-            f'none of the {len(states)} training states in {folder} can be read; put one back, or begin anew without '
-            'this flag, which sets them aside.',
+            f'none of the {len(states)} training states in {run.states} can be read; put one back, or begin anew '
+            'without this flag, which sets them aside.',
         )
     return None
 
@@ -100,38 +110,30 @@ def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | Non
         OptionError: If the folder holds something else, or another run writes to it.
         OSError: If it cannot be created or written to.
     """
-    root = Path(opt['path']['experiments_root'])
-    anew = start is None and not (auto_resume and _nothing_to_lose(opt))
-    of_tensorboard = Path(opt['root_path'], 'tb_logger', opt['name'])
+    run = Run.of(opt)
+    anew = start is None and not (auto_resume and run.has_come_to_nothing())
     if anew:
-        check_ours(of_tensorboard, TENSORBOARD_MARKS)
-    with own_folder(root, TRAINING_MARKS, anew):
+        check_ours(run.tensorboard, TENSORBOARD_MARKS)
+    with own_folder(run.folder, TRAINING_MARKS, anew):
         if anew:
-            archive(of_tensorboard, TENSORBOARD_MARKS)
-        for name in ('models', 'training_states', 'visualization'):
-            Path(opt['path'][name]).mkdir(parents=True, exist_ok=True)
-        for name in ('models', 'training_states', 'experiments_root'):
-            remove_parts(Path(opt['path'][name]))
-        with atomic_write(root / file_name) as part:
+            archive(run.tensorboard, TENSORBOARD_MARKS)
+        for folder in (run.models, run.states, run.visualization):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (run.models, run.states, run.folder):
+            remove_parts(folder)
+        with atomic_write(run.folder / file_name) as part:
             part.write_text(dump_options(spell_out(deepcopy(dict(opt)))), encoding='utf-8')
-        yield '' if start is None else _abandon_what_came_after(opt, start)
+        yield '' if start is None else _abandon_what_came_after(run, start)
 
 
-def _nothing_to_lose(opt: Mapping[str, Any]) -> bool:
-    """Whether a run has not yet come to a training state, or to a student's file."""
-    folders = (Path(opt['path'][name]) for name in ('models', 'training_states'))
-    return not any(file for folder in folders for file in folder.glob('[!.]*'))
-
-
-def _abandon_what_came_after(opt: Mapping[str, Any], start: Start) -> str:
+def _abandon_what_came_after(run: Run, start: Start) -> str:
     """Put out of the way what a run from ``start`` on would mix up with its own; returns a sentence about it."""
-    states = Path(opt['path']['training_states'])
-    of_this_run = start.file.resolve().parent == states.resolve()
+    of_this_run = start.file.resolve().parent == run.states.resolve()
     first = start.state['iter'] + 1 if of_this_run else 0
-    later = [file for file in numbered_states(states) if int(file.stem) >= first]
+    later = [int(file.stem) for file in run.numbered_states() if int(file.stem) >= first]
     if not later:
         return ''
-    aside = Path(opt['path']['experiments_root'], f'abandoned_{get_time_str()}')
-    RunFiles(opt['path']).abandon([int(file.stem) for file in later], start.state, aside)
-    numbers = ', '.join(f'{int(file.stem):,}' for file in reversed(later))
+    aside = run.folder / f'abandoned_{get_time_str()}'
+    run.abandon(later, start.state, aside)
+    numbers = ', '.join(f'{iteration:,}' for iteration in reversed(later))
     return f'What was trained beyond this start, to the iterations {numbers}, is now in {aside}'

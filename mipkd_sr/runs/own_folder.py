@@ -11,7 +11,7 @@ from typing import BinaryIO
 from basicsr.utils import get_root_logger, get_time_str
 
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.runtime.files import LOCK
+from mipkd_sr.runtime.files import LOCK, unused
 
 try:
     import fcntl
@@ -78,15 +78,6 @@ def archive(folder: Path, marks: tuple[str, ...]) -> None:
     except OSError as error:
         raise OptionError('name', f'{folder} is in the way and cannot be renamed ({error.strerror}).') from None
     print(f'{folder} is there already; it is now {archive}', flush=True)
-
-
-def unused(path: Path) -> Path:
-    """``path``, or with a number after it if it is there already."""
-    number, free = 1, path
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f'{path.name}_{number}')
-    return free
 
 
 @contextmanager

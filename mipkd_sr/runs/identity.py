@@ -14,8 +14,8 @@ from mipkd_sr.options.checking import check
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Section
 from mipkd_sr.options.keys import TRAIN
-from mipkd_sr.options.loading import path_keys
 from mipkd_sr.options.reading import read_options
+from mipkd_sr.runs.loading import path_keys
 from mipkd_sr.runtime.errors import OptionError
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
@@ -48,7 +48,7 @@ COMPLETED: dict[str, tuple[str, ...]] = {
     '': ('is_train', 'root_path', 'dist', 'rank', 'world_size'),
     'path': ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root'),
 }
-"""Keys that a kept option file has beside the user's: what ``mipkd_sr.options.loading.complete`` and the start add."""
+"""Keys that a kept option file has beside the user's: what ``mipkd_sr.runs.loading.complete`` and the start add."""
 COMPUTING = ('archs', 'data', 'distill', 'evaluation', 'losses', 'metrics', 'models', 'options', 'runtime', 'training')
 """Folders of the package whose code decides what a run computes."""
 

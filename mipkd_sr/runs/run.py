@@ -1,0 +1,214 @@
+"""One training run's folder: where each of its files is, what they say, and how they are written."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mipkd_sr.runs.validation_record import ValidationRecord
+from mipkd_sr.runtime.checkpoint import is_whole, load_file, save_atomically
+from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import read_json, write_json
+
+Networks = dict[str, dict[str, Tensor]]
+"""A student's file: ``params``, and ``params_ema`` where there is a moving average."""
+
+
+class Run:
+    """A training run, by its folder, which need not be there yet.
+
+    Args:
+        folder: ``ROOT/experiments/NAME``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def named(cls, root: Path, name: str) -> 'Run':
+        """The run ``name`` of a root, the folder that experiments, results and relative paths belong to."""
+        return cls(root / 'experiments' / name)
+
+    @classmethod
+    def of(cls, opt: Mapping[str, Any]) -> 'Run':
+        """The run that trains with the completed options ``opt``, BasicSR's ``parse_options``' included."""
+        return cls(Path(opt['path']['experiments_root']))
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds ``experiments``."""
+        return self.folder.parent.parent
+
+    @property
+    def models(self) -> Path:
+        """Folder of the student's files."""
+        return self.folder / 'models'
+
+    @property
+    def states(self) -> Path:
+        """Folder of the training states."""
+        return self.folder / 'training_states'
+
+    @property
+    def visualization(self) -> Path:
+        """Folder of the images of validations."""
+        return self.folder / 'visualization'
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's curves, outside of the run's own as BasicSR has it."""
+        return self.root / 'tb_logger' / self.name
+
+    def paths(self) -> dict[str, str]:
+        """Its folders as BasicSR's models look for them in ``opt['path']``."""
+        folders = {'experiments_root': self.folder, 'models': self.models, 'training_states': self.states}
+        folders |= {'log': self.folder, 'visualization': self.visualization}
+        return {key: str(folder) for key, folder in folders.items()}
+
+    def student(self, label: str | int = 'latest') -> Path:
+        """The student's file of an iteration, or of ``latest`` or ``best``."""
+        return self.models / f'net_g_{label}.pth'
+
+    def state(self, iteration: int) -> Path:
+        """The training state of an iteration."""
+        return self.states / f'{iteration}.state'
+
+    @property
+    def validations_file(self) -> Path:
+        """The history of its validations."""
+        return self.folder / 'validations.json'
+
+    @property
+    def timing_file(self) -> Path:
+        """What a step took, once it has ended."""
+        return self.folder / 'timing.json'
+
+    @property
+    def versions_file(self) -> Path:
+        """The versions of the code that trained it, where a study did."""
+        return self.folder / 'study.json'
+
+    def option_files(self) -> list[Path]:
+        """The option files that it keeps, the newest first."""
+        return sorted(self.folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True)
+
+    def validations(self) -> list[dict[str, Any]]:
+        """Its validations so far; see ``ValidationRecord.entries``."""
+        return read_json(self.validations_file, [])
+
+    def seconds_per_step(self) -> float | None:
+        """What a step took in its last session; None if that is not known."""
+        return read_json(self.timing_file, {}).get('seconds_per_step')
+
+    def code_versions(self) -> list[str]:
+        """The versions of the code that trained it, as far as they are known."""
+        return read_json(self.versions_file, {}).get('code', [])
+
+    def numbered_states(self) -> list[Path]:
+        """Its training states, the newest first."""
+        states = [file for file in self.states.glob('*.state') if file.stem.isdigit()]
+        return sorted(states, key=lambda file: int(file.stem), reverse=True)
+
+    def is_finished(self, total_iter: int) -> bool:
+        """Whether it has taken ``total_iter`` steps."""
+        validations = self.validations()
+        return self.student().is_file() and bool(validations) and validations[-1]['iter'] >= total_iter
+
+    def has_come_to_nothing(self) -> bool:
+        """Whether it has not yet come to a training state, or to a student's file."""
+        return not any(file for folder in (self.models, self.states) for file in folder.glob('[!.]*'))
+
+    def save_student(self, networks: Networks, label: str | int) -> None:
+        """Write the student's file of an iteration, or of ``latest`` or ``best``.
+
+        Raises:
+            OSError: If it cannot be written; what was there before is still there. So do the others below.
+        """
+        save_atomically(networks, self.student(label))
+
+    def save_validations(self, validations: list[dict[str, Any]]) -> None:
+        """Write the history of validations; see ``ValidationRecord.entries``."""
+        write_json(validations, self.validations_file)
+
+    def save_timing(self, seconds_per_step: float) -> None:
+        """Write what a step took."""
+        write_json({'seconds_per_step': seconds_per_step}, self.timing_file)
+
+    def note_code_version(self, version: str) -> None:
+        """Note that a version of the code has trained it."""
+        versions = self.code_versions()
+        if self.folder.is_dir() and version not in versions:
+            write_json({'code': [*versions, version]}, self.versions_file)
+
+    def save_state(self, state: Mapping[str, Any], keep_last: int = 0) -> None:
+        """Write the training state of ``state['iter']``, after the student's file, and remove those that are not kept.
+
+        A run resumes from a training state alone, so a write that is cut short between the two costs nothing.
+
+        Args:
+            state: The training state.
+            keep_last: How many training states, and students' files of the same iterations, to keep; 0 for all.
+                Damaged ones are not counted.
+        """
+        save_atomically(state, self.state(state['iter']))
+        whole = 0
+        for file in self.numbered_states() if keep_last else []:
+            if whole < keep_last:
+                whole += is_whole(file)
+                continue
+            self.student(file.stem).unlink(missing_ok=True)
+            file.unlink()
+
+    def abandon(self, iterations: Iterable[int], start: Mapping[str, Any], aside: Path) -> None:
+        """Put out of the way what was trained beyond a state from which the run goes on otherwise.
+
+        Args:
+            iterations: Those of the states to put away, with the students' files of the same iterations.
+            start: The training state to go on from. The history of validations, and the best student, are put back to
+                its own; where that student is not at hand, there is none until a better one comes.
+            aside: Where to put it all, under the names that it has.
+        """
+        away = [self.student(), self.validations_file, self.timing_file]
+        for iteration in iterations:
+            away += [self.state(iteration), self.student(iteration)]
+        record = ValidationRecord(start['validations'], start['best_metric_results'])
+        kept = {entry['iter'] for entry in record.entries}
+        if any(entry['iter'] not in kept for entry in self.validations()):
+            away.append(self.student('best'))
+        for file in away:
+            if file.exists():
+                target = aside / file.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.rename(target)
+        self.save_validations(record.entries)
+        best = record.best_iteration()
+        if best == start['iter']:
+            self.save_student(start['networks'], 'best')
+        elif best is not None and self.student(best).exists() and not self.student('best').exists():
+            self.save_student(load_file(self.student(best)), 'best')
+
+
+def find_run(name: str | Path, root: Path | None = None) -> Run:
+    """The run that a user names: its folder, or its name under ``experiments`` of a root.
+
+    Args:
+        name: The folder, or the name.
+        root: The root of a name; the current folder if None.
+
+    Raises:
+        OptionError: If there is no such run.
+    """
+    candidates = [Run(Path(name).absolute()), Run.named(root or Path.cwd(), str(name))]
+    for run in candidates:
+        if run.models.is_dir() or run.validations_file.is_file():
+            return run
+    raise OptionError(
+        '--run',
+        f'{name} is no run: neither {candidates[0].folder} nor {candidates[1].folder} is one; give its name or its folder.',
+    )
