@@ -90,6 +90,11 @@ class Run:
         return self.folder / 'timing.json'
 
     @property
+    def gradients_file(self) -> Path:
+        """Each loss's gradient on the student, a line of JSON a measurement, where ``logger:gradients`` asks for it."""
+        return self.folder / 'gradients.jsonl'
+
+    @property
     def versions_file(self) -> Path:
         """The versions of the code that trained it, where a study did."""
         return self.folder / 'study.json'
@@ -208,7 +213,5 @@ def find_run(name: str | Path, root: Path | None = None) -> Run:
     for run in candidates:
         if run.models.is_dir() or run.validations_file.is_file():
             return run
-    raise OptionError(
-        '--run',
-        f'{name} is no run: neither {candidates[0].folder} nor {candidates[1].folder} is one; give its name or its folder.',
-    )
+    places = ' and '.join(str(run.folder) for run in candidates)
+    raise OptionError('--run', f'there is no run {name}: {places} hold none; give its name, or its folder.')

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from basicsr.utils import get_root_logger
@@ -27,7 +26,7 @@ class ProgressLog:
 
     def __init__(self, opt: TrainingOptions, first_iter: int) -> None:
         self.total_iter = opt['train']['total_iter']
-        self.gradients_file = Path(opt['path']['experiments_root'], 'gradients.jsonl')
+        self.gradients_file = Run.of(opt).gradients_file
         self.first_iter = first_iter
         self.start_time = self._fetching = self._reported = time.monotonic()
         self._waited = self._in_steps = 0.0
