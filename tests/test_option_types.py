@@ -1,90 +1,60 @@
-"""The types of a run's options agree with the keys that there are, and reach the type checker."""
+"""The types of a run's options are those by which option files are checked, and reach the type checker."""
 
 import subprocess
 import sys
-import types
-import typing
-from typing import get_origin
 
 import pytest
-from typing_extensions import NotRequired, get_type_hints
 
 from mipkd_sr import option_types
-from mipkd_sr.option_types import (
-    Component,
-    DatasetOptions,
-    DistOptions,
-    FigureOptions,
-    IoBackendOptions,
-    LoggerOptions,
-    PathOptions,
-    TrainingOptions,
-    TrainOptions,
-    ValOptions,
-)
-from mipkd_sr.options import forms
-from mipkd_sr.options.keys import DATASET, TEST, TRAIN
+from mipkd_sr.option_types import DatasetOptions, PathOptions, TrainingOptions, TrainOptions
+from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
+from mipkd_sr.options.keys import ADDED, DATASET, LOSS, METRIC, NETWORK, TEST, TRAIN, section
+from mipkd_sr.runs.loading import load_options
 
 from .conftest import ROOT
 
-OF_A_RUN = {'is_train', 'root_path', 'dist', 'rank', 'world_size'}
-COMPLETED = {
-    TrainingOptions: OF_A_RUN,
-    option_types.TestingOptions: OF_A_RUN,
-    PathOptions: {'experiments_root', 'models', 'training_states', 'log', 'visualization'},
-    option_types.TestingPathOptions: {'results_root', 'log', 'visualization'},
-    DatasetOptions: {'phase', 'scale'},
-}
-"""What is not in an option file, but added for a run."""
-OF_FILES = {'import'}
-"""What is used as a file is read; a word of Python cannot be declared."""
-KINDS = {'str': str, 'int': int, 'float': float, 'bool': bool}
-SECTIONS = [
-    (TrainingOptions, TRAIN),
-    (PathOptions, TRAIN.keys['path']),
-    (TrainOptions, TRAIN.keys['train']),
-    (ValOptions, TRAIN.keys['val']),
-    (LoggerOptions, TRAIN.keys['logger']),
-    (DistOptions, TRAIN.keys['dist_params']),
-    (DatasetOptions, DATASET),
-    (IoBackendOptions, DATASET.keys['io_backend']),
-    (option_types.TestingOptions, TEST),
-    (option_types.TestingPathOptions, TEST.keys['path']),
-    (option_types.TestingValOptions, TEST.keys['val']),
-    (option_types.TestedNetworkOptions, TEST.keys['networks'].entry),
-    (FigureOptions, TEST.keys['figure']),
-]
+
+def test_a_key_has_the_kind_the_choices_and_the_bounds_that_its_type_and_help_say():
+    train, path = TRAIN.keys['train'].keys, TRAIN.keys['path'].keys
+    assert train['total_iter'] == Key('int', 'Optimizer steps to take.', REQUIRED, minimum=1, maximum=10**9)
+    assert (train['precision'].kind, train['precision'].choices) == ('str', ('fp32', 'bf16', 'fp16'))
+    assert (train['tf32'].kind, train['tf32'].default) == ('bool', None)
+    assert (train['second_step'].kind, train['second_step'].items) == ('list', 'str')
+    assert TEST.keys['val'].keys['self_ensemble'].kind == 'any'
+    assert TEST.keys['val'].keys['self_ensemble'].choices == (False, True, 'both')
+    assert isinstance(path['pretrain_network_t'], OneOrNamed)
+    assert path['pretrain_network_t'].entry.kind == 'str'
 
 
-def type_of(key: forms.Key) -> object:
-    if key.kind == 'any':
-        return typing.Any
-    kind = list[KINDS[key.items]] if key.kind == 'list' else KINDS[key.kind]
-    return kind | None if key.default is None else kind
+def test_sections_components_and_maps_are_told_apart():
+    assert section(DatasetOptions) is DATASET
+    assert TRAIN.keys['datasets'] == MapOf(DATASET, ('train', 'val'))
+    assert TRAIN.keys['network_g'] is NETWORK
+    assert TRAIN.keys['network_t'] == OneOrNamed(TEST.keys['network_g'])
+    assert isinstance(TEST.keys['network_g'], Component)
+    assert TEST.keys['network_g'].optional
+    assert TRAIN.keys['val'].optional
+    assert TRAIN.keys['val'].keys['metrics'] == MapOf(METRIC, optional=True)
+    assert TRAIN.keys['train'] is section(TrainOptions)
+    assert TRAIN.keys['train'].patterns == {'_opt': LOSS}
+    assert isinstance(TEST.keys['networks'].entry, Section)
 
 
-def is_optional(declared: object, name: str) -> bool:
-    """Whether a key may be absent from a run's options."""
-    return get_origin(get_type_hints(declared, include_extras=True)[name]) is NotRequired
-
-
-@pytest.mark.parametrize(('declared', 'section'), SECTIONS)
-def test_the_types_are_those_of_the_keys(declared, section):
-    hints = get_type_hints(declared)
-    known = section.keys.keys() - OF_FILES
-    assert hints.keys() == known | COMPLETED.get(declared, set())
-    optional = {name for name in known if getattr(section.keys[name], 'optional', False)}
-    assert {name for name in known if is_optional(declared, name)} == optional | (known & {'network_t'})
-    for name in known:
-        entry = section.keys[name]
-        if name in ('num_gpu', 'gt_size'):  # a number by the time that a run has them
-            assert hints[name] is int
-        elif isinstance(entry, forms.Key):
-            assert hints[name] == type_of(entry), name
-        elif isinstance(entry, forms.Component):
-            assert hints[name] == Component
-        elif isinstance(entry, forms.Section):
-            assert typing.is_typeddict(hints[name]) or isinstance(hints[name], types.GenericAlias)
+def test_what_is_added_for_a_run_is_declared(tmp_path):
+    """Every key of a run's options, and no other, is in their types."""
+    for is_train, recipe in ((True, 'train/demo/mipkd.yml'), (False, 'test/demo.yml')):
+        declared, form = (TrainingOptions, TRAIN) if is_train else (option_types.TestingOptions, TEST)
+        run = load_options(ROOT / 'options' / recipe, is_train, tmp_path).data
+        of_start = {'dist', 'rank', 'world_size', 'auto_resume'}
+        assert run.keys() <= declared.__annotations__.keys()
+        assert form.keys.keys() & {*ADDED['run']} == set()
+        assert {*ADDED['run']} - of_start <= run.keys()
+        assert run['path'].keys() - form.keys['path'].keys.keys() <= {*ADDED['path']}
+        for dataset in run['datasets'].values():
+            assert dataset.keys() - DATASET.keys.keys() == {*ADDED['dataset']}
+    assert {'experiments_root', 'results_root'} <= {*ADDED['path']}
+    assert 'total_iter' in TrainOptions.__annotations__
+    assert 'resume_state' in PathOptions.__annotations__
 
 
 def test_a_type_checker_knows_the_type_of_an_option(tmp_path):

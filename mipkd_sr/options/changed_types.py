@@ -8,7 +8,7 @@ from typing import Any
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from mipkd_sr.options.forms import Component
-from mipkd_sr.options.keys import DATASET_KEYS, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER
+from mipkd_sr.options.keys import DATASET, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER
 from mipkd_sr.options.registries import registered
 
 COMPONENTS: tuple[tuple[str, Component], ...] = (
@@ -27,7 +27,7 @@ def arguments_of(key: str, kind: object) -> set[str] | None:
     """Names of the options that the class called ``kind`` takes at ``key``; None where that is not known."""
     if re.fullmatch('datasets:[^:]+', key):
         owner = registered(DATASET_REGISTRY).get(str(kind))
-        return None if owner is None else {*DATASET_KEYS, *getattr(owner, 'own_options', ())}
+        return None if owner is None else {*DATASET.keys, *getattr(owner, 'own_options', ())}
     component = next((component for pattern, component in COMPONENTS if re.fullmatch(pattern, key)), None)
     if component is None or kind not in list(component.names()):
         return None

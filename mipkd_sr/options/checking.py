@@ -3,12 +3,13 @@
 import importlib.util
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
-from mipkd_sr.options.keys import COMMON_KEYS, DATASET, DATASET_KEYS, DEFAULT_DATASET, NETWORK, RENAMED, TRAIN
+from mipkd_sr.options.keys import DATASET, NETWORK, RENAMED, TRAIN
 from mipkd_sr.options.registries import model_class, registered
 from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
 from mipkd_sr.runtime.errors import OptionError, advice, shown
@@ -28,7 +29,7 @@ def check(opt: dict[str, Any], form: Section) -> None:
 
 def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
     """The model class, which may have options of its own; looked at first, as a file of another kind has other keys."""
-    name = opt.get('model_type', COMMON_KEYS['model_type'].default)
+    name = opt.get('model_type', TRAIN.keys['model_type'].default)
     try:
         model = model_class(name)
     except (KeyError, TypeError):
@@ -201,11 +202,11 @@ def _check_dataset(opt: Any, path: str) -> None:
     """
     if not isinstance(opt, dict):
         raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
-    kind, known = opt.get('type', DEFAULT_DATASET), registered(DATASET_REGISTRY)
+    kind, known = opt.get('type', DATASET.keys['type'].default), registered(DATASET_REGISTRY)
     if not isinstance(kind, str) or kind not in known:
         raise OptionError(f'{path}:type', no_such('data set', kind, known))
     is_open = not hasattr(known[kind], 'own_options') and not is_ours(known[kind])
-    form = Section(DATASET_KEYS, {'': Key('any', "The data set class's own.")} if is_open else None)
+    form = replace(DATASET, patterns={'': Key('any', "The data set class's own.")} if is_open else None)
     _check_section(opt, with_own_options(form, known[kind]), f'{path}:')
     template = opt['filename_tmpl']
     if template.count('{}') != 1 or set('{}') & set(template.replace('{}', '')):

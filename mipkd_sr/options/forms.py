@@ -4,37 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-REQUIRED = object()
-"""The default of a key that must be given."""
+from mipkd_sr.option_types import REQUIRED, Key
 
-
-@dataclass(frozen=True)
-class Key:
-    """One value of an option file.
-
-    Attributes:
-        kind: 'str', 'int', 'float', 'bool', 'list' or 'any'. A float that is a whole number counts as an int.
-        help: What it is for.
-        default: Its value where it is absent; ``REQUIRED`` if it must be given. A key whose default is None may be ~.
-        choices: The allowed values, if they are few.
-        minimum: The least value of a number, or of each number in a list.
-        above: As ``minimum``, but this value itself is not allowed.
-        maximum: The greatest.
-        below: As ``maximum``, but this value itself is not allowed.
-        items: The kind of a list's entries.
-        length: How many entries a list must have.
-    """
-
-    kind: str
-    help: str
-    default: Any = None
-    choices: tuple[Any, ...] = ()
-    minimum: float | None = None
-    above: float | None = None
-    maximum: float | None = None
-    below: float | None = None
-    items: str = 'any'
-    length: int | None = None
+__all__ = ['REQUIRED', 'Component', 'Key', 'MapOf', 'OneOrNamed', 'Section', 'with_own_options']
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,7 @@ from typing import Any
 
 from mipkd_sr.options.checking import check
 from mipkd_sr.options.forms import Key, Section
-from mipkd_sr.options.keys import TEST, TRAIN
-
-ADDED = {
-    'run': ('is_train', 'auto_resume', 'dist', 'rank', 'world_size', 'root_path'),
-    'path': ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root'),
-    'dataset': ('phase', 'scale'),
-}
-"""What BasicSR's ``parse_options`` adds to an option file, that may not stand in one."""
+from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 
 IN_ANOTHER_LOOP = (
     "The training loop is not this package's: a resumed run starts its epoch again, a signal stops it without saving, "

@@ -12,18 +12,7 @@ from typing import Any
 
 from mipkd_sr.options.checking import arguments_of
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
-from mipkd_sr.options.keys import (
-    DATASET,
-    LOSS,
-    METRIC,
-    NETWORK,
-    OPTIMIZER,
-    OPTIONAL_NETWORK,
-    RENAMED,
-    SCHEDULER,
-    TEST,
-    TRAIN,
-)
+from mipkd_sr.options.keys import COMPONENTS, DATASET, RENAMED, TEST, TRAIN
 from mipkd_sr.options.reading import SCALE
 from mipkd_sr.options.values import KINDS, annotation_of, is_beyond_yaml
 
@@ -35,25 +24,12 @@ RANGES = {'minimum': 'minimum', 'above': 'exclusiveMinimum', 'maximum': 'maximum
 """A key's bounds, and what JSON schema calls them."""
 BASE = {'description': 'A file, or a list of files, that this one extends.', 'type': ['string', 'array']}
 
-NAMED: tuple[tuple[str, Any], ...] = (
-    ('dataset', DATASET),
-    ('network', NETWORK),
-    ('network', OPTIONAL_NETWORK),
-    ('loss', LOSS),
-    ('metric', METRIC),
-    ('optimizer', OPTIMIZER),
-    ('scheduler', SCHEDULER),
-)
-"""Forms that have a definition of their own, to which others refer."""
-
 
 def option_file_schema() -> Schema:
     """The schema of an option file, for training or for testing (draft 7)."""
     definitions: Schema = {'dataset': _section(DATASET)}
     definitions['dataset']['additionalProperties'] = True  # a class of the user's may have keys of its own
-    for name, form in NAMED:
-        if isinstance(form, Component):
-            definitions[name] = _component(form)
+    definitions |= {name: _component(form) for name, form in COMPONENTS.items()}
     definitions['training'], definitions['testing'] = _section(TRAIN), _section(TEST)
     for kind in ('training', 'testing'):
         definitions[kind]['properties']['base'] = BASE
@@ -66,9 +42,9 @@ def option_file_schema() -> Schema:
 
 
 def _entry(form: Any) -> Schema:
-    for name, named in NAMED:
-        if form is named:
-            return {'anyOf': [{'$ref': f'#/definitions/{name}'}, {'type': 'null'}]}
+    if isinstance(form, Component) or form is DATASET:
+        name = form.what if isinstance(form, Component) else 'dataset'
+        return {'anyOf': [{'$ref': f'#/definitions/{name}'}, {'type': 'null'}]}
     if isinstance(form, Key):
         return _key(form)
     if isinstance(form, OneOrNamed):

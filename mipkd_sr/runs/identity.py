@@ -15,7 +15,7 @@ from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Section
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.reading import read_options
-from mipkd_sr.runs.loading import path_keys
+from mipkd_sr.runs.loading import leave_out_added, path_keys
 from mipkd_sr.runtime.errors import OptionError
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
@@ -44,11 +44,6 @@ OF_READING = (
     'use_shuffle',
 )
 """Keys of a data set that do not change what is read."""
-COMPLETED: dict[str, tuple[str, ...]] = {
-    '': ('is_train', 'root_path', 'dist', 'rank', 'world_size'),
-    'path': ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root'),
-}
-"""Keys that a kept option file has beside the user's: what ``mipkd_sr.runs.loading.complete`` and the start add."""
 COMPUTING = ('archs', 'data', 'distill', 'evaluation', 'losses', 'metrics', 'models', 'options', 'runtime', 'training')
 """Folders of the package whose code decides what a run computes."""
 
@@ -105,12 +100,7 @@ def kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], P
         try:
             opt = read_options(file).data
             root = Path(opt['root_path'])
-            for section, names in COMPLETED.items():
-                for name in names:
-                    (opt.get(section, {}) if section else opt).pop(name, None)
-            for dataset in opt['datasets'].values():
-                dataset.pop('phase', None)
-                dataset.pop('scale', None)
+            leave_out_added(opt)
             check(opt, form)
             spell_out(opt)
         except (OptionError, KeyError, AttributeError, TypeError):

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.checking import check
-from mipkd_sr.options.hosting import ADDED
-from mipkd_sr.options.keys import TEST, TRAIN
+from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
 from mipkd_sr.runs.own_folder import problem_with_name
@@ -36,7 +35,7 @@ def load_options(
     """
     options = read_options(file)
     force_options(options, force)
-    _leave_out_added(options.data)
+    leave_out_added(options.data)
     if os.environ.get('RANK', '0') == '0':
         for note in options.notes:
             print(f'note: {note}', flush=True)
@@ -49,7 +48,7 @@ def load_options(
     return options
 
 
-def _leave_out_added(opt: dict[str, Any]) -> None:
+def leave_out_added(opt: dict[str, Any]) -> None:
     """Leave out what ``complete`` added to the options that a run keeps, so that they can be run again."""
     if not isinstance(opt.get('root_path'), str):
         return

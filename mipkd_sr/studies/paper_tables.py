@@ -23,7 +23,7 @@ from typing import Any
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import REQUIRED, Key, MapOf, Section
-from mipkd_sr.options.keys import COMMON_KEYS, TRAIN
+from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.reading import Options, compose_options, read_options
 from mipkd_sr.runtime.errors import OptionError, shown
 
@@ -41,7 +41,7 @@ ROW = Section(
 )
 TABLE = Section(
     {
-        'import': COMMON_KEYS['import'],
+        'import': TRAIN.keys['import'],
         'title': Key('str', 'What the table is.', REQUIRED),
         'scales': Key('list', 'Scales; every row is trained at each.', REQUIRED, items='int', minimum=1),
         'bases': Key(
@@ -62,7 +62,7 @@ TABLE = Section(
 )
 MINIATURE = Section(
     {
-        'import': COMMON_KEYS['import'],
+        'import': TRAIN.keys['import'],
         'sizes': Section({}, patterns={'': Key('any', 'Sizes.')}),
         'changes': CHANGES,
     }

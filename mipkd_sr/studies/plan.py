@@ -25,7 +25,7 @@ from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.importing import import_for
-from mipkd_sr.options.keys import COMMON_KEYS, TEST, TRAIN
+from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.runs.identity import digest
@@ -41,7 +41,7 @@ VARIANT = Section(
 )
 STUDY = Section(
     {
-        'import': COMMON_KEYS['import'],
+        'import': TRAIN.keys['import'],
         'recipe': Key('str', "Option file for training, from the study file's folder, or a recipe's name."),
         'seeds': Key('list', 'Seeds; every variant is trained with each.', (0,), items='int', minimum=0),
         'baseline': Key('str', 'Variant that the others are compared with; the first if ~.'),
