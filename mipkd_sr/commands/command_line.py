@@ -155,7 +155,8 @@ def run_command(
         sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code
     except OptionError as error:
-        return _fail(cut(str(error), 9000))  # it may name many files
+        words = (cut(word) for word in str(error).split(' '))  # one path may be of thousands of characters
+        return _fail(cut(' '.join(words), 9000))  # it may name many files
     except RunError as error:
         return _fail(cut(last_sentence(error)), EXIT_CANNOT_GO_ON)
     except BrokenPipeError:
