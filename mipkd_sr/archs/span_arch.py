@@ -12,7 +12,68 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mipkd_sr.archs.reparam import Conv3XC
+
+class Conv3XC(nn.Module):
+    """A 3 x 3 convolution that trains as several and runs as one.
+
+    In training mode it computes ``conv1x1(conv3x3(conv1x1(x))) + sk(x)``, where ``sk`` is 1 x 1 as well; without
+    activations between them these are one 3 x 3 convolution, which evaluation mode uses. ``eval_conv`` is a copy of
+    that one for those who read the file; a fused network has nothing else, as the checkpoints of the challenges.
+
+    Args:
+        width_in: Channels of the input.
+        width_out: Channels of the output.
+        gain: Factor on the channels between the convolutions.
+        fused: Whether to be the one 3 x 3 convolution alone, in training as well.
+    """
+
+    def __init__(self, width_in: int, width_out: int, gain: int = 2, fused: bool = False) -> None:
+        super().__init__()
+        self.fused = fused
+        self.eval_conv = nn.Conv2d(width_in, width_out, 3, padding=1)
+        if fused:
+            return
+        self.sk = nn.Conv2d(width_in, width_out, 1)
+        self.conv = nn.Sequential(
+            nn.Conv2d(width_in, width_in * gain, 1),
+            nn.Conv2d(width_in * gain, width_out * gain, 3),
+            nn.Conv2d(width_out * gain, width_out, 1),
+        )
+        self.eval_conv.requires_grad_(False)
+        self.register_state_dict_pre_hook(_refresh_copy)
+
+    def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
+        """The one convolution: a kernel, width_out x width_in x 3 x 3, and a bias, width_out; with gradients."""
+        if self.fused:
+            return self.eval_conv.weight, _bias(self.eval_conv)
+        first, middle, last = (layer for layer in self.conv if isinstance(layer, nn.Conv2d))
+        with torch.autocast(first.weight.device.type, enabled=False):  # products of kernels need their digits
+            before, after = first.weight[:, :, 0, 0], last.weight[:, :, 0, 0]
+            kernel = torch.einsum('om,mnhw,ni->oihw', after, middle.weight, before)
+            bias = after @ (middle.weight.sum((2, 3)) @ _bias(first) + _bias(middle)) + _bias(last)
+            return kernel + F.pad(self.sk.weight, (1, 1, 1, 1)), bias + _bias(self.sk)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """B x width_in x H x W -> B x width_out x H x W."""
+        if self.training and not self.fused:
+            # The border is padded before the first convolution, whose bias it then has, as the one kernel's border has.
+            return self.conv(F.pad(feature, (1, 1, 1, 1))) + self.sk(feature)
+        kernel, bias = self.kernel_and_bias()
+        return F.conv2d(feature, kernel, bias, padding=1)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+@torch.no_grad()
+def _refresh_copy(module: nn.Module, prefix: str, keep_vars: bool) -> None:
+    """Before a Conv3XC is saved: its copy of the one convolution becomes that of today."""
+    assert isinstance(module, Conv3XC)
+    kernel, bias = module.kernel_and_bias()
+    module.eval_conv.weight.copy_(kernel)
+    _bias(module.eval_conv).copy_(bias)
 
 
 class AttentionBlock(nn.Module):

@@ -60,7 +60,6 @@ class DistillModel(ModelHooks, SRModel):
         second_step: Those of them that have the iteration's second optimizer step.
         gradients: Of the last step, where ``logger:gradients`` has it measured; see ``DistillStep.finish``.
         record: Every validation's means so far, and the best.
-        files: The student's files and the training states in the experiment's folder.
         step: The module that computes a training step's losses, wrapped for distributed training.
         statistics: The student's and the objectives' statistics of batches, which a skipped step leaves as they were.
         skipped_steps: Account of the steps that were skipped because their numbers were not finite.
@@ -127,7 +126,6 @@ class DistillModel(ModelHooks, SRModel):
         self.skipped_steps = SkippedSteps(train_opt['max_skipped_steps'], files)
         self.losses: dict[str, Tensor] = {}
         self.logs: dict[str, Tensor | float] = {}
-        self.files = Run.of(self.opt)
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -336,7 +334,7 @@ class DistillModel(ModelHooks, SRModel):
             for metric, value in means.items():
                 tb_logger.add_scalar(f'metrics/{dataset_name}/{metric}', value, step)
         if self.is_train and self.record.is_best(dataset_name, step) and self.opt['rank'] == 0:
-            self.files.save_student(self._networks(), 'best')
+            Run.of(self.opt).save_student(self._networks(), 'best')
 
     def check_teacher(self, dataloader: DataLoader) -> None:
         """Log how good the teacher is on a validation set; see ``mipkd_sr.models.teacher_check``. Every rank must."""
@@ -364,9 +362,9 @@ class DistillModel(ModelHooks, SRModel):
         if self.opt['rank'] != 0:
             return
         if current_iter == -1:
-            self.files.save_student(self._networks(), 'latest')
+            Run.of(self.opt).save_student(self._networks(), 'latest')
             return
-        self.files.save_student(self._networks(), current_iter)
+        Run.of(self.opt).save_student(self._networks(), current_iter)
         read = current_iter * samples_an_iteration(self.opt) if samples is None else samples
         self.save_record(epoch, current_iter, read)
 
@@ -378,10 +376,10 @@ class DistillModel(ModelHooks, SRModel):
         """
         if self.opt['rank'] != 0:
             return
-        self.files.save_validations(self.record.entries)
+        Run.of(self.opt).save_validations(self.record.entries)
         if with_state:
             state = {'epoch': epoch, 'iter': current_iter, 'samples': samples, 'networks': self._networks()}
-            self.files.save_state(state | what_trains(self), self.opt['logger']['keep_last'])
+            Run.of(self.opt).save_state(state | what_trains(self), self.opt['logger']['keep_last'])
 
     def _networks(self) -> dict[str, dict[str, Tensor]]:
         """The student's file."""
