@@ -88,7 +88,9 @@ def test_the_files_of_a_data_set_that_derives_from_basicsrs_are_looked_at(
         (folder / file.name).write_bytes(file.read_bytes()[: -20 if file.stem == 'wave1' else None])
     opt = training_options(datasets={'train': {'type': 'DerivedDataset', 'dataroot_lq': str(folder)}})
     assert main(['-opt', str(write_options(opt))]) == 2
-    assert 'LR/wave1.png' in (said := capsys.readouterr().err) and 'Truncated' in said
+    said = capsys.readouterr().err
+    assert 'LR/wave1.png' in said
+    assert 'Truncated' in said
 
 
 def test_a_data_set_whose_files_are_not_looked_at_is_told(training_options, write_options, monkeypatch):
