@@ -28,17 +28,17 @@ FLOOR = TEACHER + 3 * STUDENT - FIRST
 EXPECTED = {
     # teacher forwards, student forwards, and the most operators that a step may take after the first
     'scratch': (0, 1, 360),
-    'KD': (1, 1, 440),
+    'KD': (1, 1, 436),
     'RKD': (1, 1, 620),
-    'AT': (1, 1, 600),
-    'FitNet': (1, 1, 600),
-    'CrossKD': (1, 1, 660),
+    'AT': (1, 1, 560),
+    'FitNet': (1, 1, 596),
+    'CrossKD': (1, 1, 654),
     'FAKD': (1, 1, 1100),
     'CSD': (1, 1, 1500),
     'wavelet': (1, 1, 800),
     'ECO': (1, 1, 600),
     'DCKD': (1, 1, 3000),
-    'DUKD': (2, 2, 755),
+    'DUKD': (2, 2, 749),
     'DCKD + DUKD': (2, 2, 3300),
     'MiPKD': (1, 1, 1100),
     'MiPKD + DUKD': (2, 2, 1410),
@@ -109,7 +109,7 @@ def test_mipkd_does_its_mixers_and_the_paths_that_it_takes(opt):
         assert count_step(model, batch, 500).multiply_adds == needed + again
 
 
-def test_mipkd_needs_at_most_half_as_much_memory_again_as_kd(opt):
+def test_mipkd_needs_at_most_six_tenths_more_memory_than_kd(opt):
     """For a pair in the proportions of EDSR 64/32 under 256/32, whichever path a step takes, with l_ae and without."""
     opt['network_g'] |= {'num_feat': 8, 'num_block': 32}
     opt['network_t'] |= {'num_feat': 32, 'num_block': 32}
