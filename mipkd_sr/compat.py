@@ -1,8 +1,8 @@
 """The repairs that BasicSR 1.4.2 needs on today's Python stack.
 
-``import mipkd_sr`` runs this module before anything imports ``basicsr``. Installed files are not touched: what is
-missing is put into ``sys.modules``, and one method of BasicSR is replaced. Each repair does nothing where it is not
-needed, so that an older stack, or a repaired BasicSR, is left alone.
+Whatever imports ``basicsr`` imports this module first, itself or by its folder's ``__init__.py``. Installed files are
+not touched: what is missing is put into ``sys.modules``, and one method of BasicSR is replaced. A repair does nothing
+where it is not needed: an older stack, or a repaired BasicSR, is left alone.
 """
 
 import importlib

@@ -12,10 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, where its folder above belongs
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
 
 import numpy as np
 import torch
@@ -24,7 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mipkd_sr.commands.command_line import TESTING, add_run_arguments, new_parser, run_command
+from mipkd_sr.commands.command_line import TESTING, add_run_arguments, import_packages, new_parser, run_command
 from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset, metrics_of
 from mipkd_sr.data.stream import single_images
@@ -61,6 +58,7 @@ def start(args: argparse.Namespace) -> int:
 
 def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
+    import_packages(args)
     options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
     with options.explaining(), distributed.in_touch(options.testing):
         distributed.start(args.launcher, options.testing)

@@ -8,21 +8,19 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-if not __package__:  # run as a file: Python put mipkd_sr/ itself on the path, where its folder above belongs
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import mipkd_sr  # isort: skip  (repairs BasicSR before anything imports it)
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mipkd_sr import __version__
 from mipkd_sr.commands.command_line import (
     GO_ON,
     TRAINING,
     add_run_arguments,
     explain_os_error,
+    import_packages,
     new_parser,
     run_command,
 )
@@ -61,6 +59,7 @@ def start(args: argparse.Namespace) -> int:
 
 def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
+    import_packages(args)
     options = load_options(args.opt, True, args.root, args.force_yml, args.debug)
     with options.explaining(), distributed.in_touch(options.training):
         distributed.start(args.launcher, options.training)
@@ -101,7 +100,7 @@ def run(options: Options, auto_resume: bool) -> int:
             if opt['rank'] == 0:
                 archive = stack.enter_context(claim_folder(options, start, auto_resume))
         logger = stack.enter_context(run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']))
-        logger.info(f'mipkd_sr {mipkd_sr.__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
+        logger.info(f'mipkd_sr {__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
         logger.info(
             f'{opt["world_size"]} process(es) on {model.device}, training {count_parameters(model.net_g):,} parameters'
         )

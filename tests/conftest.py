@@ -10,7 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
 import numpy as np
 import pytest
@@ -72,15 +72,12 @@ def launch(processes: int, *arguments: object) -> list[str]:
 
 
 LAUNCH = """
-import json, sys, mipkd
-first, *others = json.loads(sys.argv[1])
-sys.argv[1:] = first
-codes = [mipkd.main()]
-from mipkd_sr.__main__ import main
-codes += [main(arguments) for arguments in others]
+import json, sys
+from mipkd_sr.cli import main
+codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
 print('', codes, sep='\\n')
 """
-"""Runs several commands in one process, as starting one takes seconds; the first by what pip makes of our script."""
+"""Runs several commands in one process, as starting one takes seconds."""
 
 
 def installed_environment(site: Path) -> dict[str, str]:

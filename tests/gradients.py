@@ -5,7 +5,7 @@ python -m tests.gradients FILE    # writes a mapping from the case to the gradie
 
 import sys
 
-import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
 import torch
 import torch.distributed

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mipkd_sr.__main__ import main as mipkd
 from mipkd_sr.archs import build_network
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.distill.gradients import KEPT, is_due
 from mipkd_sr.distill.objective import ImageObjective
 from mipkd_sr.distill.schedule import Schedule

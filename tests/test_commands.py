@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from mipkd_sr.__main__ import build_parser, main
 from mipkd_sr.archs import build_network
+from mipkd_sr.cli import build_parser, main
 from mipkd_sr.commands.benchmark import own_process
 from mipkd_sr.commands.command_line import run_command
 from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError
@@ -99,8 +99,16 @@ def test_a_file_where_a_folder_should_be_is_one_sentence(arguments, tmp_path, mo
     assert sorted(tmp_path.rglob('*')) == before
 
 
+def test_an_error_is_one_write_so_that_processes_do_not_mix_theirs(monkeypatch):
+    written = []
+    monkeypatch.setattr(sys, 'stderr', SimpleNamespace(write=written.append, flush=lambda: None))
+    assert main(['upscale', 'no_such', '--out', 'o', '--scale', '2']) == 2
+    assert written[-1].startswith('error: ')
+    assert written[-1].endswith('\n')
+
+
 @pytest.mark.parametrize(
-    'program', ['-m mipkd_sr recipes', '-m mipkd_sr.train', 'mipkd_sr/test.py', 'scripts/mipkd.py recipes']
+    'program', ['-m mipkd_sr recipes', '-m mipkd_sr train -opt demo/mipkd', '-m mipkd_sr test -opt demo']
 )
 def test_ctrl_c_before_a_program_begins_is_one_sentence(program, tmp_path):
     """While PyTorch and BasicSR are imported, for which a BasicSR that is interrupted at once stands in."""

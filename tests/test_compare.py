@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mipkd_sr.__main__ import main
+from mipkd_sr.cli import main
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.studies.estimate import measure
 from mipkd_sr.studies.folders import completed_options
@@ -297,7 +297,7 @@ STUCK = """
 import ctypes, signal, sys
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
-from mipkd_sr.__main__ import main
+from mipkd_sr.cli import main
 from mipkd_sr.studies import estimate
 
 def never_ends(*arguments):

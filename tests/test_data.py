@@ -17,7 +17,7 @@ import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 
-from mipkd_sr.__main__ import main as mipkd
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data import PairedPatchDataset
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.train import main

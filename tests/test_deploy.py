@@ -11,8 +11,8 @@ import skimage
 import torch
 import yaml
 
-from mipkd_sr.__main__ import main
 from mipkd_sr.archs import build_network
+from mipkd_sr.cli import main
 from mipkd_sr.data.images import decode
 from mipkd_sr.deploy.student import load_student
 from mipkd_sr.deploy.upscaling import upscale

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mipkd_sr.__main__ import build_parser
+from mipkd_sr.cli import build_parser
 from mipkd_sr.options.recipes import recipe_file
 
 from .conftest import ROOT

@@ -9,9 +9,9 @@ import torch
 import yaml
 from torch import nn
 
-from mipkd_sr.__main__ import main
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.exported_arch import in_windows, open_exported, run_array
+from mipkd_sr.cli import main
 from mipkd_sr.deploy import export as exporting
 from mipkd_sr.deploy.export import FORMATS, export, fused
 from mipkd_sr.deploy.shapes import Limits, Padded, TransposedShuffle, limits_of, with_transposed_shuffles

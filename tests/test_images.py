@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.nn import functional as F
 
-from mipkd_sr.__main__ import main as mipkd
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data.images import Picture, decode, encode, read_image, to_bgr
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.deploy.student import shipped_student

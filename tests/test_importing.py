@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mipkd_sr.__main__ import build_parser
-from mipkd_sr.__main__ import main as mipkd
+from mipkd_sr.cli import build_parser
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.options import importing
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.runtime.errors import OptionError

@@ -4,8 +4,8 @@ import pytest
 import torch
 import yaml
 
-from mipkd_sr.__main__ import main
 from mipkd_sr.archs import build_network
+from mipkd_sr.cli import main
 from mipkd_sr.deploy.layouts import weights_in_layout
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError

@@ -34,9 +34,9 @@ def test_the_wheel_holds_the_recipes_and_no_more_than_the_package(installed):
     modules = {f'mipkd_sr/{file.relative_to(ROOT / "mipkd_sr").as_posix()}' for file in ROOT.rglob('mipkd_sr/**/*.py')}
     assert recipes <= found
     assert modules <= found
-    assert {name.split('/')[0] for name in found} == {'mipkd.py', 'mipkd_sr', 'mipkd_sr-0.1.0.dist-info'}
+    assert {name.split('/')[0] for name in found} == {'mipkd_sr', 'mipkd_sr-0.1.0.dist-info'}
     scripts = (installed / 'mipkd_sr-0.1.0.dist-info' / 'entry_points.txt').read_text()
-    assert 'mipkd = mipkd:main' in scripts
+    assert 'mipkd = mipkd_sr.cli:main' in scripts
 
 
 def test_the_wheel_lists_prints_and_copies_recipes(mipkd, installed, tmp_path):
@@ -76,8 +76,15 @@ def test_the_wheel_works_in_an_empty_folder_and_writes_nothing_beside_itself(mip
     assert files_of(installed) == before
 
 
+def test_the_import_alone_is_light(installed):
+    code = 'import sys, mipkd_sr; print(mipkd_sr.__version__, len({"torch", "basicsr", "numpy"} & sys.modules.keys()))'
+    environment = os.environ | {'PYTHONPATH': str(installed)}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == '0.1.0 0\n'
+
+
 def test_the_help_does_not_start_pytorch(installed):
-    code = 'import sys, mipkd\ntry: mipkd.main()\nexcept SystemExit: print(sorted(sys.modules))'
+    code = 'import sys\nfrom mipkd_sr.cli import main\ntry: main()\nexcept SystemExit: print(sorted(sys.modules))'
     for arguments in (['--help'], ['train', '--help'], ['benchmark', 'step', '--help']):
         command = [sys.executable, '-c', code, *arguments]
         environment = os.environ | {'PYTHONPATH': str(installed)}
@@ -91,7 +98,7 @@ def test_the_help_does_not_start_pytorch(installed):
 def test_an_editable_installation_is_the_checkout_on_the_path(tmp_path):
     (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=['editable'])
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read('_mipkd_sr.pth').decode().split() == [str(ROOT), str(ROOT / 'scripts')]
+        assert archive.read('_mipkd_sr.pth').decode().split() == [str(ROOT)]
         assert not [name for name in archive.namelist() if name.endswith('.py')]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from mipkd_sr.__main__ import main
+from mipkd_sr.cli import main
 from mipkd_sr.evaluation.figures import COLUMN, TEXT, comparison_figure
 
 RESULTS = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from mipkd_sr.__main__ import main
 from mipkd_sr.archs import build_network, check_staged
 from mipkd_sr.archs.exported_arch import open_exported
 from mipkd_sr.archs.quantized_arch import Quantized, folded
+from mipkd_sr.cli import main
 from mipkd_sr.deploy.quantising import quantize
 
 from .conftest import NETWORKS, experiment, same, smooth_image, state

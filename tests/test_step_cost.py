@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
-from mipkd_sr.__main__ import main as mipkd
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.costs.comparing import StepComparison
 from mipkd_sr.costs.counting import count_floor, count_needed, count_step
 from mipkd_sr.costs.memory import PeakMemory, measure_memory

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from mipkd_sr.__main__ import main
+from mipkd_sr.cli import main
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.recipes import RECIPES, recipe_names
 from mipkd_sr.runtime.errors import OptionError

@@ -1,5 +1,7 @@
 """Networks as head, body and tail. ``build_network`` is the one way the package makes a network from options."""
 
+import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -80,7 +80,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
-    """``--import``, for a command that reads an option file; ``run_command`` does it."""
+    """``--import``, for a command that reads an option file; see ``import_packages``."""
     parser.add_argument(
         '--import',
         dest='imports',
@@ -89,6 +89,18 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
         metavar='PACKAGE',
         help='packages of yours that register networks, losses, data sets or models; as import: in an option file',
     )
+
+
+def import_packages(args: argparse.Namespace) -> None:
+    """Import what ``--import`` names.
+
+    Raises:
+        OptionError: If it cannot be imported.
+    """
+    if getattr(args, 'imports', None):
+        from mipkd_sr.options.importing import import_asked_for
+
+        import_asked_for(args.imports)
 
 
 def add_student_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,10 +159,6 @@ def run_command(
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
     try:
-        if getattr(args, 'imports', None):
-            from mipkd_sr.options.importing import import_asked_for
-
-            import_asked_for(args.imports)
         code = run(args)
         sys.stdout.flush()  # here, where a reader that has gone away is expected
         return code
@@ -235,7 +243,7 @@ def _fail(message: str, exit_code: int = EXIT_BAD_OPTIONS) -> int:
     What is wrong with the options every process finds alike, and the first one says; other errors may be one's own.
     """
     if exit_code != EXIT_BAD_OPTIONS or os.environ.get('RANK', '0') == '0':
-        print(f'error: {printable(message)}', file=sys.stderr, flush=True)
+        print(f'error: {printable(message)}\n', end='', file=sys.stderr, flush=True)  # one write: others write, too
     return exit_code
 
 

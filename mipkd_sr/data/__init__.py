@@ -1,5 +1,7 @@
 """Data: images on the disk, MATLAB's resizing, and the order in which a training run reads its images."""
 
+import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

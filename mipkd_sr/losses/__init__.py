@@ -1,5 +1,7 @@
 """Loss modules, one method a file; each is an ``Objective`` and registered with BasicSR's LOSS_REGISTRY."""
 
+import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
+
 from mipkd_sr.losses import (
     at_loss,
     crosskd_loss,

@@ -1,5 +1,7 @@
 """Models: DistillModel, and on it a class a method. ``build_model`` makes one from options."""
 
+import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
+
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.dukd_model import DUKDModel
 from mipkd_sr.models.mipkd_model import MiPKDModel

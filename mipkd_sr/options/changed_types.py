@@ -5,11 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from basicsr.utils.registry import DATASET_REGISTRY
-
 from mipkd_sr.options.forms import Component
 from mipkd_sr.options.keys import DATASET, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER
-from mipkd_sr.options.registries import registered
+from mipkd_sr.options.registries import DATASET_REGISTRY, registered
 
 COMPONENTS: tuple[tuple[str, Component], ...] = (
     (r'network_\w+', NETWORK),

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
-
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
 from mipkd_sr.options.keys import DATASET, NETWORK, RENAMED, TRAIN
-from mipkd_sr.options.registries import model_class, registered
+from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, model_class, registered
 from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from typing_extensions import NotRequired, get_type_hints, is_typeddict
 
 from mipkd_sr.archs import network_class
@@ -26,7 +25,15 @@ from mipkd_sr.option_types import (
     TrainOptions,
 )
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
-from mipkd_sr.options.registries import finder, names_of, optimizers, schedulers
+from mipkd_sr.options.registries import (
+    ARCH_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    finder,
+    names_of,
+    optimizers,
+    schedulers,
+)
 
 GREATEST_COUNT = 2**16
 """Of layers, channels, positions or whatever else a network or a loss may have a number of."""

@@ -5,11 +5,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
-
 from mipkd_sr.options.checking import arguments_of
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 from mipkd_sr.options.keys import DATASET, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER, TEST, TRAIN
+from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY
 from mipkd_sr.options.values import NAMES, annotation_of
 
 PREAMBLE = """# Option files

@@ -6,12 +6,18 @@ A user registers an optimizer or a schedule of their own as everything else in B
     class MyLR(torch.optim.lr_scheduler.LRScheduler): ...
 """
 
+import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
+
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from basicsr.models import lr_scheduler
+from basicsr.utils.registry import ARCH_REGISTRY as ARCH_REGISTRY  # `as`: the folder's other files have them from here
+from basicsr.utils.registry import DATASET_REGISTRY as DATASET_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY as LOSS_REGISTRY
+from basicsr.utils.registry import METRIC_REGISTRY as METRIC_REGISTRY
 from basicsr.utils.registry import MODEL_REGISTRY, Registry
 
 OPTIMIZER_REGISTRY = Registry('optimizer')

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import mipkd_sr
+from mipkd_sr import __version__
 from mipkd_sr.options.checking import check
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Section
@@ -118,10 +118,10 @@ def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
 @cache
 def code_version() -> str:
     """The package's version, and a digest of the sources that decide what a run computes: ``0.1.0+1f2e3d4c``."""
-    package = Path(mipkd_sr.__file__).parent
+    package = Path(__file__).parents[1]
     sources = [file for folder in COMPUTING for file in sorted((package / folder).rglob('*.py'))]
     sources += [package / name for name in ('compat.py', 'imresize.py')]
     total = hashlib.sha256()
     for file in sources:
         total.update(file.relative_to(package).as_posix().encode() + b'\0' + file.read_bytes() + b'\0')
-    return f'{mipkd_sr.__version__}+{total.hexdigest()[:8]}'
+    return f'{__version__}+{total.hexdigest()[:8]}'

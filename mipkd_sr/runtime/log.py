@@ -1,5 +1,7 @@
 """The log of a run: to the terminal, and to a file in its folder."""
 
+import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
+
 import logging
 import sys
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', CUDA_VISIBLE_DEVICES='')
 
-import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
 import cv2
 import torch

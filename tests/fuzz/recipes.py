@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mipkd_sr  # isort: skip  # noqa: F401  (repairs BasicSR before anything imports it)
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
 import torch
 import yaml

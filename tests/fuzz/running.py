@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mipkd_sr.__main__ import main as mipkd
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.studies import estimate
 from mipkd_sr.test import main as run_test
