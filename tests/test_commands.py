@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -103,8 +104,9 @@ def test_an_error_is_one_write_so_that_processes_do_not_mix_theirs(monkeypatch):
     written = []
     monkeypatch.setattr(sys, 'stderr', SimpleNamespace(write=written.append, flush=lambda: None))
     assert main(['upscale', 'no_such', '--out', 'o', '--scale', '2']) == 2
-    assert written[-1].startswith('error: ')
-    assert written[-1].endswith('\n')
+    (line,) = filter(None, written)
+    assert line.startswith('error: ')
+    assert line.endswith('\n')
 
 
 @pytest.mark.parametrize(
