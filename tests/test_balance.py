@@ -127,8 +127,9 @@ def test_measuring_changes_nothing_that_a_run_computes(training_options, write_o
     assert not (tmp_path / 'experiments' / 'tiny0' / 'gradients.jsonl').exists()
 
 
-def test_a_balanced_run_resumes_exactly(training_options, write_options, tmp_path):
-    file = write_options(training_options('kd', train={'fitnet_opt': BALANCED}))
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_a_balanced_run_resumes_exactly(precision, training_options, write_options, tmp_path):
+    file = write_options(training_options('kd', train={'fitnet_opt': BALANCED, 'precision': precision}))
     assert main(['-opt', str(file)]) == 0
     whole = state(tmp_path, 4)
     assert 'fitnet.balance_norms' in whole['objectives']
@@ -138,6 +139,21 @@ def test_a_balanced_run_resumes_exactly(training_options, write_options, tmp_pat
     again = state(tmp_path, 4)
     assert same(again['networks'], whole['networks'])
     assert same(again['objectives'], whole['objectives'])
+
+
+@pytest.mark.parametrize('loss_weight', [1.0, 1e4])
+def test_half_precision_measures_what_single_does_however_large_the_term(
+    loss_weight, training_options, write_options, tmp_path
+):
+    """If its scaled gradient overflowed, it would have no weight for ever: the scaler sees it times its weight, 0."""
+    norms = {}
+    for precision in ('fp32', 'fp16'):
+        fitnet = BALANCED | {'loss_weight': loss_weight}
+        file = write_options(training_options('kd', train={'fitnet_opt': fitnet, 'precision': precision}))
+        assert main(['-opt', str(file), '--force_yml', f'name={precision}']) == 0
+        kept = load_file(tmp_path / 'experiments' / precision / 'training_states' / '4.state')['objectives']
+        norms[precision] = kept['fitnet.balance_norms'].tolist()
+    assert norms['fp16'] == pytest.approx(norms['fp32'], rel=0.1)
 
 
 def test_measurements_are_often_at_first_and_every_fifty_steps_later():

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.archs.bsrn_arch import ContrastAttention
 from mipkd_sr.archs.weights import load_weights, read_weights
 from mipkd_sr.data.images import read_image
 from mipkd_sr.evaluation.complexity import count_parameters
@@ -52,6 +53,14 @@ def test_forward_equals_a_composition_written_from_the_paper():
     up = 'upsampler.upsampleOneStep.0'
     expected = F.pixel_shuffle(F.conv2d(joined + head, w[f'{up}.weight'], w[f'{up}.bias'], padding=1), 3)
     assert torch.allclose(net(lq), expected, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_of_a_constant_channel_is_finite():
+    """Without, MiPKD's path through BSRN made steps not finite wherever a mixed map saturated a sigmoid."""
+    attention = ContrastAttention(16)
+    x = torch.ones(1, 16, 4, 4, requires_grad=True)
+    attention(x).sum().backward()
+    assert x.grad.isfinite().all()
 
 
 def test_stages_compose_wherever_the_body_is_cut():

@@ -51,11 +51,12 @@ class StudentGradients:
         parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
         for name, loss in losses.items():
             found: tuple[Tensor | None, ...] = (None,) * len(parameters)
+            factor = scale / loss.detach().abs().clamp(min=1)  # a loss of thousands, scaled too, would overflow
             if loss.requires_grad:
                 with torch.autocast(loss.device.type, enabled=False):
-                    found = torch.autograd.grad(loss * scale, parameters, retain_graph=True, allow_unused=True)
+                    found = torch.autograd.grad(loss * factor, parameters, retain_graph=True, allow_unused=True)
             pairs = zip(parameters, found, strict=True)
-            flat = torch.cat([(torch.zeros_like(p) if g is None else g).float().flatten() for p, g in pairs])
+            flat = torch.cat([(torch.zeros_like(p) if g is None else g).float().flatten() for p, g in pairs]) / factor
             self._sums[name] = self._sums[name] + flat if start and name in self._sums else flat
 
     def take(self) -> dict[str, Tensor]:
