@@ -11,9 +11,10 @@ from torch import nn
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.exported_arch import in_windows, open_exported, run_array
+from mipkd_sr.archs.weights import fuse, load_weights
 from mipkd_sr.cli import main
 from mipkd_sr.deploy import export as exporting
-from mipkd_sr.deploy.export import FORMATS, export, fused
+from mipkd_sr.deploy.export import FORMATS, export
 from mipkd_sr.deploy.shapes import Limits, Padded, TransposedShuffle, limits_of, with_transposed_shuffles
 from mipkd_sr.runtime.errors import OptionError, RunError
 
@@ -24,6 +25,7 @@ SMALL = {
     'SPAN': {'type': 'SPAN', 'feature_channels': 8, 'upscale': 2},
     'SPANF': {'type': 'SPANF', 'feature_channels': 8, 'upscale': 2},
     'RRDBNet': {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'scale': 2},
+    'ReparamSR': {'type': 'ReparamSR', 'num_feat': 8, 'num_block': 2, 'luma': True, 'upscale': 2},
     'BSRN': {'type': 'BSRN', 'num_feat': 16, 'num_block': 1, 'upscale': 2},
     'SwinIR': {'type': 'StagedSwinIR', **NETWORKS['SwinIR'], 'depths': [2], 'num_heads': [2], 'upscale': 2},
 }
@@ -144,10 +146,21 @@ def test_networks_that_train_as_several_are_fused() -> None:
         def fuse(self) -> None:
             self.is_fused = True
 
-    net = nn.Sequential(Twice()).train()
-    assert fused(net)[0].is_fused
-    assert not net[0].is_fused
-    assert not fused(net).training
+    net = nn.Sequential(Twice())
+    assert fuse(net) is net
+    assert net[0].is_fused
+
+
+def test_exported_weights_are_the_fused_networks_and_the_network_stays_as_it_is(tmp_path: Path) -> None:
+    net = network('ReparamSR').train()
+    list(export(net, tmp_path / 'net.pth'))
+    assert any(name.endswith('squeeze') for name in net.state_dict())
+    assert net.training
+    again = build_network(SMALL['ReparamSR'] | {'fused': True})
+    load_weights(again, tmp_path / 'net.pth')
+    lq = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        assert torch.allclose(again(lq), net(lq), rtol=0, atol=1e-6)
 
 
 def test_padding_continues_the_edge() -> None:

@@ -24,6 +24,7 @@ SMALL = {
     'StagedSwinIR': {'embed_dim': 5},
     'SPAN': {'feature_channels': 8},
     'SPANF': {'feature_channels': 8},
+    'ReparamSR': {'num_feat': 2},
 }
 RECIPES = [
     file

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from mipkd_sr.archs.weights import load_weights, read_weights
+from mipkd_sr.archs.weights import fuse, load_weights, read_weights
 
 RELU = {F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_, F.relu6, torch.clamp, Tensor.clamp}
 """Activations that runtimes compute inside the operator before: between the two nothing is rounded."""
@@ -205,10 +205,7 @@ class Quantized(nn.Module):
 
 def folded(net: nn.Module) -> nn.Module:
     """A copy of a network, fused, its colour mean and range inside its first and last convolution where it can."""
-    copy = deepcopy(net)
-    for module in list(copy.modules()):
-        if callable(fuse := getattr(module, 'fuse', None)):
-            fuse()
+    copy = fuse(deepcopy(net))
     if callable(fold := getattr(copy, 'fold_normalisation', None)):
         fold()
     return copy

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from mipkd_sr.archs.official import DERIVED, to_basicsr
 from mipkd_sr.runtime.checkpoint import load_file
+
+Net = TypeVar('Net', bound=nn.Module)
 
 
 def read_weights(file: str | os.PathLike[str], param_key: str = 'params') -> dict[str, Tensor]:
@@ -71,6 +73,17 @@ def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 
             f'of another shape: {_some_of(dict.fromkeys(left))}'
         )
     net.load_state_dict(fitting, strict=strict)
+
+
+def fuse(net: Net) -> Net:
+    """Make each convolution of ``net`` that trains as several the one that it runs as, in place; returns ``net``.
+
+    Modules say how by a method ``fuse``. The output stays, to rounding.
+    """
+    for module in list(net.modules()):
+        if callable(own := getattr(module, 'fuse', None)):
+            own()
+    return net
 
 
 def _difference(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

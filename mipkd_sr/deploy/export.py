@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.archs.exported_arch import Size, in_windows, open_exported, run_array
+from mipkd_sr.archs.weights import fuse
 from mipkd_sr.deploy import formats
 from mipkd_sr.deploy.formats import Plan
 from mipkd_sr.deploy.layouts import weights_in_layout
@@ -103,7 +104,7 @@ def export(
     """
     targets = targets_of(out, to)
     _check(targets, size, half, layout)
-    net = fused(net)
+    net = fuse(deepcopy(net).eval())
     if set(targets) & set(WEIGHTS):
         weights = weights_in_layout(net, layout)
     limits = limits_of(net) if set(targets) - set(WEIGHTS) else None
@@ -167,15 +168,6 @@ def require(modules: Sequence[str], what: str) -> None:
         if find_spec(module) is None:
             extra = 'export' if module in ('onnx', 'onnxscript', 'onnxruntime', 'safetensors') else 'device'
             raise OptionError('', f"{what} needs {module}, not installed here; pip install 'mipkd_sr[{extra}]'.")
-
-
-def fused(net: nn.Module) -> nn.Module:
-    """A copy of a network, in evaluation mode, each of whose convolutions that train as several is one."""
-    copy = deepcopy(net).eval()
-    for module in list(copy.modules()):
-        if callable(fuse := getattr(module, 'fuse', None)):
-            fuse()
-    return copy
 
 
 def _metadata(net: nn.Module, form: Format, plan: Plan) -> dict[str, str]:

@@ -5,7 +5,7 @@ import os
 from torch import nn
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.archs.weights import fuse, load_weights
 from mipkd_sr.options.checking import check_network
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_RECIPE, require_recipe
@@ -20,7 +20,7 @@ def load_student(option_file: str | os.PathLike[str], weights: str | os.PathLike
         weights: The student's checkpoint.
 
     Returns:
-        The network, on the CPU, in evaluation mode.
+        The network, on the CPU, in evaluation mode; convolutions that train as several are the one that they run as.
 
     Raises:
         OptionError: If the option file has no such network, or the checkpoint is not its.
@@ -51,4 +51,4 @@ def _load(options: Options, weights: str | os.PathLike[str]) -> nn.Module:
         load_weights(net, weights, 'params_ema')
     except ValueError as error:
         raise OptionError('--weights', f'{error}; give the file of the student of {options.file}.') from None
-    return net.eval()
+    return fuse(net.eval())

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mipkd_sr.archs import build_network, check_output
-from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.archs.weights import fuse, load_weights
 from mipkd_sr.data import metrics_of
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.figures import check_box
@@ -60,7 +60,7 @@ def network_entries(opt: TestingOptions) -> dict[str, Entry]:
 
 
 def load_network(entry: Entry, scale: int, with_weights: bool = True) -> nn.Module:
-    """Build a network of the option file and load its weights.
+    """Build a network of the option file, load its weights, and fuse it.
 
     Args:
         entry: The network.
@@ -85,7 +85,7 @@ def load_network(entry: Entry, scale: int, with_weights: bool = True) -> nn.Modu
         load_weights(net, entry.path, entry.param_key)
     except ValueError as error:
         raise OptionError(entry.path_key, f'{error}; give the file of this network.') from None
-    return net
+    return fuse(net)
 
 
 def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | None:
