@@ -28,6 +28,7 @@ from mipkd_sr.commands.command_line import (
     TESTING,
     TRAINING,
     add_run_arguments,
+    add_tested_run,
     import_packages,
     new_parser,
     run_command,
@@ -55,7 +56,13 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
+
+
+def add_test_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``mipkd test`` takes."""
+    add_run_arguments(parser)
+    add_tested_run(parser)
 
 
 def start(module: str, args: argparse.Namespace) -> int:
@@ -76,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     add_command(commands, 'demo', str(demo.__doc__), demo.add_arguments, demo.run)
     add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'train'))
-    add_command(commands, 'test', TESTING, add_run_arguments, partial(start, 'test'))
+    add_command(commands, 'test', TESTING, add_test_arguments, partial(start, 'test'))
     for module in (compare, table, prepare, upscale, export, quantize, plot, benchmark, recipes, options):
         name = module.__name__.rpartition('.')[2]
         add_command(commands, name, str(module.__doc__), module.add_arguments, partial(run_registered, module.run))
@@ -86,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see ``run_command``."""
     args = build_parser().parse_args(argv)
-    return run_command(args.run, args)
+    return run_command(args.command, args)
 
 
 def train() -> int:

@@ -21,7 +21,16 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mipkd_sr.commands.command_line import TESTING, add_run_arguments, import_packages, new_parser, run_command
+from mipkd_sr.archs.loading import NetworkOptions, load_network
+from mipkd_sr.archs.weights import fuse
+from mipkd_sr.commands.command_line import (
+    TESTING,
+    add_run_arguments,
+    add_tested_run,
+    import_packages,
+    new_parser,
+    run_command,
+)
 from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset, metrics_of
 from mipkd_sr.data.stream import single_images
@@ -31,11 +40,12 @@ from mipkd_sr.evaluation.figures import comparison_figure, measure_in_box, telli
 from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
-from mipkd_sr.evaluation.tested import Entry, figures_of, load_network, network_entries
+from mipkd_sr.evaluation.tested import figures_of, network_entries
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
 from mipkd_sr.runs.own_folder import TESTING_MARKS, own_folder
+from mipkd_sr.runs.run import find_run
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.ranks import failing_together
@@ -45,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see ``run_command``."""
     parser = new_parser('mipkd-test', TESTING)
     add_run_arguments(parser)
+    add_tested_run(parser)
     return start(parser.parse_args(argv))
 
 
@@ -59,7 +70,8 @@ def start(args: argparse.Namespace) -> int:
 def follow(args: argparse.Namespace) -> int:
     """Do what the arguments ask for."""
     import_packages(args)
-    options = load_options(args.opt, False, args.root, args.force_yml, args.debug)
+    run_tested = find_run(args.run, Path(args.root) if args.root else None) if args.run else None
+    options = load_options(args.opt, False, args.root, args.force_yml, args.debug, run_tested)
     with options.explaining(), distributed.in_touch(options.testing):
         distributed.start(args.launcher, options.testing)
         left_out = leave_out_missing(options.data)
@@ -71,13 +83,13 @@ def follow(args: argparse.Namespace) -> int:
         return run(options, entries)
 
 
-def run(options: Options, entries: Mapping[str, Entry]) -> int:
+def run(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
     """Load everything, create the results' folder, and test."""
     opt = options.testing
     if missing := missing_paths(options.data):
         raise missing[0]
     device = torch.device('cuda' if opt['num_gpu'] else 'cpu')
-    nets = {name: load_network(entry, opt['scale']).eval().to(device) for name, entry in entries.items()}
+    nets = {name: fuse(load_network(entry, opt['scale']).eval()).to(device) for name, entry in entries.items()}
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
     pictures = figures_of(opt, datasets)

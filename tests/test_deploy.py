@@ -11,10 +11,10 @@ import skimage
 import torch
 import yaml
 
+from mipkd_sr.api import load_student
 from mipkd_sr.archs import build_network
 from mipkd_sr.cli import main
 from mipkd_sr.data.images import decode
-from mipkd_sr.deploy.student import load_student
 from mipkd_sr.deploy.upscaling import upscale
 from mipkd_sr.evaluation.inference import prepare_network
 from mipkd_sr.imresize import imresize
@@ -49,7 +49,7 @@ def student(tmp_path: Path):
 def test_onnx_computes_what_torch_does_at_sizes_it_was_not_made_with(kind, student, tmp_path, capsys):
     onnxruntime = pytest.importorskip('onnxruntime')
     arguments = student(kind)
-    net = load_student(arguments[1], arguments[3])
+    net = load_student(arguments[3], arguments[1])
     file = tmp_path / 'student.onnx'
     assert main(['export', *arguments, '--out', str(file)]) == 0
     windows = kind == 'SwinIR'
@@ -66,7 +66,7 @@ def test_onnx_computes_what_torch_does_at_sizes_it_was_not_made_with(kind, stude
 def test_safetensors_and_pth_hold_the_weights(student, tmp_path):
     load_file_of_safetensors = pytest.importorskip('safetensors.torch').load_file
     arguments = student('EDSR')
-    weights = load_student(arguments[1], arguments[3]).state_dict()
+    weights = load_student(arguments[3], arguments[1]).state_dict()
     for ending in ('safetensors', 'pth'):
         assert main(['export', *arguments, '--out', str(tmp_path / 'out' / f's.{ending}')]) == 0
     assert load_file(tmp_path / 'out' / 's.pth').keys() == {'params'}
@@ -134,7 +134,7 @@ def test_a_folder_is_upscaled_once(student, tmp_path, capsys):
         'p1.png': (62, 40, 3),
         'p2.png': (64, 40, 3),
     }
-    net = load_student(arguments[1], arguments[3])
+    net = load_student(arguments[3], arguments[1])
     whole = upscale(prepare_network(net), cv2.imread(str(tmp_path / 'photos' / 'p0.png'))[..., ::-1], CPU)
     assert np.abs(cv2.imread(str(out / 'p0.png'))[..., ::-1].astype(int) - whole).max() <= 1
     assert main(command) == 0

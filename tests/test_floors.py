@@ -16,6 +16,7 @@ FLOORS = (
     ('distill', 'options', 'evaluation'),
     ('losses', 'deploy'),
     ('runs',),
+    ('api',),
     ('models',),
     ('training', 'costs'),
     ('studies',),

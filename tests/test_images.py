@@ -19,10 +19,10 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.nn import functional as F
 
+from mipkd_sr.api import load_student
 from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data.images import Picture, decode, encode, read_image, to_bgr
 from mipkd_sr.data.scan import image_info
-from mipkd_sr.deploy.student import shipped_student
 from mipkd_sr.deploy.upscaling import channels_of, in_bf16_where_close, upscale
 from mipkd_sr.train import main as train
 
@@ -198,7 +198,7 @@ def test_a_transparent_objects_rim_is_not_darkened():
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_flat_and_tiny_images_stay_flat_at_their_edges(scale):
-    net = shipped_student(scale)
+    net = load_student(scale)
     for shape, value in (((40, 40, 3), 255), ((40, 40), 128), ((1, 1, 3), 240), ((2, 30, 4), 200)):
         sr = upscale(net, np.full(shape, value, np.uint8), CPU)
         assert sr.shape == (shape[0] * scale, shape[1] * scale, *shape[2:])

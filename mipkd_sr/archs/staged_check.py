@@ -37,23 +37,26 @@ class _Different(WrongNetwork):
     """Two results that must be equal differ, by rounding or by a fault."""
 
 
-def check_output(net: nn.Module, scale: int, lq_size: int) -> None:
+def check_output(net: nn.Module, scale: int | None, lq_size: int) -> int:
     """Check that a network, with stages or without, turns LR images into one tensor that is ``scale`` times as large.
 
     Args:
         net: The network; shapes alone are computed where that is possible.
-        scale: Super-resolution factor.
+        scale: Super-resolution factor; any whole number if None.
         lq_size: Side of the LR images, in pixels.
+
+    Returns:
+        The factor.
 
     Raises:
         ValueError: If it does not.
     """
 
-    def look(probe: nn.Module) -> None:
+    def look(probe: nn.Module) -> int:
         lq, sr = run_on_images(probe, 'it', lambda lq: (lq, probe(lq)), [lq_size])
-        _check_size(probe, lq, sr, scale)
+        return _check_size(probe, lq, sr, scale)
 
-    look_at_shapes(net, look)
+    return look_at_shapes(net, look)
 
 
 def check_staged(net: nn.Module, scale: int | None = None, lq_size: int | None = None) -> None:
@@ -122,13 +125,13 @@ def _wake(probe: nn.Module) -> None:
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
-def _check_size(net: nn.Module, lq: Tensor, sr: object, scale: int | None) -> None:
+def _check_size(net: nn.Module, lq: Tensor, sr: object, scale: int | None) -> int:
     if not isinstance(sr, Tensor):
         raise WrongNetwork(f'{kind(net)} returned a {kind(sr)}; its forward must return SR images, one tensor')
     height, width = lq.shape[-2:]
     factor = scale or sr.shape[-1] // width
     if sr.ndim == 4 and len(sr) == len(lq) and sr.shape[-2:] == (factor * height, factor * width):
-        return
+        return factor
     times = f'{scale} times' if scale else 'a whole number of times'
     raise WrongNetwork(
         f'{kind(net)} turns LR images of {_size(lq)} into {_size(sr)}; its output must have {times} their height and '

@@ -45,6 +45,7 @@ mipkd train -opt my_options.yml --auto_resume --force_yml train:optim_g:lr=1e-4
 TESTING = """Test super-resolution networks: one table, and a picture.
 
 mipkd test -opt demo                         # a shipped recipe; `mipkd recipes` lists them
+mipkd test -opt benchmarks_x2 --run demo_mipkd   # one run's student, on the file's test sets
 mipkd test -opt my_test.yml --force_yml val:self_ensemble=true
 """
 
@@ -79,6 +80,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_import_argument(parser)
 
 
+def add_tested_run(parser: argparse.ArgumentParser) -> None:
+    """``--run`` of a test."""
+    parser.add_argument('--run', metavar='RUN', help='test the last student of a run, by its name or folder, alone')
+
+
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
     """``--import``, for a command that reads an option file; see ``import_packages``."""
     parser.add_argument(
@@ -104,10 +110,11 @@ def import_packages(args: argparse.Namespace) -> None:
 
 
 def add_student_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which student: one that comes with the package by ``--scale``, or your own by ``-opt`` and ``--weights``."""
+    """Which student: one that comes with the package, one's own run's, or a checkpoint and its option file."""
     parser.add_argument(
         '--scale', type=int, choices=STUDENT_SCALES, help='take the student for this scale that comes with the package'
     )
+    parser.add_argument('--run', metavar='RUN', help="take the student of a run of yours, by the run's name or folder")
     parser.add_argument('-opt', metavar='FILE', help='take your own: the option file that has it as network_g')
     parser.add_argument('--weights', help="your own student's checkpoint; EDSR's and RCAN's authors' ones, too")
     add_import_argument(parser)
@@ -119,14 +126,14 @@ def student_of(args: argparse.Namespace) -> 'nn.Module':
     Raises:
         OptionError: If they name none, or two, or there is something wrong with it.
     """
-    from mipkd_sr.deploy.student import load_student, shipped_student
+    from mipkd_sr.api import load_run, load_student
 
     own = (args.opt, args.weights)
-    if args.scale and own == (None, None):
-        return shipped_student(args.scale)
-    if args.scale or None in own:
-        raise OptionError('', 'give --scale 2, 3 or 4 for a student of ours, or -opt and --weights for your own.')
-    return load_student(args.opt, args.weights)
+    if [bool(args.scale), bool(args.run), own != (None, None)].count(True) != 1 or own.count(None) == 1:
+        raise OptionError(
+            '', 'give --scale 2, 3 or 4 for a student of ours, --run for one of your runs, or -opt and --weights.'
+        )
+    return load_run(args.run) if args.run else load_student(args.scale or args.weights, args.opt)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from mipkd_sr.archs import feature_shapes
+from mipkd_sr.archs.loading import NetworkOptions, load_network
+from mipkd_sr.archs.weights import fuse
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
 from mipkd_sr.data import build_dataset, lq_patch_size
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.published import published_rows
-from mipkd_sr.evaluation.tested import Entry, figures_of, load_network
+from mipkd_sr.evaluation.tested import figures_of
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
@@ -159,7 +162,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return ' x '.join(map(str, shape))
 
 
-def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
+def describe_testing(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
     """Build the networks ``entries`` and the test sets, check all that a test needs, and print it. Writes nothing.
 
     Returns:
@@ -175,7 +178,9 @@ def describe_testing(options: Options, entries: Mapping[str, Entry]) -> int:
     datasets = datasets_there(opt, missing)
     lines = [f'{opt["name"]}: x{opt["scale"]}, results would be written to {opt["path"]["results_root"]}']
     for name, entry in entries.items():
-        net = load_network(entry, opt['scale'], with_weights=entry.path_key not in absent)
+        if entry.file_key in absent:
+            entry = replace(entry, file=None, needs_file=False)
+        net = fuse(load_network(entry, opt['scale']).eval())
         lines.append(f'  network {name}: {type(net).__name__}, {count_parameters(net):,} parameters')
     for phase, dataset in datasets.items():
         lines.append(f'  {phase}: {opt["datasets"][phase]["name"]}, {len(dataset):,} images')  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """Export a trained student: to the format that --out's ending names, or to several by --to.
 
-mipkd export -opt experiments/demo_mipkd/mipkd.yml --weights experiments/demo_mipkd/models/net_g_best.pth \\
-    --out student.onnx
+mipkd export --run demo_mipkd --out student.onnx    # the student of a run of yours
 mipkd export --scale 4 --out student_x4.onnx    # a student that comes with the package
 mipkd export --scale 2 --to onnx openvino ncnn litert coreml safetensors --size 360x640 --out phone/student_x2
 

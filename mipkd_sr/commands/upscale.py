@@ -1,8 +1,8 @@
 """Upscale your own images with a trained student: one that comes with the package, or your own.
 
 mipkd upscale PHOTO [MORE, or FOLDERS ...] --out FOLDER --scale 2
-mipkd upscale PHOTOS --out FOLDER \\
-    -opt experiments/demo_mipkd/mipkd.yml --weights experiments/demo_mipkd/models/net_g_best.pth
+mipkd upscale PHOTOS --out FOLDER --run demo_mipkd    # the student of a run of yours
+mipkd upscale PHOTOS --out FOLDER -opt my_options.yml --weights student.pth
 
 Writes NAME.png for each image, turned upright, with its bits, transparency, colour profile, resolution and capture
 time. A file that is there stays; what this command made of the same image with the same student is not made again.

@@ -50,21 +50,40 @@ def upscale(net: Network, image: np.ndarray, device: torch.device, channels: int
         RunError: If the output is not finite.
     """
     top = float(np.iinfo(image.dtype).max)
-    mirrored = np.pad(np.atleast_3d(image), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), 'symmetric')
-    planes = torch.from_numpy(mirrored.astype(np.float32)).permute(2, 0, 1)[None] / top
+    planes = mirrored(torch.from_numpy(np.atleast_3d(image).astype(np.float32)).permute(2, 0, 1)[None] / top)
     alpha = planes[:, -1:] if planes.shape[1] in (2, 4) else None
     colour = planes if alpha is None else spread(planes[:, :-1], alpha)
-    sr = (
-        net((colour.transpose(0, 1) if channels == 1 else colour.expand(-1, channels, -1, -1)).to(device)).float().cpu()
-    )
+    sr = run_planes(net, colour, device, channels)
+    scale = sr.shape[-1] // planes.shape[-1]
+    whole = sr if alpha is None else torch.cat([sr, imresize(alpha, scale)], 1)
+    result = within(whole, scale)[0].clamp(0, 1).mul(top).round().permute(1, 2, 0).numpy()
+    return result.astype(image.dtype).reshape(*result.shape[:2], *image.shape[2:])
+
+
+def mirrored(planes: Tensor) -> Tensor:
+    """An image, 1 x C x H x W on the CPU, with its mirror image around it."""
+    around = ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))
+    return torch.from_numpy(np.pad(planes.numpy(), around, 'symmetric'))
+
+
+def within(sr: Tensor, scale: int) -> Tensor:
+    """The upscaled image without what ``mirrored`` put around it."""
+    margin = MARGIN * scale
+    return sr[..., margin:-margin, margin:-margin]
+
+
+@torch.no_grad()
+def run_planes(net: Network, colour: Tensor, device: torch.device, channels: int) -> Tensor:
+    """Run a network of ``channels`` on an image 1 x C x H x W, RGB or grey, in [0, 1]; on the CPU.
+
+    Raises:
+        RunError: If the output is not finite.
+    """
+    lq = colour.transpose(0, 1) if channels == 1 else colour.expand(-1, channels, -1, -1)
+    sr = net(lq.to(device)).float().cpu()
     if not torch.isfinite(sr).all():
         raise RunError('the output is not finite: the weights have diverged; no image was written.')
-    scale = sr.shape[-1] // planes.shape[-1]
-    sr = sr.transpose(0, 1) if channels == 1 else sr if colour.shape[1] > 1 else sr.mean(1, keepdim=True)
-    whole = sr if alpha is None else torch.cat([sr, imresize(alpha, scale)], 1)
-    inner = whole[0, :, MARGIN * scale : -MARGIN * scale, MARGIN * scale : -MARGIN * scale]
-    result = inner.clamp(0, 1).mul(top).round().permute(1, 2, 0).numpy()
-    return result.astype(image.dtype).reshape(*result.shape[:2], *image.shape[2:])
+    return sr.transpose(0, 1) if channels == 1 else sr if colour.shape[1] > 1 else sr.mean(1, keepdim=True)
 
 
 def spread(colour: Tensor, alpha: Tensor) -> Tensor:

@@ -2,46 +2,31 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from torch import nn
 from torch.utils.data import Dataset
 
-from mipkd_sr.archs import build_network, check_output
-from mipkd_sr.archs.weights import fuse, load_weights
+from mipkd_sr.archs.loading import NetworkOptions
 from mipkd_sr.data import metrics_of
-from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.figures import check_box
 from mipkd_sr.metrics import least_side
 from mipkd_sr.option_types import TestingOptions
-from mipkd_sr.runtime.errors import OptionError, blamed_on, shown
-
-PROBE_SIZE = 48
-"""Side of the LR images, in pixels, with which a network is tried."""
+from mipkd_sr.runtime.errors import OptionError, shown
 
 
-class Entry(NamedTuple):
-    """A network of a test's option file.
-
-    ``key`` and ``path_key`` are where its options and the path of its weights stand.
-    """
-
-    network: Mapping[str, Any]
-    path: str | None
-    param_key: str
-    key: str
-    path_key: str
-
-
-def network_entries(opt: TestingOptions) -> dict[str, Entry]:
+def network_entries(opt: TestingOptions) -> dict[str, NetworkOptions]:
     """The networks to test, by name: ``networks``, and BasicSR's single ``network_g`` under the run's name.
 
     Raises:
         OptionError: If there is none, two have one name, or the teacher is none of them.
     """
     entries = {
-        name: Entry(
-            entry['network'], entry['path'], entry['param_key'], f'networks:{name}:network', f'networks:{name}:path'
+        name: NetworkOptions(
+            entry['network'],
+            entry['path'],
+            entry['param_key'],
+            f'networks:{name}:network',
+            f'networks:{name}:path',
+            needs_file=True,
         )
         for name, entry in opt.get('networks', {}).items()
     }
@@ -49,43 +34,19 @@ def network_entries(opt: TestingOptions) -> dict[str, Entry]:
         path, name = opt['path'], opt['name']
         if name in entries:
             raise OptionError(f'networks:{name}', 'is the name of the run, and so of network_g, too; give another.')
-        entries[name] = Entry(
-            opt['network_g'], path['pretrain_network_g'], path['param_key_g'], 'network_g', 'path:pretrain_network_g'
+        entries[name] = NetworkOptions(
+            opt['network_g'],
+            path['pretrain_network_g'],
+            path['param_key_g'],
+            'network_g',
+            'path:pretrain_network_g',
+            needs_file=True,
         )
     if not entries:
         raise OptionError('networks', 'is missing; name the networks to test, or give network_g.')
     if opt['teacher'] not in (None, *entries):
         raise OptionError('teacher', f"'{opt['teacher']}' is none of the networks; there are: {', '.join(entries)}.")
     return entries
-
-
-def load_network(entry: Entry, scale: int, with_weights: bool = True) -> nn.Module:
-    """Build a network of the option file, load its weights, and fuse it.
-
-    Args:
-        entry: The network.
-        scale: The run's scale.
-        with_weights: Whether to load them; a dry run does without where they are not there.
-
-    Raises:
-        OptionError: If its weights are absent, or another network's, or it is not of the run's scale.
-    """
-    with blamed_on(entry.key):
-        net = build_network(entry.network)
-        if (own := getattr(net, 'upscale', entry.network.get('upscale'))) not in (None, scale):
-            raise OptionError(f'{entry.key}:upscale', f'is {own}, but scale is {scale}; make them the same.')
-        check_output(net, scale, PROBE_SIZE)
-    if not with_weights:
-        return net
-    if not entry.path:
-        if count_parameters(net):
-            raise OptionError(entry.path_key, 'is missing: the file of its weights.')
-        return net
-    try:
-        load_weights(net, entry.path, entry.param_key)
-    except ValueError as error:
-        raise OptionError(entry.path_key, f'{error}; give the file of this network.') from None
-    return fuse(net)
 
 
 def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | None:

@@ -2,32 +2,32 @@
 
 import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
-from mipkd_sr.losses import (
-    at_loss,
-    crosskd_loss,
-    csd_loss,
-    dckd_loss,
-    dukd_loss,
-    eco_loss,
-    fakd_loss,
-    fitnet_loss,
-    logits_kd_loss,
-    mipkd_loss,
-    rkd_loss,
-    wavelet_loss,
-)
+from mipkd_sr.losses.at_loss import ATLoss
+from mipkd_sr.losses.crosskd_loss import CrossKDLoss
+from mipkd_sr.losses.csd_loss import CSDLoss
+from mipkd_sr.losses.dckd_loss import DistributionMappingLoss, DynamicContrastiveLoss
+from mipkd_sr.losses.dukd_loss import AugmentationLoss, DUKDLoss
+from mipkd_sr.losses.eco_loss import ECOLoss
+from mipkd_sr.losses.fakd_loss import FAKDLoss
+from mipkd_sr.losses.fitnet_loss import FitNetLoss
+from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
+from mipkd_sr.losses.mipkd_loss import MiPKDLoss
+from mipkd_sr.losses.rkd_loss import RKDLoss
+from mipkd_sr.losses.wavelet_loss import WaveletLoss
 
 __all__ = [
-    'at_loss',
-    'crosskd_loss',
-    'csd_loss',
-    'dckd_loss',
-    'dukd_loss',
-    'eco_loss',
-    'fakd_loss',
-    'fitnet_loss',
-    'logits_kd_loss',
-    'mipkd_loss',
-    'rkd_loss',
-    'wavelet_loss',
+    'ATLoss',
+    'AugmentationLoss',
+    'CSDLoss',
+    'CrossKDLoss',
+    'DUKDLoss',
+    'DistributionMappingLoss',
+    'DynamicContrastiveLoss',
+    'ECOLoss',
+    'FAKDLoss',
+    'FitNetLoss',
+    'LogitsKDLoss',
+    'MiPKDLoss',
+    'RKDLoss',
+    'WaveletLoss',
 ]

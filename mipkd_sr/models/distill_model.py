@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mipkd_sr.archs.loading import PROBE_SIZE, load_network
 from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.archs.staged import compile_stages
-from mipkd_sr.data import metrics_of
+from mipkd_sr.data import lq_patch_size, metrics_of
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.log_names import check_losses
 from mipkd_sr.distill.objective import Objective
@@ -30,7 +31,7 @@ from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives, second_step
 from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics
 from mipkd_sr.models.teacher_check import check_teacher
-from mipkd_sr.models.teachers import PRECISIONS, build_loaded, frozen, student_options, teacher_options
+from mipkd_sr.models.teachers import PRECISIONS, frozen, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.hosting import IN_ANOTHER_LOOP, complete_hosted, form_of, is_complete
@@ -84,9 +85,11 @@ class DistillModel(ModelHooks, SRModel):
             if opt['is_train'] and opt['rank'] == 0:
                 get_root_logger().warning(IN_ANOTHER_LOOP)
         BaseModel.__init__(self, opt)  # SRModel's own would wrap the bare student for distributed training
-        self.net_g = build_loaded(student_options(opt), opt['scale'], self.device)
+        size = lq_patch_size(opt) if self.opt['is_train'] else PROBE_SIZE
+        self.net_g = load_network(student_options(opt), opt['scale'], size).to(self.device)
         self.teachers = {
-            name: build_loaded(options, opt['scale'], self.device) for name, options in teacher_options(opt).items()
+            name: load_network(options, opt['scale'], size).to(self.device)
+            for name, options in teacher_options(opt).items()
         }
         self.net_t: nn.Module | None = next(iter(self.teachers.values()), None)
         self.record = ValidationRecord()

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from mipkd_sr.archs import check_output, check_staged
+from mipkd_sr.archs import check_staged
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.models.teachers import ONLY
@@ -42,7 +42,7 @@ def build_objectives(
     if all(objective.balance for objective in objectives.values()):
         raise OptionError('train', 'balances every term, and each by the others; leave balance out of one.')
     _check_batch(opt, objectives)
-    _check_networks(opt, objectives.values(), student, teachers)
+    _check_stages(opt, objectives.values(), student, teachers)
     device = next(student.parameters()).device
     return {key: objective.to(device) for key, objective in objectives.items()}
 
@@ -86,22 +86,19 @@ def _check_batch(opt: TrainingOptions, objectives: Mapping[str, Objective]) -> N
             )
 
 
-def _check_networks(
+def _check_stages(
     opt: TrainingOptions,
     objectives: Collection[Objective],
     student: nn.Module,
     teachers: Mapping[str, nn.Module],
 ) -> None:
-    """Check that all networks do what the objectives ask of them: as a whole, or stage by stage."""
-    in_stages = {'network_g': any(objective.student_indices() for objective in objectives)}
-    networks = {'network_g': student}
+    """Check the stages of the networks whose features an objective takes."""
+    in_stages = {'network_g': student} if any(objective.student_indices() for objective in objectives) else {}
     for name, net in teachers.items():
-        key = 'network_t' if name == ONLY else f'network_t:{name}'
-        networks[key] = net
-        in_stages[key] = any(o.teacher_indices() and (not o.listens_to or name in o.listens_to) for o in objectives)
-    for key, net in networks.items():
-        check = check_staged if in_stages[key] else check_output
+        if any(o.teacher_indices() and (not o.listens_to or name in o.listens_to) for o in objectives):
+            in_stages['network_t' if name == ONLY else f'network_t:{name}'] = net
+    for key, net in in_stages.items():
         try:
-            check(net, opt['scale'], lq_patch_size(opt))
+            check_staged(net, opt['scale'], lq_patch_size(opt))
         except ValueError as error:
             raise OptionError(key, sentence(error)) from error

@@ -20,6 +20,7 @@ def load_options(
     root: str | os.PathLike[str] | None = None,
     force: Iterable[str] = (),
     debug: bool = False,
+    run: Run | None = None,
 ) -> Options:
     """Read, merge and check an option file, and fill in what follows from it. Nothing is written.
 
@@ -29,11 +30,14 @@ def load_options(
         root: Folder for experiments, results and relative paths; by default as ``find_root`` says.
         force: Entries of ``--force_yml``.
         debug: Whether to use BasicSR's settings for ``--debug``.
+        run: The run whose last student is tested in place of what the file names; its name is added to the test's.
 
     Raises:
         OptionError: If something in it is wrong. The message says what, where and what to do.
     """
     options = read_options(file)
+    if run is not None:
+        _take_student_of(run, options)
     force_options(options, force)
     leave_out_added(options.data)
     if os.environ.get('RANK', '0') == '0':
@@ -46,6 +50,15 @@ def load_options(
         _use_debug_settings(options.data)
     complete(options.data, is_train, Path(root).absolute() if root else find_root(file))
     return options
+
+
+def _take_student_of(run: Run, options: Options) -> None:
+    """Put a run's last student in the place of the networks that a test's options name."""
+    for key in ('network_g', 'networks', 'path', 'teacher', 'figure'):
+        options.template.pop(key, None)
+    entry = {'network': run.kept_options().data.get('network_g'), 'path': str(run.last_student().absolute())}
+    name = f'{options.template.get("name", "")}_{run.name}'
+    options.template |= {'name': name, 'networks': {run.name: {**entry, 'param_key': 'params_ema'}}}
 
 
 def leave_out_added(opt: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mipkd_sr.options.reading import Options, read_options
 from mipkd_sr.runs.validation_record import ValidationRecord
 from mipkd_sr.runtime.checkpoint import is_whole, load_file, save_atomically
 from mipkd_sr.runtime.errors import OptionError
@@ -75,6 +76,18 @@ class Run:
         """The student's file of an iteration, or of ``latest`` or ``best``."""
         return self.models / f'net_g_{label}.pth'
 
+    def last_student(self) -> Path:
+        """The student's file of the last step, or else of the last one that was saved.
+
+        Raises:
+            OptionError: If there is none yet.
+        """
+        saved = [file for file in self.models.glob('net_g_*.pth') if file.stem.removeprefix('net_g_').isdigit()]
+        files = [self.student()] if self.student().is_file() else sorted(saved, key=lambda file: int(file.stem[6:]))
+        if not files:
+            raise OptionError('--run', f'{self.models} holds no student yet; wait for its first net_g_*.pth.')
+        return files[-1]
+
     def state(self, iteration: int) -> Path:
         """The training state of an iteration."""
         return self.states / f'{iteration}.state'
@@ -102,6 +115,16 @@ class Run:
     def option_files(self) -> list[Path]:
         """The option files that it keeps, the newest first."""
         return sorted(self.folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True)
+
+    def kept_options(self) -> Options:
+        """The options that it was last started with.
+
+        Raises:
+            OptionError: If it keeps no option file.
+        """
+        if files := self.option_files():
+            return read_options(files[0])
+        raise OptionError('', f'{self.folder} keeps no option file; give the one that it was trained with.')
 
     def validations(self) -> list[dict[str, Any]]:
         """Its validations so far; see ``ValidationRecord.entries``."""

@@ -1,0 +1,67 @@
+"""A network with its weights, as an option file names it: for training, testing and using it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mipkd_sr.archs import build_network, check_output
+from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.runtime.errors import OptionError, blamed_on
+
+PROBE_SIZE = 48
+"""Side of the LR images, in pixels, with which a network is tried."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What an option file says of one network.
+
+    Attributes:
+        network: Its class and arguments.
+        file: The checkpoint of its weights, or None.
+        param_key: Which weights of that file.
+        key: The option that names the network, for errors.
+        file_key: The option that names the checkpoint, for errors.
+        precision: Of a teacher's own forward, or None.
+        strict: Whether the file must fit exactly.
+        needs_file: Whether a network that has parameters must have a file.
+    """
+
+    network: Mapping[str, Any]
+    file: str | None
+    param_key: str
+    key: str
+    file_key: str
+    precision: str | None = None
+    strict: bool = True
+    needs_file: bool = False
+
+
+def load_network(options: NetworkOptions, scale: int | None, lq_size: int = PROBE_SIZE) -> nn.Module:
+    """Build a network, look at the shape of its output, and load its weights.
+
+    Args:
+        options: The network.
+        scale: The run's scale; the network's own if None.
+        lq_size: Side of the LR images, in pixels, that it must take.
+
+    Raises:
+        OptionError: If it cannot be built, is of another scale, does not return one SR image for an LR image, or its
+            weights are absent or another network's.
+    """
+    with blamed_on(options.key):
+        net = build_network(options.network)
+        own_scale = getattr(net, 'upscale', options.network.get('upscale'))
+        if own_scale is not None and scale not in (None, own_scale):
+            raise OptionError(f'{options.key}:upscale', f'is {own_scale}, but scale is {scale}; make them the same.')
+        check_output(net, scale or own_scale, lq_size)
+    if options.file:
+        try:
+            load_weights(net, options.file, options.param_key, options.strict)
+        except ValueError as error:
+            raise OptionError(options.file_key, f'{error}; give the file of this network.') from None
+    elif options.needs_file and any(parameter.numel() for parameter in net.parameters()):
+        raise OptionError(options.file_key, 'is missing: the file of its weights.')
+    return net
