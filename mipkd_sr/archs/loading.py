@@ -56,7 +56,6 @@ def load_network(options: NetworkOptions, scale: int | None, lq_size: int = PROB
         own_scale = getattr(net, 'upscale', options.network.get('upscale'))
         if own_scale is not None and scale not in (None, own_scale):
             raise OptionError(f'{options.key}:upscale', f'is {own_scale}, but scale is {scale}; make them the same.')
-        check_output(net, scale or own_scale, lq_size)
     if options.file:
         try:
             load_weights(net, options.file, options.param_key, options.strict)
@@ -64,4 +63,6 @@ def load_network(options: NetworkOptions, scale: int | None, lq_size: int = PROB
             raise OptionError(options.file_key, f'{error}; give the file of this network.') from None
     elif options.needs_file and any(parameter.numel() for parameter in net.parameters()):
         raise OptionError(options.file_key, 'is missing: the file of its weights.')
+    with blamed_on(options.key):
+        check_output(net, scale or own_scale, lq_size)  # now, as the file may say what a network is made of
     return net
