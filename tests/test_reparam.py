@@ -8,12 +8,12 @@ import yaml
 from basicsr.archs.ecbsr_arch import ECBSR
 from torch.nn import functional as F
 
+from mipkd_sr.api import load_student
 from mipkd_sr.archs import build_network, check_staged, run_with_features
+from mipkd_sr.archs.loading import NetworkOptions, load_network
 from mipkd_sr.archs.reparam_arch import ExpandedConv
 from mipkd_sr.archs.weights import fuse
-from mipkd_sr.deploy.student import load_student
 from mipkd_sr.evaluation.complexity import count_parameters
-from mipkd_sr.evaluation.tested import Entry, load_network
 
 FORMS = {
     'as it is': {'num_feat': 8, 'num_block': 2},
@@ -145,8 +145,9 @@ def test_a_trained_student_is_loaded_fused_and_counted_so(tmp_path):
     net = build_network(opt).eval()
     (tmp_path / 'student.yml').write_text(yaml.safe_dump({'network_g': opt}))
     torch.save({'params_ema': net.state_dict()}, tmp_path / 'student.pth')
-    loaded = load_student(tmp_path / 'student.yml', tmp_path / 'student.pth')
-    tested = load_network(Entry(opt, str(tmp_path / 'student.pth'), 'params_ema', 'network_g', 'path'), 2)
+    loaded = load_student(tmp_path / 'student.pth', tmp_path / 'student.yml')
+    entry = NetworkOptions(opt, str(tmp_path / 'student.pth'), 'params_ema', 'network_g', 'path')
+    tested = fuse(load_network(entry, 2))
     lq = torch.rand(1, 3, 9, 8)
     for fused in (loaded, tested):
         assert count_parameters(fused) == (27 * 8 + 8 + 8) + 2 * (72 * 8 + 8 + 8) + 72 * 12 + 12
