@@ -66,7 +66,7 @@ def follow(args: argparse.Namespace) -> int:
         if args.dry_run:
             return describe_training(options)
         restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # by torchrun, after a process failed
-        return run(options, args.auto_resume or restarted)
+        return run(options, args.auto_resume or restarted, args.unchanged)
 
 
 def build_datasets(opt: TrainingOptions) -> tuple[Dataset, list[DataLoader]]:
@@ -81,7 +81,7 @@ def build_datasets(opt: TrainingOptions) -> tuple[Dataset, list[DataLoader]]:
     return sets['train'], [single_images(dataset) for phase, dataset in sets.items() if phase != 'train']
 
 
-def run(options: Options, auto_resume: bool) -> int:
+def run(options: Options, auto_resume: bool, unchanged: bool = False) -> int:
     """Build everything, create the folders, and train."""
     opt = options.training
     if missing := missing_paths(options.data):
@@ -95,10 +95,10 @@ def run(options: Options, auto_resume: bool) -> int:
         resume(model, start)
         done = Progress(start.state['iter'], start.state['samples'])
     with ExitStack() as stack:
-        archive = ''
+        notes: list[str] = []
         with failing_together():  # and no rank writes before the folders are there
             if opt['rank'] == 0:
-                archive = stack.enter_context(claim_folder(options, start, auto_resume))
+                notes = stack.enter_context(claim_folder(options, start, auto_resume, unchanged))
         logger = stack.enter_context(run_log(opt['path']['log'], f'train_{opt["name"]}', opt['rank']))
         logger.info(f'mipkd_sr {__version__}, torch {torch.__version__}; root: {opt["root_path"]}')
         logger.info(
@@ -113,8 +113,8 @@ def run(options: Options, auto_resume: bool) -> int:
             logger.info(f'Going on from {start.file}, iteration {done.iteration:,}')
             for change in changes(start.state, opt):
                 logger.warning(change)
-        if archive:
-            logger.warning(archive)
+        for note in notes:
+            logger.warning(note)
         del start
         Trainer(model, opt, train_set, val_loaders, done).train()
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')
@@ -122,14 +122,17 @@ def run(options: Options, auto_resume: bool) -> int:
 
 
 @contextmanager
-def claim_folder(options: Options, start: Start | None, auto_resume: bool) -> Iterator[str]:
+def claim_folder(
+    options: Options, start: Start | None, auto_resume: bool, unchanged: bool = False
+) -> Iterator[list[str]]:
     """``experiment_folder``, whose every error is one of the options."""
     with ExitStack() as stack:
         try:
-            said = stack.enter_context(experiment_folder(options.data, options.file.name, start, auto_resume))
+            folder = experiment_folder(options.data, options.file.name, start, auto_resume, unchanged)
+            notes = stack.enter_context(folder)
         except OSError as error:
             raise OptionError('name', f'{explain_os_error(error, GO_ON)} Or give another folder with --root.') from None
-        yield said
+        yield notes
 
 
 if __name__ == '__main__':

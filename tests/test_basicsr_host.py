@@ -57,6 +57,8 @@ def test_basicsrs_train_pipeline_runs_a_mipkd_model_to_its_end(training_options,
     state = load_file(experiment(tmp_path) / 'training_states' / '4.state')
     assert (state['iter'], state['samples']) == (4, 8)
     log = next(experiment(tmp_path).glob('train_tiny_*.log')).read_text()
+    assert ' at 4)' in log  # BasicSR validates once more after the last step, and calls it 5
+    assert ' at 5)' not in log
     assert all(name in log for name in ('l_pix:', 'l_kd:', 'l_feat:', 'l_block:', 'Validation on waves-val: psnr'))
     assert log.count('The training loop is not this package') == 1
 

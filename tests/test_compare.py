@@ -164,7 +164,7 @@ def test_a_run_that_no_study_started_counts(copy, capsys):
         if folder.is_file():
             folder.unlink()
             continue
-        (folder / 'study.json').unlink()
+        (folder / 'history.json').unlink()
         (kept,) = folder.glob('*.yml')
         opt = yaml.safe_load(kept.read_text())
         opt['network_g'] = dict(STUDENT)
@@ -186,14 +186,17 @@ def test_a_changed_recipe_is_told_and_run_under_another_name(copy):
     for run_folder, test in runs.run_folders:
         assert run_folder.name == f'{run_folder.run.name}_{run_folder.run.digest[:8]}'
         assert run_folder.name not in old
-        assert 'is of other options than it would have now and is kept' in run_folder.note
+        assert (
+            'was trained with other options, weights, images or code than it would be now, and is kept'
+            in run_folder.note
+        )
         assert test is not None
         assert test.name == run_folder.name
 
 
 def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, capsys):
-    for file in copy.glob('experiments/*/study.json'):
-        file.write_text('{"code": ["0.0.9+12345678"]}')
+    for file in copy.glob('experiments/*/history.json'):
+        file.write_text(json.dumps([{**json.loads(file.read_text())[0], 'code': '0.0.9+12345678'}]))
     assert main(['compare', str(copy / 'study.yml'), '--plan']) == 0
     out = capsys.readouterr().out
     assert 'some runs are of other versions of the code (0.0.9+12345678; this is ' in out

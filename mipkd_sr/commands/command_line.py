@@ -16,7 +16,16 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from mipkd_sr.options.recipes import STUDENT_SCALES
-from mipkd_sr.runtime.errors import Interrupted, OptionError, RunError, compiler_problem, cut, printable, traced
+from mipkd_sr.runtime.errors import (
+    BusyError,
+    Interrupted,
+    OptionError,
+    RunError,
+    compiler_problem,
+    cut,
+    printable,
+    traced,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +36,8 @@ EXIT_MISSING_DATA = 3
 """A dry run found everything right except that data or checkpoints are not there."""
 EXIT_CANNOT_GO_ON = 4
 """A command had to stop: a full disk, an image that cannot be read, numbers that are not finite."""
+EXIT_BUSY = 5
+"""Another process trains or tests under this name; that is, another machine that shares the folder may."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; a training run that was stopped by a signal ends with 128 + the signal's number."""
 EXIT_NO_READER = 141
@@ -63,6 +74,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     parser.add_argument(
         '--auto_resume', action='store_true', help='resume from the last training state, if there is one'
+    )
+    parser.add_argument(
+        '--unchanged',
+        action='store_true',
+        help='resume only if options, weights, images and code of yours are those that the run was trained with',
     )
     parser.add_argument(
         '--debug', action='store_true', help="a short look: logs every step, under the name 'debug_...'"
@@ -160,7 +176,7 @@ def run_command(
 
     Returns:
         The exit code: ``run``'s own (0 for done, 3 for a dry run with data missing), 2 if something that the user gave
-        is wrong, 4 if it cannot go on, 128 + the signal's number if it was stopped.
+        is wrong, 4 if it cannot go on, 5 if another process is at it, 128 + the signal's number if it was stopped.
     """
     for stream in (sys.stdout, sys.stderr):  # file names may be bytes that are no text
         if isinstance(stream, TextIOWrapper):
@@ -171,7 +187,8 @@ def run_command(
         return code
     except OptionError as error:
         words = (cut(word) for word in str(error).split(' '))  # one path may be of thousands of characters
-        return _fail(cut(' '.join(words), 9000))  # it may name many files
+        code = EXIT_BUSY if isinstance(error, BusyError) else EXIT_BAD_OPTIONS
+        return _fail(cut(' '.join(words), 9000), code)  # it may name many files
     except RunError as error:
         return _fail(cut(last_sentence(error)), EXIT_CANNOT_GO_ON)
     except BrokenPipeError:

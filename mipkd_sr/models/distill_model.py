@@ -302,7 +302,7 @@ class DistillModel(ModelHooks, SRModel):
         Each rank measures the images of its own ``dataloader``; every rank must call it, and knows all results after.
         ``current_iter`` is the number of the step, or, in BasicSR's program for testing, the run's name.
         """
-        step = current_iter if self.is_train else 0
+        step = min(current_iter, self.opt['train']['total_iter']) if self.is_train else 0  # BasicSR counts one too far
         dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]
         val_opt = self.opt['val']
         metrics = val_opt.get('metrics') or {}

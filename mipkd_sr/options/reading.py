@@ -77,7 +77,7 @@ class Options:
         try:
             yield
         except OptionError as error:
-            raise OptionError('', self.explain(error)) from None
+            raise type(error)('', self.explain(error)) from None
 
 
 def read_mapping(file: Path) -> dict[str, Any]:

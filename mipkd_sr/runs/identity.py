@@ -1,13 +1,20 @@
-"""What a run computes, told apart from what it is called, where it lies and what it logs."""
+"""What a run computes, told apart from what it is called, where it lies and what it logs.
+
+A run may go on with other options, another teacher or other images than it began with. So its identity is its history:
+``history.json`` in its folder, and ``history`` in its training states, have an entry for each of its sessions that was
+unlike the one before.
+"""
 
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mipkd_sr import __version__
 from mipkd_sr.options.checking import check
@@ -16,6 +23,8 @@ from mipkd_sr.options.forms import Section
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.runs.loading import leave_out_added, path_keys
+from mipkd_sr.runs.run import Run
+from mipkd_sr.runtime.checkpoint import file_digest
 from mipkd_sr.runtime.errors import OptionError
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
@@ -46,6 +55,32 @@ OF_READING = (
 """Keys of a data set that do not change what is read."""
 COMPUTING = ('archs', 'data', 'distill', 'evaluation', 'losses', 'metrics', 'models', 'options', 'runtime', 'training')
 """Folders of the package whose code decides what a run computes."""
+NOT_READ = ('resume_state', 'published_file')
+"""Options that name files which do not add to what a run computes: a training state brings its own history."""
+
+
+class Session(NamedTuple):
+    """What a run was trained with from some iteration on.
+
+    Attributes:
+        after: The iteration after which it began.
+        digest: Of its options; see ``digest``. Empty if they are not known.
+        inputs: What it read besides them; see ``inputs``.
+        code: See ``code_version``; empty if it is not known.
+    """
+
+    after: int
+    digest: str
+    inputs: dict[str, str]
+    code: str
+
+    def changed_inputs(self, now: Mapping[str, str]) -> list[str]:
+        """The keys of what is known of both, and differs."""
+        return [key for key, value in self.inputs.items() if now.get(key, value) != value]
+
+    def is_like(self, other: 'Session') -> bool:
+        """Whether the other one computes the same, as far as is known."""
+        return bool(self.digest) and self.digest == other.digest and not self.changed_inputs(other.inputs)
 
 
 def digest(opt: Mapping[str, Any], root: Path) -> str:
@@ -67,6 +102,8 @@ def digest(opt: Mapping[str, Any], root: Path) -> str:
             dataset.pop(name, None)
     for _, holder, name in path_keys(own):
         holder[name] = _below(holder[name], root)
+    if 'resume_state' in own['path']:
+        own['path']['resume_state'] = None
     text = json.dumps(_plain(own), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -113,6 +150,86 @@ def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
     """The digest of what the run (or, with ``TEST``, the test) in ``folder`` computes; None if it does not say."""
     kept = kept_options(folder, form)
     return None if kept is None else digest(*kept)
+
+
+def inputs(opt: Mapping[str, Any], root: Path, known: dict[Path, str] | None = None) -> dict[str, str]:
+    """Digests of what a run reads besides its options: files, image folders, and the source of the user's packages.
+
+    Args:
+        opt: Options that have been checked.
+        root: Folder that relative paths belong to.
+        known: What was found for other runs a moment ago; it is added to.
+
+    Returns:
+        By the option that names it. What is not there is left out. Of a folder there are two digests with a slash
+        between them: of its files' names and sizes, and of the times when they were last changed.
+    """
+    known = {} if known is None else known
+    found = {key: root / Path(holder[name]).expanduser() for key, holder, name in path_keys(dict(opt))}
+    found = {key: path for key, path in found.items() if key.rpartition(':')[2] not in NOT_READ}
+    for entry in opt.get('import') or ():
+        package = Path(entry).name.split('.')[0]
+        module = sys.modules.get(package)
+        if module and module.__file__:
+            source = Path(module.__file__)
+            found[f'import:{package}'] = source.parent if source.stem == '__init__' else source
+    for key, path in found.items():
+        if path not in known and path.exists():
+            known[path] = _listing(path, sources=key.startswith('import:')) if path.is_dir() else file_digest(path)[:16]
+    return {key: known[path] for key, path in found.items() if path in known}
+
+
+def _listing(folder: Path, sources: bool) -> str:
+    """A digest of a folder's Python files; or of its files' names and sizes, and one of their times."""
+    content, times = hashlib.sha256(), hashlib.sha256()
+    for file in sorted(folder.rglob('*.py' if sources else '*')):
+        name = file.relative_to(folder).as_posix()
+        if sources:
+            content.update(f'{name}\0'.encode() + file.read_bytes() + b'\0')
+        elif file.is_file() and not file.name.startswith('.') and name != 'lock.mdb':  # which each reader touches
+            stat = file.stat()
+            content.update(f'{name}\0{stat.st_size}\0'.encode(errors='surrogateescape'))
+            times.update(f'{stat.st_mtime_ns}\0'.encode())
+    return content.hexdigest()[:16] + ('' if sources else f'/{times.hexdigest()[:8]}')
+
+
+def session(opt: Mapping[str, Any], after: int) -> Session:
+    """What a run with these completed options is trained with from an iteration on."""
+    own = deepcopy(dict(opt))
+    root = Path(own['root_path'])
+    leave_out_added(own)
+    return Session(after, digest(own, root), inputs(own, root), code_version())
+
+
+def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
+    """What a run was trained with over all its steps; empty if there is no such run.
+
+    Args:
+        run: The run.
+        state: A training state of its; then as far as to that.
+    """
+    entries = run.sessions() if state is None or 'history' not in state else state['history']
+    try:
+        sessions = [Session(**entry) for entry in entries]
+        if not all(isinstance(one.digest, str) and isinstance(one.inputs, dict) for one in sessions):
+            raise TypeError
+    except TypeError:  # somebody has changed the file
+        sessions = []
+    if not sessions and (kept := kept_digest(run.folder)):
+        return [Session(0, kept, {}, '')]
+    return sessions or ([] if state is None else [Session(0, '', {}, '')])
+
+
+def trained_with(run: Run) -> Session | None:
+    """What a run was trained with, the same from its first step to its last; None if it was not, or there is none."""
+    sessions = history(run)
+    same = all(before.is_like(after) for before, after in pairwise(sessions))
+    return sessions[-1] if sessions and same else None
+
+
+def code_versions(run: Run) -> list[str]:
+    """The versions of the code that trained a run, as far as they are known; see ``code_version``."""
+    return list(dict.fromkeys(one.code for one in history(run) if one.code))
 
 
 @cache

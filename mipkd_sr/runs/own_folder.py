@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from basicsr.utils import get_root_logger, get_time_str
 
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import BusyError, OptionError
 from mipkd_sr.runtime.files import LOCK, unused
 
 try:
@@ -117,7 +117,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             holder = _holder(file)
-            raise OptionError(
+            raise BusyError(
                 'name', f'{folder} belongs to a run that is going on{holder}; wait for it, or give another name.'
             ) from None
         except OSError as error:  # a file system without locks

@@ -1,10 +1,13 @@
 """One training run's folder: where each of its files is, what they say, and how they are written."""
 
+import filecmp
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from mipkd_sr.options.reading import Options, read_options
 from mipkd_sr.runs.validation_record import ValidationRecord
@@ -108,9 +111,9 @@ class Run:
         return self.folder / 'gradients.jsonl'
 
     @property
-    def versions_file(self) -> Path:
-        """The versions of the code that trained it, where a study did."""
-        return self.folder / 'study.json'
+    def history_file(self) -> Path:
+        """What it was trained with; see ``mipkd_sr.runs.identity``."""
+        return self.folder / 'history.json'
 
     def option_files(self) -> list[Path]:
         """The option files that it keeps, the newest first."""
@@ -128,15 +131,20 @@ class Run:
 
     def validations(self) -> list[dict[str, Any]]:
         """Its validations so far; see ``ValidationRecord.entries``."""
-        return read_json(self.validations_file, [])
+        entries = read_json(self.validations_file, [])
+        whole = isinstance(entries, list) and all(map(_is_validation, entries))
+        return entries if whole else []
 
     def seconds_per_step(self) -> float | None:
         """What a step took in its last session; None if that is not known."""
-        return read_json(self.timing_file, {}).get('seconds_per_step')
+        timing = read_json(self.timing_file, {})
+        seconds = timing.get('seconds_per_step') if isinstance(timing, dict) else None
+        return seconds if isinstance(seconds, int | float) else None
 
-    def code_versions(self) -> list[str]:
-        """The versions of the code that trained it, as far as they are known."""
-        return read_json(self.versions_file, {}).get('code', [])
+    def sessions(self) -> list[Any]:
+        """What it was trained with over all its steps, as ``mipkd_sr.runs.identity`` reads it."""
+        entries = read_json(self.history_file, [])
+        return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
 
     def numbered_states(self) -> list[Path]:
         """Its training states, the newest first."""
@@ -144,9 +152,22 @@ class Run:
         return sorted(states, key=lambda file: int(file.stem), reverse=True)
 
     def is_finished(self, total_iter: int) -> bool:
-        """Whether it has taken ``total_iter`` steps."""
+        """Whether it has taken ``total_iter`` steps, and its student's file is the one after the last of them.
+
+        A run that was extended and then killed between its last training state and ``net_g_latest.pth`` still has the
+        student of its first end there.
+        """
         validations = self.validations()
-        return self.student().is_file() and bool(validations) and validations[-1]['iter'] >= total_iter
+        if not self.student().is_file() or not validations or validations[-1]['iter'] < total_iter:
+            return False
+        last = self.student(validations[-1]['iter'])
+        if not last.is_file() or filecmp.cmp(last, self.student(), shallow=False):
+            return True
+        try:  # another version of PyTorch may write the same in other bytes
+            tensors = [tree_flatten(load_file(file))[0] for file in (last, self.student())]
+            return all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+        except ValueError:
+            return False
 
     def has_come_to_nothing(self) -> bool:
         """Whether it has not yet come to a training state, or to a student's file."""
@@ -168,11 +189,9 @@ class Run:
         """Write what a step took."""
         write_json({'seconds_per_step': seconds_per_step}, self.timing_file)
 
-    def note_code_version(self, version: str) -> None:
-        """Note that a version of the code has trained it."""
-        versions = self.code_versions()
-        if self.folder.is_dir() and version not in versions:
-            write_json({'code': [*versions, version]}, self.versions_file)
+    def save_sessions(self, sessions: Iterable[Mapping[str, Any]]) -> None:
+        """Write what it was trained with; see ``sessions``."""
+        write_json(list(sessions), self.history_file)
 
     def save_state(self, state: Mapping[str, Any], keep_last: int = 0) -> None:
         """Write the training state of ``state['iter']``, after the student's file, and remove those that are not kept.
@@ -184,7 +203,7 @@ class Run:
             keep_last: How many training states, and students' files of the same iterations, to keep; 0 for all.
                 Damaged ones are not counted.
         """
-        save_atomically(state, self.state(state['iter']))
+        save_atomically({**state, 'history': self.sessions()}, self.state(state['iter']))
         whole = 0
         for file in self.numbered_states() if keep_last else []:
             if whole < keep_last:
@@ -220,6 +239,12 @@ class Run:
             self.save_student(start['networks'], 'best')
         elif best is not None and self.student(best).exists() and not self.student('best').exists():
             self.save_student(load_file(self.student(best)), 'best')
+
+
+def _is_validation(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get('dataset'), str) or type(entry.get('iter')) is not int:
+        return False
+    return all(isinstance(value, int | float) for name, value in entry.items() if name != 'dataset')
 
 
 def find_run(name: str | Path, root: Path | None = None) -> Run:

@@ -1,7 +1,7 @@
 """The folder of a training run, and where in it the run begins: anew, or from a training state."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -13,6 +13,7 @@ from basicsr.utils import get_time_str
 
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.reading import dump_options
+from mipkd_sr.runs.identity import Session, history, session
 from mipkd_sr.runs.own_folder import TENSORBOARD_MARKS, TRAINING_MARKS, archive, check_ours, own_folder
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.checkpoint import load_file
@@ -97,14 +98,23 @@ def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
 
 
 @contextmanager
-def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | None, auto_resume: bool) -> Iterator[str]:
+def experiment_folder(
+    opt: Mapping[str, Any], file_name: str, start: Start | None, auto_resume: bool, unchanged: bool = False
+) -> Iterator[list[str]]:
     """Have the experiment's folder for this process alone, with the resolved options in it as ``file_name``.
 
     What stood there before is archived: all of it if the run begins anew; if it goes on, what came after its start.
     That needs no keeping where a run with ``--auto_resume`` was stopped before its first state.
 
+    Args:
+        opt: The run's options.
+        file_name: The name for them there.
+        start: Where it begins.
+        auto_resume: Whether it was to go on where that is possible.
+        unchanged: Whether to go on only with what it was trained with so far.
+
     Yields:
-        A sentence for the log about what was archived; empty if nothing was.
+        Sentences for the log, on what has changed since the start was saved, and on what was archived.
 
     Raises:
         OptionError: If the folder holds something else, or another run writes to it.
@@ -115,6 +125,13 @@ def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | Non
     if anew:
         check_ours(run.tensorboard, TENSORBOARD_MARKS)
     with own_folder(run.folder, TRAINING_MARKS, anew):
+        past = [] if start is None else history(Run(start.file.parent.parent), start.state)
+        now = session(opt, 0 if start is None else start.state['iter'])
+        if unchanged and not all(one.is_like(now) for one in past):
+            raise OptionError(
+                '--unchanged', f'{run.folder} was trained with other options, weights, images or code; name another.'
+            )
+        notes = _what_has_changed(past, now)
         if anew:
             archive(run.tensorboard, TENSORBOARD_MARKS)
         for folder in (run.models, run.states, run.visualization):
@@ -123,17 +140,30 @@ def experiment_folder(opt: Mapping[str, Any], file_name: str, start: Start | Non
             remove_parts(folder)
         with atomic_write(run.folder / file_name) as part:
             part.write_text(dump_options(spell_out(deepcopy(dict(opt)))), encoding='utf-8')
-        yield '' if start is None else _abandon_what_came_after(run, start)
+        same = bool(past) and past[-1].is_like(now) and past[-1].code == now.code
+        if not same and (start is None or start.state['iter'] < opt['train']['total_iter']):
+            past.append(now)
+        run.save_sessions(one._asdict() for one in past)
+        yield notes if start is None else [*notes, *_abandon_what_came_after(run, start)]
 
 
-def _abandon_what_came_after(run: Run, start: Start) -> str:
-    """Put out of the way what a run from ``start`` on would mix up with its own; returns a sentence about it."""
+def _what_has_changed(past: Sequence[Session], now: Session) -> list[str]:
+    """A sentence for each thing besides the options that is not what the run was trained with last."""
+    said = 'has changed since the training state was saved; what it is now is taken.'
+    return [
+        f'The code of {key.partition(":")[2]} {said}' if key.startswith('import:') else f'What {key} names {said}'
+        for key in (past[-1].changed_inputs(now.inputs) if past else ())
+    ]
+
+
+def _abandon_what_came_after(run: Run, start: Start) -> list[str]:
+    """Put out of the way what a run from ``start`` on would mix up with its own; returns sentences about it."""
     of_this_run = start.file.resolve().parent == run.states.resolve()
     first = start.state['iter'] + 1 if of_this_run else 0
     later = [int(file.stem) for file in run.numbered_states() if int(file.stem) >= first]
     if not later:
-        return ''
+        return []
     aside = run.folder / f'abandoned_{get_time_str()}'
     run.abandon(later, start.state, aside)
     numbers = ', '.join(f'{iteration:,}' for iteration in reversed(later))
-    return f'What was trained beyond this start, to the iterations {numbers}, is now in {aside}'
+    return [f'What was trained beyond this start, to the iterations {numbers}, is now in {aside}']

@@ -34,14 +34,15 @@ def write_digest(file: str | os.PathLike[str]) -> None:
     """
     file = Path(file)
     with atomic_write(_digest_file(file)) as part:
-        part.write_text(f'{_digest(file)}  {file.name}\n', encoding='utf-8')
+        part.write_text(f'{file_digest(file)}  {file.name}\n', encoding='utf-8')
 
 
 def _digest_file(file: Path) -> Path:
     return file.with_name(f'{file.name}.sha256')
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """A file's SHA-256, as ``sha256sum`` prints it."""
     digest = hashlib.sha256()
     with file.open('rb') as stream:
         while block := stream.read(2**20):
@@ -61,7 +62,7 @@ def verify(file: str | os.PathLike[str]) -> None:
     """
     file = Path(file)
     beside = _digest_file(file)
-    if beside.exists() and beside.read_text(encoding='utf-8', errors='replace').split()[:1] != [_digest(file)]:
+    if beside.exists() and beside.read_text(encoding='utf-8', errors='replace').split()[:1] != [file_digest(file)]:
         raise ValueError(f'it does not have the checksum in {beside.name}')
     with file.open('rb') as stream:
         if stream.read(4) != b'PK\x03\x04':

@@ -27,6 +27,10 @@ class OptionError(ValueError):
         self.message = printable(message)
 
 
+class BusyError(OptionError):
+    """Another process has what this one was to write to, such as a run's folder."""
+
+
 class RunError(Exception):
     """A run cannot go on: an image that cannot be read, a full disk, numbers that are not finite.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import Rows
+from mipkd_sr.runs.identity import code_versions
 from mipkd_sr.runtime.files import read_json
 from mipkd_sr.studies.estimate import Estimate
 from mipkd_sr.studies.folders import RunFolder, TestFolder
@@ -159,7 +160,7 @@ def _measured(run_folder: RunFolder, test: TestFolder | None) -> Result | None:
         run_folder.total_iter,
         validations,
         run_folder.disk.seconds_per_step(),
-        code=run_folder.disk.code_versions(),
+        code=code_versions(run_folder.disk),
         tests=tests,
         test_digest=test.digest if test is not None and tests else '',
     )

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 from mipkd_sr.options.reading import dump_options
-from mipkd_sr.runs.identity import code_version
 from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.studies.collect import Result, is_kept
 from mipkd_sr.studies.folders import RunFolder, TestFolder
@@ -94,7 +93,7 @@ def write_option_file(opt: dict[str, Any], file: Path) -> None:
 
 def training_command(run_folder: RunFolder) -> list[str]:
     """The arguments of ``mipkd-train`` for a run: trains it, or goes on with it."""
-    return ['-opt', str(run_folder.option_file), '--root', str(run_folder.root), '--auto_resume']
+    return ['-opt', str(run_folder.option_file), '--root', str(run_folder.root), '--auto_resume', '--unchanged']
 
 
 def testing_command(run_folder: RunFolder, test: TestFolder) -> list[str]:
@@ -193,8 +192,6 @@ class Executor:
             if code is None:
                 continue
             stage = active.stages.popleft()
-            if stage == 'train':
-                active.job.run_folder.disk.note_code_version(code_version())
             if code == 0 and active.stages and not self.outcome.stopped_by:
                 active.process = self._start(active.job, active.stages[0], active.device)
                 continue

@@ -1,5 +1,7 @@
 """Where the runs of a study lie, told by what they compute: what is there already is found and not trained again."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Any
 
 from mipkd_sr.options.keys import TEST
 from mipkd_sr.options.reading import Options
-from mipkd_sr.runs.identity import digest, kept_digest
+from mipkd_sr.runs.identity import Session, digest, inputs, kept_digest, trained_with
 from mipkd_sr.runs.loading import complete
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.files import read_json
@@ -112,21 +114,27 @@ def locate(study: Study, runs: Sequence[PlannedRun]) -> list[RunFolder]:
     resumed under its own name. Where that name is another run's, such as one of a recipe that has been changed
     since, the run is given another; nothing is overwritten.
     """
-    experiments = study.root / 'experiments'
-    digests = {folder.name: kept_digest(folder) for folder in _folders(experiments)}
+    known: dict[Path, str] = {}
+    found = {folder.name: trained_with(Run(folder)) for folder in _folders(study.root / 'experiments')}
     run_folders = []
     for run in runs:
-        apart = run.name if run.name.endswith(run.digest[:8]) else f'{run.name}_{run.digest[:8]}'
-        same = sorted((name for name, found in digests.items() if found == run.digest), key=(run.name, apart).count)
+        wanted = Session(0, run.digest, inputs(run.options(run.name), study.root, known), '')
+        whole = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+        own = [run.name, f'{run.name.removesuffix(f"_{run.digest[:8]}")}_{run.digest[:8]}', f'{run.name}_{whole[:8]}']
+        same = [name for name, session in found.items() if session is not None and session.is_like(wanted)]
         finished = [name for name in same if RunFolder(run, name, study.root).is_finished()]
-        if chosen := [*reversed(finished), *(name for name in same if name in (run.name, apart))]:
-            note = '' if chosen[0] in (run.name, apart) else f'{run.name} is there already, as {chosen[0]}.'
-            run_folders.append(RunFolder(run, chosen[0], study.root, note))
-        elif run.name in digests:
-            note = f'{run.name} is of other options than it would have now and is kept; the run is {apart}.'
-            run_folders.append(RunFolder(run, apart, study.root, note))
+        note = ''
+        if finished:
+            chosen = next((name for name in own if name in finished), finished[-1])
+            note = f'{run.name} is there already, as {chosen}.' if chosen not in own else ''
         else:
-            run_folders.append(RunFolder(run, run.name, study.root))
+            chosen = next(name for name in own if name in same or name not in found)
+            if chosen != run.name and run.name in found:
+                note = (
+                    f'{run.name} was trained with other options, weights, images or code than it would be now, and is '
+                    f'kept; the run is {chosen}.'
+                )
+        run_folders.append(RunFolder(run, chosen, study.root, note))
     return run_folders
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mipkd_sr.evaluation.published import published_values, read_published
 from mipkd_sr.evaluation.tables import digits_of, format_metrics, markdown_table, protocol
+from mipkd_sr.runs.identity import code_versions
 from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.studies.paper_tables import PaperTable
 from mipkd_sr.studies.table_runs import CellRun, TableRuns
@@ -60,7 +61,7 @@ def _state(runs: TableRuns, values: Mapping[int, Any]) -> str:
     text = f'{measured} of {len(runs.runs)} cells have been measured.'
     if measured < len(runs.runs):
         text += ' **These are partial results.**'
-    versions = sorted({version for run_folder, _ in runs.run_folders for version in run_folder.disk.code_versions()})
+    versions = sorted({version for run_folder, _ in runs.run_folders for version in code_versions(run_folder.disk)})
     return f'{text} Trained by mipkd_sr {", ".join(versions)}.' if versions else text
 
 
