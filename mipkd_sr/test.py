@@ -19,7 +19,6 @@ import torch
 from basicsr.utils import imwrite, tensor2img
 from torch import nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from mipkd_sr.archs.loading import NetworkOptions, load_network
 from mipkd_sr.archs.weights import fuse
@@ -48,6 +47,7 @@ from mipkd_sr.runs.own_folder import TESTING_MARKS, own_folder
 from mipkd_sr.runs.run import find_run
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.log import run_log
+from mipkd_sr.runtime.long_work import told
 from mipkd_sr.runtime.ranks import failing_together
 
 
@@ -140,7 +140,8 @@ def test_networks(
             suffix = (opt['val']['suffix'] or opt['suffix']) if len(networks) == 1 else None
             imwrite(image, str(images / f'{image_name}_{suffix or network}.png'))
 
-        bar = tqdm(single_images(dataset), desc=set_name, unit='image', disable=True if opt['rank'] else None)
+        loader = single_images(dataset)
+        bar = told(loader, len(loader), set_name, silent=opt['rank'] != 0)
         on_image = save if opt['val']['save_img'] or opt['save_img'] else None
         metrics = metrics_of(opt)
         found = evaluate(networks, bar, metrics, device, on_image, teacher, opt['val']['grey'])

@@ -28,16 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from tqdm import tqdm
-
     from mipkd_sr.data.images import listing
     from mipkd_sr.data.preparing import LEFT, Settings, plan_preparation, prepare
+    from mipkd_sr.runtime.long_work import told
 
     work = plan_preparation(args.folders, args.out, Settings(args.scale, args.tile, args.store), args.verify)
     if work.moved:
         left = args.out / LEFT
         print(f'{work.moved} pairs of photographs that have changed or are not here any more are now in {left}')
-    done = list(tqdm(prepare(work, args.jobs), total=len(work.waiting), unit='image', desc=args.out.name))
+    done = list(told(prepare(work, args.jobs), len(work.waiting), args.out.name))
     failures = [entry['failure'] for entry in done if 'failure' in entry]
     pairs = work.pairs + sum(entry.get('pairs', 0) for entry in done)
     print(f'{pairs} pairs in {args.out}{": every file is what the photographs give" if args.verify else ""}')

@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     import torch
-    from tqdm import tqdm
 
     from mipkd_sr.data.images import listing
     from mipkd_sr.deploy.upscaling import (
@@ -54,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from mipkd_sr.evaluation.inference import prepare_network
     from mipkd_sr.runtime.files import remove_parts
+    from mipkd_sr.runtime.long_work import told
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     student = student_of(args).to(device)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     remove_parts(args.out, older_than=3600)
     with ended_by_sigterm():
         work = upscale_files(net, targets, device, made_by, channels_of(student))
-        outcomes = list(tqdm(work, total=len(targets), unit='image'))
+        outcomes = list(told(work, len(targets), args.out.name))
     failures = [outcome.failure for outcome in outcomes if outcome.failure]
     there = sum(outcome.was_there for outcome in outcomes)
     print(

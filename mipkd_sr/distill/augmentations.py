@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from basicsr.utils.registry import Registry
 from torch import Tensor
+from typing_extensions import override
 
 from mipkd_sr.runtime.ranks import BatchDraws
 
@@ -35,8 +36,8 @@ class InvertibleAugmentation:
 class HorizontalFlip(InvertibleAugmentation):
     """Left and right change places."""
 
+    @override
     def apply(self, images: Tensor) -> Tensor:
-        """See ``InvertibleAugmentation``."""
         return images.flip(-1)
 
     invert = apply
@@ -46,8 +47,8 @@ class HorizontalFlip(InvertibleAugmentation):
 class VerticalFlip(InvertibleAugmentation):
     """Top and bottom change places."""
 
+    @override
     def apply(self, images: Tensor) -> Tensor:
-        """See ``InvertibleAugmentation``."""
         return images.flip(-2)
 
     invert = apply
@@ -57,12 +58,12 @@ class VerticalFlip(InvertibleAugmentation):
 class Rotation90(InvertibleAugmentation):
     """A quarter turn to the left; with the flips it makes all eight symmetries of a square."""
 
+    @override
     def apply(self, images: Tensor) -> Tensor:
-        """See ``InvertibleAugmentation``."""
         return images.rot90(1, (-2, -1))
 
+    @override
     def invert(self, images: Tensor) -> Tensor:
-        """See ``InvertibleAugmentation``."""
         return images.rot90(-1, (-2, -1))
 
 
@@ -70,8 +71,8 @@ class Rotation90(InvertibleAugmentation):
 class Transposition(InvertibleAugmentation):
     """Rows and columns change places; what DUKD's authors' program has in the place of the quarter turn."""
 
+    @override
     def apply(self, images: Tensor) -> Tensor:
-        """See ``InvertibleAugmentation``."""
         return images.transpose(-2, -1)
 
     invert = apply
@@ -81,8 +82,8 @@ class Transposition(InvertibleAugmentation):
 class ColorInversion(InvertibleAugmentation):
     """``1 - x``. Undone it is exact for multiples of 2^-24 and else to float32's rounding of numbers near 1, 6e-8."""
 
+    @override
     def apply(self, images: Tensor) -> Tensor:
-        """See ``InvertibleAugmentation``."""
         return 1 - images
 
     invert = apply

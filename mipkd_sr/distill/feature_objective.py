@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from mipkd_sr.archs.probing import feature_shapes
 from mipkd_sr.archs.staged import is_staged
@@ -76,12 +77,12 @@ class FeatureObjective(Objective):
             raise ValueError(f'{network}, the {name}, has no head, body and tail, which {method} needs')
         return feature_shapes(net, unit_indices(self.positions, net.depth), lq_size)
 
+    @override
     def student_indices(self) -> list[int]:
-        """See ``Objective.student_indices``."""
         return [index for index, _ in self.unit_pairs]
 
+    @override
     def teacher_indices(self) -> list[int]:
-        """See ``Objective.teacher_indices``."""
         return [index for _, index in self.unit_pairs]
 
     def features(self, state: StepState) -> list[tuple[Tensor, Tensor]]:

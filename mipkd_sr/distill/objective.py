@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
+from typing_extensions import override
 
 from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
 from mipkd_sr.distill.schedule import ALWAYS, Schedule
@@ -233,8 +234,8 @@ class ImageObjective(Objective):
         self.name = name
         self.criterion = criterion
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         loss = self.criterion(state.student['lq'].sr, state.gt)
         if isinstance(loss, tuple):
             losses = {'l_percep': loss[0], 'l_style': loss[1]}

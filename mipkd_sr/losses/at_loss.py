@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import StepState
@@ -32,7 +33,7 @@ class ATLoss(FeatureObjective):
         super().__init__(positions)
         self.loss_weight = loss_weight
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         losses = [F.mse_loss(attention_map(f_s), attention_map(f_t)) for f_s, f_t in self.features(state)]
         return {'l_at': self.loss_weight * torch.stack(losses).sum()}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import adapter
@@ -40,8 +41,8 @@ class CrossKDLoss(FeatureObjective):
         self.to_teacher = nn.ModuleList(adapter(width_s, width_t) for width_s, width_t in self.widths)
         self.to_student = nn.ModuleList(adapter(width_t, width_s) for width_s, width_t in self.widths)
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         student, teacher = state.student['lq'], state.teacher['lq']
         loss = state.lq.new_zeros(())
         for k, (unit_s, unit_t, size_s, size_t) in enumerate(self.sized_features(state)):

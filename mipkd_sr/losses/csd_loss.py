@@ -10,6 +10,7 @@ import torchvision
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.archs.slicing import check_sliceable
 from mipkd_sr.distill.objective import Objective, StepState
@@ -120,8 +121,8 @@ class CSDLoss(Objective):
         used = sorted({sample for row in wanted for sample in row})
         return gather_batch(lq)[used], [[used.index(sample) for sample in row] for row in wanted]
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         sr, teacher_sr = state.student['lq'].sr, state.teacher['lq'].sr
         negatives, index = self._negatives(state.lq)
         upsampled = F.interpolate(negatives, size=sr.shape[-2:], mode='bicubic', align_corners=False)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
+from typing_extensions import override
 
 from mipkd_sr.archs.vqgan import VQGAN, load_vqgan
 from mipkd_sr.distill.objective import Objective, StepState
@@ -103,8 +104,8 @@ class DynamicContrastiveLoss(VQGANObjective):
         if iteration % self.intervals[phase] == 0:
             self.history.follow(student)
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         vqgan = self.vqgan(state.lq.device)
         noisy = [add_noise(state.lq, state.draws) for _ in range(self.negatives)]
         anchors = vqgan.features(for_vqgan(state.student['lq'].sr))
@@ -151,8 +152,8 @@ class DistributionMappingLoss(VQGANObjective):
         super().__init__(vqgan_file)
         self.loss_weight = loss_weight
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         vqgan = self.vqgan(state.lq.device)
         with torch.no_grad():
             wanted = vqgan.log_distribution(for_vqgan(state.teacher['lq'].sr)).exp()

@@ -10,6 +10,7 @@ from functools import partial
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.archs.staged_check import check_output
 from mipkd_sr.distill.augmentations import RandomComposition
@@ -152,8 +153,8 @@ class DUKDLoss(Objective):
             return View(images, images)
         return augmented_view(self.composition, images, images, draws)
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         losses: dict[str, Tensor] = {}
         for name in [name for name in state.student if name.startswith(ZOOMS)]:
             sr = state.student[name].sr
@@ -186,6 +187,6 @@ class AugmentationLoss(Objective):
         """The LR patches, augmented, for the student alone."""
         return {'augmented': augmented_view(self.composition, lq, None, draws)}
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         return {'l_aug': self.loss_weight * F.l1_loss(state.student['augmented'].sr, state.gt)}

@@ -11,6 +11,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import StepState
@@ -98,7 +99,7 @@ class FAKDLoss(FeatureObjective):
         super().__init__(positions)
         self.loss_weight = loss_weight
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         losses = [affinity_distance(feature_s, feature_t) for feature_s, feature_t in self.features(state)]
         return {'l_fakd': self.loss_weight * torch.stack(losses).sum()}

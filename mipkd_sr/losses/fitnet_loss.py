@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.feature_prior_mixer import adapter
@@ -42,8 +43,8 @@ class FitNetLoss(FeatureObjective):
         super().attach(student, teacher, lq_size, scale)
         self.regressors = nn.ModuleList(adapter(width_s, width_t) for width_s, width_t in self.widths)
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         pairs = self.features(state)
         if self.normalize:
             pairs = [(pair.student, pair.teacher) for pair in self.sized_features(state, power=2)]

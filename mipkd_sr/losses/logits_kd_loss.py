@@ -6,6 +6,7 @@ As stated in MiPKD (ICLR 2025 version, Eq. 1): ``L_kd = L1(S, T)``.
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.objective import Objective, StepState
 
@@ -24,6 +25,6 @@ class LogitsKDLoss(Objective):
         super().__init__()
         self.loss_weight = loss_weight
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         return {'l_kd': self.loss_weight * F.l1_loss(state.student['lq'].sr, state.teacher['lq'].sr)}

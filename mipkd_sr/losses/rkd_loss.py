@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import StepState
@@ -74,8 +75,8 @@ class RKDLoss(FeatureObjective):
         """See ``Objective.least_batch``: a distance relates two samples, an angle three."""
         return 3 if self.angle_weight else 2
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         distance_loss = angle_loss = state.lq.new_zeros(())
         for feature_s, feature_t in self.features(state):
             distances_s, angles_s = relations(gather_batch(feature_s))

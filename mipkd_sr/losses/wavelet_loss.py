@@ -6,6 +6,7 @@ Paper: MTKD: Multi-Teacher Knowledge Distillation for Image Super-Resolution, ht
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mipkd_sr.distill.objective import Objective, StepState
 from mipkd_sr.distill.wavelets import haar_bands
@@ -42,8 +43,8 @@ class WaveletLoss(Objective):
         if (lq_size * scale) % 2**self.levels:
             raise ValueError(f'{self.levels} levels need an HR patch that {2**self.levels} divides: {lq_size * scale}')
 
+    @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        """See ``Objective.forward``."""
         student, teacher = (haar_bands(run['lq'].sr, self.levels) for run in (state.student, state.teacher))
         terms = [F.l1_loss(own, wanted) for own, wanted in zip(student, teacher, strict=True)]
         return {'l_wavelet': self.loss_weight * sum(terms[1:], terms[0])}

@@ -14,7 +14,6 @@ from basicsr.utils import get_root_logger, imwrite
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mipkd_sr.archs.loading import PROBE_SIZE, load_network
 from mipkd_sr.archs.slicing import slice_teacher
@@ -39,6 +38,7 @@ from mipkd_sr.options.registries import optimizers, schedulers
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runs.validation_record import ValidationRecord
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
+from mipkd_sr.runtime.long_work import told
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimizers with a fused implementation on GPUs."""
@@ -320,8 +320,8 @@ class DistillModel(ModelHooks, SRModel):
                 shown.append(name)
                 tb_logger.add_image(f'{dataset_name}/{name}', image[..., ::-1].transpose(2, 0, 1), step)
 
-        silent = None if val_opt['pbar'] and self.opt['rank'] == 0 else True  # None: silent where there is no terminal
-        bar = tqdm(dataloader, desc=f'Validating {dataset_name}', unit='image', disable=silent)
+        silent = not val_opt['pbar'] or self.opt['rank'] != 0
+        bar = told(dataloader, len(dataloader), f'Validating {dataset_name}', silent=silent)
         with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
             networks = self.as_validated()
             if not metrics:

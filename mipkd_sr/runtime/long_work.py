@@ -1,0 +1,44 @@
+"""Long work that says how far it is: a bar on a terminal, a line a minute anywhere else."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar('Item')
+EVERY = 60.0
+"""Seconds between two lines."""
+
+
+def told(items: Iterable[Item], total: int, what: str, unit: str = 'image', silent: bool = False) -> Iterator[Item]:
+    """The same items, while standard error says how many of them are done and about how long the rest takes.
+
+    Args:
+        items: What is worked on.
+        total: How many there are.
+        what: Name of the work.
+        unit: What an item is.
+        silent: Whether to say nothing.
+    """
+    if silent or sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=what, unit=unit, disable=silent)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - last >= EVERY:
+            last = now
+            left = f', about {_clock((now - start) / done * (total - done))} left' if done else ''
+            print(
+                f'{what}: {done} of {total} {unit}s in {_clock(now - start)}{left}\n',
+                end='',
+                file=sys.stderr,
+                flush=True,
+            )
+        yield item
+
+
+def _clock(seconds: float) -> str:
+    return f'{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}'
