@@ -238,7 +238,10 @@ def test_a_validation_that_fails_costs_no_iteration(processes, training_options,
     for root, resume in ((tmp_path / 'undisturbed', []), (tmp_path, ['--auto_resume'])):
         assert trained(processes, file, capfd, '--root', root, *resume)[0] == 0
     assert [entry['iter'] for entry in state(tmp_path, 5)['validations']] == [3, 5]
-    assert same(state(tmp_path, 5), state(tmp_path / 'undisturbed', 5))
+    went_on, undisturbed = state(tmp_path, 5), state(tmp_path / 'undisturbed', 5)
+    assert len(went_on.pop('history')) == 2  # as the validation set is another one
+    assert len(undisturbed.pop('history')) == 1
+    assert same(went_on, undisturbed)
 
 
 @pytest.mark.parametrize(('iteration', 'workers'), [(1, 0), (4, 1)])
@@ -717,6 +720,25 @@ def test_options_that_differ_from_the_states_are_told_and_taken(training_options
         ('train:pixel_opt:loss_weight', '0.5', '1.0'),
         ('train:ema_decay', '0.8', '0.9'),
     ]
+
+
+def test_a_validation_that_measures_otherwise_is_told_and_has_a_best_of_its_own(
+    training_options, write_options, tmp_path
+):
+    assert main(['-opt', str(write_options(training_options()))]) == 0
+    kept = state(tmp_path, 4)
+    (dataset,) = kept['best_metric_results']
+    kept['best_metric_results'][dataset]['psnr']['val'] = 99.0  # as a metric that is kinder may give
+    torch.save(kept, experiment(tmp_path) / 'training_states' / '4.state')
+    opt = training_options(train={'total_iter': 6})
+    opt['val']['metrics']['psnr']['test_y_channel'] = not opt['val']['metrics']['psnr'].get('test_y_channel', False)
+    assert main(['-opt', str(write_options(opt)), '--auto_resume']) == 0
+    assert 'val:metrics:psnr:test_y_channel is ' in log_of(tmp_path)
+    assert state(tmp_path, 6)['best_metric_results'][dataset]['psnr']['iter'] == 6
+    same = training_options(train={'total_iter': 8})
+    same['val']['metrics'] = opt['val']['metrics']
+    assert main(['-opt', str(write_options(same)), '--auto_resume']) == 0
+    assert 'val:metrics' not in log_of(tmp_path)
 
 
 @pytest.mark.parametrize('scheduler', ['milestones', 'cosine', 'warmup'])

@@ -7,7 +7,7 @@ from basicsr.models.sr_model import SRModel
 from torch import nn
 
 from mipkd_sr.models.learning_rate import replay_schedule
-from mipkd_sr.runs.options_of_state import SCHEDULE, changes, options_of_state
+from mipkd_sr.runs.options_of_state import SCHEDULE, changes, incomparable, options_of_state
 from mipkd_sr.runs.validation_record import ValidationRecord
 
 PLAIN = (bool, int, float, list, tuple)
@@ -79,6 +79,7 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
             if schedule_is_new:
                 group.update(scheduled[number][index])
     model.record = ValidationRecord(state['validations'], state['best_metric_results'])
+    model.record.forget(*incomparable(state['options'], new.values()))
 
 
 def _scheduled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

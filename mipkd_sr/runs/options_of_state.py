@@ -1,6 +1,6 @@
 """The options that a training state was trained with, and how they differ from those that a run goes on with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -10,6 +10,8 @@ SECTIONS = ('scale', 'manual_seed', 'world_size', 'train')
 """What decides what a training step computes, besides the networks, the training set and the teacher's file."""
 SCHEDULE = ('train:optim_g:lr', 'train:scheduler:', 'train:warmup_iter')
 """What the learning rate follows from."""
+OF_IMAGES = ('name', 'dataroot_gt', 'dataroot_lq')
+"""What says which images a validation set has."""
 
 
 class Change(NamedTuple):
@@ -31,8 +33,12 @@ def options_of_state(opt: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = [name for name in opt if name in SECTIONS or name.startswith('network_')]
     spelt_out = spell_out(deepcopy({name: opt[name] for name in names}))
-    spelt_out['datasets'] = {'train': opt['datasets']['train']}
-    spelt_out['path'] = {name: value for name, value in opt['path'].items() if name.startswith('pretrain_network_t')}
+    spelt_out['datasets'] = {
+        phase: dataset if phase == 'train' else {name: dataset[name] for name in OF_IMAGES if name in dataset}
+        for phase, dataset in opt['datasets'].items()
+    }
+    spelt_out['val'] = {'metrics': (opt.get('val') or {}).get('metrics') or {}}
+    spelt_out['path'] = {name: value for name, value in opt['path'].items() if name.startswith('pretrain_network_')}
     return dict(_flat(spelt_out, ''))
 
 
@@ -64,3 +70,20 @@ def changes(state: Mapping[str, Any], opt: Mapping[str, Any]) -> list[Change]:
     before, now = state['options'], options_of_state(opt)
     keys = [*now, *(key for key in before if key not in now)]
     return [Change(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
+def incomparable(before: Mapping[str, Any], new: Iterable[Change]) -> tuple[set[str], set[str]]:
+    """The names of validation sets, and of metrics, whose values before and after a change are not comparable.
+
+    Args:
+        before: The options of the training state.
+        new: What has changed.
+    """
+    sets, metrics = set(), set()
+    for change in new:
+        section, name, *rest = change.key.split(':')
+        if section == 'datasets' and name != 'train':
+            sets.add(str(before.get(f'datasets:{name}:name')))
+        elif section == 'val':
+            metrics.add(rest[0])
+    return sets, metrics

@@ -1,6 +1,6 @@
 """What a training run's validations found: every one, and the best of each metric."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -46,6 +46,14 @@ class ValidationRecord:
                 text += f' (best {best[metric]["val"]:.4f} at {best[metric]["iter"]:,})'
             parts.append(text)
         return f'Validation on {dataset}: {", ".join(parts)}'
+
+    def forget(self, sets: Collection[str], metrics: Collection[str]) -> None:
+        """Forget the best of what is measured otherwise from here on: of whole validation sets, and of metrics."""
+        self.best = {
+            dataset: {metric: value for metric, value in best.items() if metric not in metrics}
+            for dataset, best in self.best.items()
+            if dataset not in sets
+        }
 
     def copy(self) -> 'ValidationRecord':
         """Another record of the same validations, which does not change with this one."""
