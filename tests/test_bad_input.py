@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from basicsr.utils import get_root_logger
+from basicsr.utils.registry import METRIC_REGISTRY
 from PIL import Image
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.test import main as main_of_test
@@ -512,3 +514,70 @@ def test_a_crafted_training_state_is_one_sentence(dry_run, content, training_opt
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
     assert 'path:resume_state: ' in error
     assert not experiment(tmp_path).exists()
+
+
+def test_links_in_the_way_lose_nothing(training_options, write_options, tmp_path, capsys):
+    """A run's folder on another disk stays there, with what it held; a lock that is a link is not written through."""
+    disk = tmp_path / 'disk'
+    (disk / 'tiny').mkdir(parents=True)
+    (tmp_path / 'experiments').mkdir()
+    experiment(tmp_path).symlink_to(disk / 'tiny')
+    file = write_options(training_options())
+    for _ in range(2):
+        assert main(['-opt', str(file)]) == 0
+    assert experiment(tmp_path).is_symlink()
+    assert len(list(disk.glob('tiny*/models/net_g_latest.pth'))) == 2
+    assert not [folder for folder in (tmp_path / 'experiments').iterdir() if folder.name != 'tiny']
+    (disk / 'tiny' / '.run.lock').unlink()
+    (tmp_path / 'mine').write_text('mine')
+    (disk / 'tiny' / '.run.lock').symlink_to(tmp_path / 'mine')
+    capsys.readouterr()
+    assert main(['-opt', str(file)]) == 2
+    assert '.run.lock is a link' in capsys.readouterr().err
+    assert (tmp_path / 'mine').read_text() == 'mine'
+    disk.rename(tmp_path / 'unmounted')
+    assert main(['-opt', str(file)]) == 2
+    assert 'is in the way, and is no folder' in capsys.readouterr().err
+    assert not disk.exists()
+
+
+def test_a_recipe_is_not_copied_through_a_link(tmp_path, capsys):
+    target = tmp_path / 'options' / 'train' / 'demo' / 'kd.yml'
+    target.parent.mkdir(parents=True)
+    target.symlink_to(tmp_path / 'elsewhere.yml')
+    assert mipkd(['recipes', 'demo/kd', '--copy', str(tmp_path)]) == 0
+    assert f'{target} is there already, and is not as shipped; it stays' in capsys.readouterr().out
+    assert not (tmp_path / 'elsewhere.yml').exists()
+
+
+def test_images_of_one_channel_are_not_given_to_a_network_of_three(training_options, write_options, capsys):
+    opt = training_options()
+    opt['datasets']['train']['color'] = 'y'
+    for arguments in ([], ['--dry_run']):
+        assert main(['-opt', str(write_options(opt)), *arguments]) == 2
+        assert 'datasets:train:color: is y, images of one channel, but network_g takes 3' in capsys.readouterr().err
+
+
+def test_what_windows_puts_among_images_is_none(training_options, write_options, own_pairs):
+    (own_pairs / 'HR' / 'Thumbs.db').write_bytes(b'x')
+    opt = training_options(train={'total_iter': 1})
+    folders = {'dataroot_gt': str(own_pairs / 'HR'), 'dataroot_lq': str(own_pairs / 'LR_x2')}
+    opt['datasets']['train'] |= folders
+    assert main(['-opt', str(write_options(opt))]) == 0
+
+
+def metric_of_one_image(image, crop_border):
+    return 0.0
+
+
+def test_a_metric_takes_two_images(training_options, write_options, capsys):
+    name = 'metric_of_one_image'
+    METRIC_REGISTRY._obj_map[name] = metric_of_one_image
+    try:
+        opt = training_options(val={'metrics': {'one': {'type': name}}})
+        assert main(['-opt', str(write_options(opt))]) == 2
+        assert 'val:metrics:one:type: metric_of_one_image takes image, crop_border; a metric takes two images' in (
+            capsys.readouterr().err
+        )
+    finally:
+        del METRIC_REGISTRY._obj_map[name]

@@ -5,6 +5,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import MODEL_REGISTRY
 
 from mipkd_sr.runs.loading import load_options
 from mipkd_sr.test import main as run_test
@@ -149,3 +151,16 @@ def test_a_gans_file_is_told_where_it_runs(changes, write_options, capsys):
     error = capsys.readouterr().err
     name = changes['model_type']
     assert re.search(f"model_type: '{name}' does not derive from DistillModel; run it with BasicSR", error), error
+
+
+def test_a_model_that_trains_as_srmodel_does_is_distill_models_work(write_options, capsys):
+    class_of_hat = type('HATModel', (SRModel,), {'__module__': 'hat.models.hat_model'})
+    MODEL_REGISTRY._obj_map['HATModel'] = class_of_hat
+    try:
+        capsys.readouterr()
+        assert train_main(['-opt', str(write_options(changed(TRAIN, {'model_type': 'HATModel'})))]) == 2
+        assert "'HATModel' does not derive from DistillModel; write DistillModel, which trains as it does" in (
+            capsys.readouterr().err
+        )
+    finally:
+        del MODEL_REGISTRY._obj_map['HATModel']

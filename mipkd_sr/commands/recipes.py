@@ -6,11 +6,13 @@ mipkd recipes mipkd/edsr_x4 --copy .         # to ./options, with what it extend
 """
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
 from mipkd_sr.options.recipes import RECIPES, first_line, recipe_names, require_recipe
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import atomic_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +60,13 @@ def copy(name: str, folder: Path) -> None:
 
     for file in read_options(require_recipe(name)).files:
         target = folder / 'options' / file.relative_to(RECIPES)
-        if target.exists():
-            same = target.read_bytes() == file.read_bytes()
+        if os.path.lexists(target):
+            same = target.is_file() and target.read_bytes() == file.read_bytes()
             print(f'{target} is there already{"" if same else ", and is not as shipped; it stays"}')
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        with atomic_write(target) as part:
+            shutil.copyfile(file, part)
         print(target)
     own = folder / 'options' / require_recipe(name).relative_to(RECIPES)
     print(f'Edit it, and run: mipkd {"test" if own.parent.name == "test" else "train"} -opt {own}')

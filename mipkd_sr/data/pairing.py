@@ -8,6 +8,8 @@ from mipkd_sr.runtime.errors import OptionError
 
 SHAPE = re.compile(r' \([\d, ]+\)$')
 """In a list of names, BasicSR's note of an image's shape, behind its name."""
+OF_WINDOWS = ('thumbs.db', 'desktop.ini')
+"""What Windows puts into folders of images."""
 
 
 def files_in(folder: Path, key: str) -> list[Path]:
@@ -18,7 +20,11 @@ def files_in(folder: Path, key: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise OptionError(key, f'{folder} is not a folder.')
-    files = sorted(file for file in folder.iterdir() if not file.is_dir() and not file.name.startswith('.'))
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if not file.is_dir() and not file.name.startswith('.') and file.name.lower() not in OF_WINDOWS
+    )
     for file in files:
         if not file.exists():
             raise OptionError(key, f'{file} links to nothing; put its image there, or remove the link.')

@@ -42,6 +42,7 @@ def build_objectives(
     if all(objective.balance for objective in objectives.values()):
         raise OptionError('train', 'balances every term, and each by the others; leave balance out of one.')
     _check_batch(opt, objectives)
+    _check_channels(opt, {'network_g': student, **teachers})
     _check_stages(opt, objectives.values(), student, teachers)
     device = next(student.parameters()).device
     return {key: objective.to(device) for key, objective in objectives.items()}
@@ -84,6 +85,18 @@ def _check_batch(opt: TrainingOptions, objectives: Mapping[str, Objective]) -> N
                 f'relates the samples of a batch to each other, {least} at least, but a batch has {batch}; '
                 'raise datasets:train:batch_size_per_gpu.',
             )
+
+
+def _check_channels(opt: TrainingOptions, networks: Mapping[str, nn.Module]) -> None:
+    """Check that networks take one channel where a data set has ``color: y``."""
+    for phase, dataset in opt['datasets'].items():
+        for name, net in networks.items() if dataset.get('color') == 'y' else ():
+            first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
+            if first is not None and first.in_channels != 1:
+                raise OptionError(
+                    f'datasets:{phase}:color',
+                    f'is y, images of one channel, but {name} takes {first.in_channels}; leave it out.',
+                )
 
 
 def _check_stages(

@@ -8,7 +8,7 @@ from typing import Any
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
 from mipkd_sr.options.keys import DATASET, NETWORK, RENAMED, TRAIN
-from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, model_class, registered
+from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, SRModel, model_class, registered
 from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 
@@ -33,7 +33,9 @@ def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
     except (KeyError, TypeError):
         raise OptionError('model_type', no_such('model', name, registered(MODEL_REGISTRY))) from None
     if form is TRAIN and not issubclass(model, model_class('DistillModel')):
-        raise OptionError('model_type', f'{shown(name)} does not derive from DistillModel; run it with BasicSR.')
+        as_sr = getattr(model, 'optimize_parameters', None) is SRModel.optimize_parameters
+        what = 'write DistillModel, which trains as it does' if as_sr else 'run it with BasicSR'
+        raise OptionError('model_type', f'{shown(name)} does not derive from DistillModel; {what}.')
     return model
 
 
@@ -222,6 +224,8 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
     except KeyError:
         raise OptionError(f'{path}:type', no_such(form.what, opt['type'], form.names())) from None
     arguments, is_open = arguments_of(target)
+    if form.what == 'metric':
+        _check_takes_images(target, path)
     for name in form.skip:
         arguments.pop(name, None)
     known = {name: key for name, key in (form.arguments or {}).items() if name in arguments} | dict(form.extra or {})
@@ -242,6 +246,17 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
     for name, argument in arguments.items():
         if argument.default is inspect.Parameter.empty and name not in opt:
             raise OptionError(f'{path}:{name}', f'is missing; {opt["type"]} needs it.')
+
+
+def _check_takes_images(metric: Any, path: str) -> None:
+    """A metric is called with the keywords img and img2."""
+    signature = inspect.signature(metric)
+    try:
+        signature.bind_partial(img=None, img2=None)
+    except TypeError:
+        taken = ', '.join(signature.parameters)
+        message = f'{metric.__name__} takes {taken}; a metric takes two images, img and img2.'
+        raise OptionError(f'{path}:type', message) from None
 
 
 def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from basicsr.models import lr_scheduler
+from basicsr.models.sr_model import SRModel as SRModel
 from basicsr.utils.registry import ARCH_REGISTRY as ARCH_REGISTRY  # `as`: the folder's other files have them from here
 from basicsr.utils.registry import DATASET_REGISTRY as DATASET_REGISTRY
 from basicsr.utils.registry import LOSS_REGISTRY as LOSS_REGISTRY

@@ -1,5 +1,6 @@
 """The folder of a run: its own alone, and nobody else's is ever touched."""
 
+import errno
 import os
 import socket
 import time
@@ -72,6 +73,7 @@ def archive(folder: Path, marks: tuple[str, ...]) -> None:
     check_ours(folder, marks)
     if not folder.exists():
         return
+    folder = folder.resolve()  # of a link, what it leads to
     archive = unused(folder.with_name(f'{folder.name}_archived_{get_time_str()}'))
     try:
         folder.rename(archive)
@@ -94,6 +96,7 @@ def own_folder(folder: Path, marks: tuple[str, ...], anew: bool) -> Iterator[Non
         OSError: If it cannot be created or written to.
     """
     check_ours(folder, marks)
+    folder = folder.resolve()  # a link to another disk stays, and so does the run there
     with ExitStack() as stack:
         if folder.exists():
             stack.enter_context(_locked(folder))
@@ -111,7 +114,13 @@ def _locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with (folder / LOCK).open('a+b') as file:
+    try:
+        opened = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OptionError('name', f'{folder / LOCK} is a link, which no run of ours has; remove it.') from None
+    with open(opened, 'a+b') as file:
         # Not flock: that lives on in processes that this one has forked, such as those that read images.
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
