@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import METRIC_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from PIL import Image
 
 from mipkd_sr.archs import build_network
@@ -581,3 +582,61 @@ def test_a_metric_takes_two_images(training_options, write_options, capsys):
         )
     finally:
         del METRIC_REGISTRY._obj_map[name]
+
+
+class Curious(PairedImageDataset):
+    """Gives what is asked for, but for one name."""
+
+    def __getitem__(self, index):
+        if self.opt['missing'] == 'raises':
+            raise NameError("name 'npp' is not defined")
+        return {name: value for name, value in super().__getitem__(index).items() if name != self.opt['missing']}
+
+
+@pytest.mark.parametrize(
+    ('phase', 'missing', 'message'),
+    [
+        ('train', 'gt', "datasets:train: its samples have no 'gt'"),
+        ('train', 'lq', "datasets:train: its samples have no 'lq'"),
+        ('val', 'gt', "datasets:val: its samples have no 'gt'"),
+        ('val', 'raises', "datasets:val: its sample 0 cannot be read: NameError: name 'npp' is not defined .*line"),
+    ],
+)
+def test_the_dry_run_reads_a_sample_of_each_set(phase, missing, message, training_options, write_options, capsys):
+    DATASET_REGISTRY._obj_map['Curious'] = Curious
+    try:
+        opt = training_options()
+        opt['datasets'][phase] |= {'type': 'Curious', 'missing': missing}
+        assert main(['-opt', str(write_options(opt)), '--dry_run']) in (2, 4)
+        assert re.search(message, capsys.readouterr().err)
+    finally:
+        del DATASET_REGISTRY._obj_map['Curious']
+
+
+def metric_that_fails(img, img2):
+    raise ZeroDivisionError('boom')
+
+
+class Failing(torch.nn.Module):
+    def forward(self, sr, gt):
+        if sr.shape[-1] != 32:  # what it is tried with as it is built
+            raise ZeroDivisionError('bang')
+        return (sr - gt).abs().mean()
+
+
+def test_the_dry_run_calls_each_metric_and_takes_a_step_without_a_trace(
+    training_options, write_options, tmp_path, capsys
+):
+    METRIC_REGISTRY._obj_map['failing'] = metric_that_fails
+    LOSS_REGISTRY._obj_map['Failing'] = Failing
+    try:
+        opt = training_options(val={'metrics': {'own': {'type': 'failing'}}})
+        assert main(['-opt', str(write_options(opt)), '--dry_run']) == 4
+        assert re.search('cannot be measured by own: ZeroDivisionError: boom .*line', capsys.readouterr().err)
+        opt = training_options(train={'own_opt': {'type': 'Failing'}})
+        assert main(['-opt', str(write_options(opt)), '--dry_run']) == 4
+        assert re.search('a training step fails: ZeroDivisionError: bang .*line', capsys.readouterr().err)
+    finally:
+        del METRIC_REGISTRY._obj_map['failing'], LOSS_REGISTRY._obj_map['Failing']
+    assert main(['-opt', str(write_options(training_options('kd', 'mipkd'))), '--dry_run']) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ['options.yml']

@@ -1,21 +1,23 @@
 """``--dry_run``: everything is checked and built, what would run is printed, and nothing is written."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import Dataset, default_collate
 
-from mipkd_sr.archs import feature_shapes
+from mipkd_sr.archs import build_network, feature_shapes
 from mipkd_sr.archs.loading import NetworkOptions, load_network
 from mipkd_sr.archs.weights import fuse
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
-from mipkd_sr.data import build_dataset, lq_patch_size
+from mipkd_sr.data import build_dataset, lq_patch_size, metrics_of
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.evaluation.complexity import count_parameters
+from mipkd_sr.evaluation.evaluate import evaluate
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tested import figures_of
 from mipkd_sr.models import build_model
@@ -26,11 +28,11 @@ from mipkd_sr.options.reading import Options
 from mipkd_sr.runs.loading import missing_paths
 from mipkd_sr.runs.own_folder import TESTING_MARKS, TRAINING_MARKS, check_ours
 from mipkd_sr.runs.start import find_start, resume
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, RunError, traced
 
 
 def describe_training(options: Options) -> int:
-    """Check and build what a training run needs, and print it. Takes no step and writes nothing.
+    """Check and build what a training run needs, try a step of it, and print it. Writes nothing.
 
     Returns:
         The exit code: 0, or 3 if all is right except that data or checkpoints are not there.
@@ -46,6 +48,9 @@ def describe_training(options: Options) -> int:
     model = build_model(options.training)
     if start := find_start(opt, auto_resume=False):
         resume(model, start)
+    try_samples(options.training, there)
+    if 'train' in there:
+        _try_step(model, options.training, there['train'])
     lines = [
         f'{opt["name"]}: {type(model).__name__}, x{opt["scale"]}, would be written to {opt["path"]["experiments_root"]}'
     ]
@@ -91,6 +96,68 @@ def datasets_there(opt: RunOptions, missing: list[OptionError]) -> dict[str, Dat
     """
     absent = {error.key.split(':')[1] for error in missing if error.key.startswith('datasets:')}
     return {phase: build_dataset(opt, phase) for phase in opt['datasets'] if phase not in absent}
+
+
+def try_samples(opt: RunOptions, datasets: Mapping[str, Dataset]) -> None:
+    """Read a sample of each validation or test set, and call each metric once.
+
+    Raises:
+        OptionError: If a sample has not what it must.
+        RunError: If an image cannot be read or measured.
+    """
+    bicubic = build_network({'type': 'Bicubic', 'upscale': opt['scale']})
+    for phase, dataset in datasets.items():
+        if phase == 'train':
+            continue
+        sample = _sample(dataset, 0, phase)
+        if metrics := metrics_of(opt):
+            require(sample, ('gt', 'gt_path'), phase)
+            evaluate({'bicubic': bicubic}, [default_collate([sample])], metrics, torch.device('cpu'))
+
+
+def _sample(dataset: Dataset, index: int, phase: str) -> Any:
+    try:
+        sample = dataset[index]
+    except (OptionError, RunError):
+        raise
+    except Exception as error:
+        raise RunError(f'datasets:{phase}: its sample {index} cannot be read: {traced(error)}.') from error
+    require(sample, ('lq',) if phase == 'train' else ('lq', 'lq_path'), phase)
+    return sample
+
+
+def require(sample: Any, names: Iterable[str], phase: str) -> None:
+    """See that a sample has what is wanted of it.
+
+    Raises:
+        OptionError: If it has not.
+    """
+    for name in names:
+        if not isinstance(sample, Mapping) or name not in sample:
+            raise OptionError(f'datasets:{phase}', f"its samples have no '{name}', which is needed here.")
+
+
+def _try_step(model: DistillModel, opt: TrainingOptions, train_set: Dataset) -> None:
+    """Take a step of few samples, on a model that is thrown away after it.
+
+    Raises:
+        OptionError: If a sample has not what it must.
+        RunError: If the step fails.
+    """
+    least = max(objective.least_batch() for objective in model.objectives.values())
+    parts = opt['train']['accumulation_steps']
+    batch = min(opt['datasets']['train']['batch_size_per_gpu'], max(2, least) * parts)
+    length = len(train_set)  # type: ignore[arg-type]
+    samples = [_sample(train_set, index % length, 'train') for index in range(batch)]
+    require(samples[0], ('gt',), 'train')
+    try:
+        model.feed_data(default_collate(samples))
+        model.optimize_parameters(1)
+        model.get_current_log()
+    except (OptionError, RunError):
+        raise
+    except Exception as error:
+        raise RunError(f'a training step fails: {traced(error)}.') from error
 
 
 def print_missing(options: Options, missing: list[OptionError]) -> int:
@@ -186,6 +253,7 @@ def describe_testing(options: Options, entries: Mapping[str, NetworkOptions]) ->
         lines.append(f'  {phase}: {opt["datasets"][phase]["name"]}, {len(dataset):,} images')  # type: ignore[arg-type]
     if opt.get('published') and 'published_file' not in absent:
         published_rows(opt)
+    try_samples(opt, datasets)
     if len(datasets) == len(opt['datasets']):
         figures_of(opt, datasets)
     print('\n'.join(lines))
