@@ -30,6 +30,7 @@ class NamedErrors(Dataset):
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.opt = getattr(dataset, 'opt', {})
+        self.paths = getattr(dataset, 'paths', ())
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
