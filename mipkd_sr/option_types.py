@@ -204,7 +204,15 @@ class TrainOptions(TypedDict):
         bool | None, key("Whether GPUs may round factors to TF32 in fp32 arithmetic; ~: as PyTorch's default.")
     ]
     channels_last: Annotated[bool, key('Whether feature maps are stored with their channels last.', False)]
-    compile: Annotated[bool, key('Whether torch.compile compiles the networks; needs a C++ compiler.', False)]
+    compile: Annotated[
+        Literal[False, True, 'auto', 'graphs'],
+        key(
+            'Whether torch.compile compiles networks and losses: true; graphs, into CUDA graphs, too; or auto: '
+            'graphs on a GPU with a C++ compiler beside it, for 5,000 steps or more, else false.',
+            'auto',
+        ),
+    ]
+    compile_cache: Annotated[str | None, key("Folder of compiled code, which runs may share; PyTorch's own if ~.")]
     optim_g: Annotated[Component, 'optimizer']
     scheduler: Annotated[Component, 'scheduler']
 

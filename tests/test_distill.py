@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipkd_sr.archs import build_network, run_with_features
-from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer, run_body
+from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer
 from mipkd_sr.distill.distances import l1_distance
 from mipkd_sr.distill.feature_prior_mixer import FeaturePriorMixer
 from mipkd_sr.distill.log_names import LogNames
 from mipkd_sr.distill.masks import MASKS
-from mipkd_sr.distill.objective import ImageObjective, Objective, StepState
+from mipkd_sr.distill.objective import ImageObjective, Objective, StepState, run_units
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher, run_network
 from mipkd_sr.losses.dukd_loss import DUKDLoss
@@ -405,7 +405,7 @@ def test_what_is_computed_again_of_the_teacher_gives_the_same_gradient(kind, lq)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            feature = run_body(teacher, mixed, 1, net_t.depth, parts)
+            feature = run_units(net_t, mixed, teacher.context, 1, net_t.depth, parts)
         sizes.append(sum(kept.values()))
         feature.square().sum().backward()
         gradients.append(mixed.grad)

@@ -13,13 +13,13 @@ always B x C x H x W at the size of the LR image. ``context`` carries what later
 long skip connection, SwinIR's padding); a feature map that goes on through a network uses that network's own context.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map
 
 Context = Any
 """What a network's tail and body need besides the feature map: tensors, numbers, text, sizes and None.
@@ -153,47 +153,6 @@ def part_of_context(context: Context, batch: int, start: int, stop: int) -> Cont
 def is_staged(net: nn.Module | None) -> TypeGuard[Any]:
     """Whether ``net`` has head, body, tail and depth."""
     return all(hasattr(net, name) for name in ('head', 'body', 'tail', 'depth'))
-
-
-def compile_stages(net: nn.Module) -> None:
-    """Compile head, body and tail of ``net`` with torch.compile, each by itself, as they are called in any combination.
-
-    A network without stages is compiled as a whole. Its parameters keep their names.
-    """
-    # each part of a body between two distillation positions is compiled for itself, and for each size of image
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    if not is_staged(net):
-        _compile(net)
-        return
-    for name in ('head', 'body', 'tail'):
-        stage = getattr(net, name)
-        if isinstance(stage, nn.Module):
-            _compile(stage)
-        else:
-            setattr(net, name, _for_each_size(torch.compile(stage)))
-
-
-def _compile(module: nn.Module) -> None:
-    module._compiled_call_impl = _for_each_size(torch.compile(module._call_impl))  # as module.compile() does it
-
-
-def _for_each_size(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """Height and width of feature maps are fixed in what is compiled, the batch may vary.
-
-    A training has few sizes of patches (zooming in and out makes three), but MiPKD's routes take any part of a batch;
-    and the compiler does not get through with heights and widths that vary.
-    """
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        tree_map_only(Tensor, _fix_size, (arguments, named))
-        return compiled(*arguments, **named)
-
-    return call
-
-
-def _fix_size(feature: Tensor) -> None:
-    for dimension in range(2, feature.ndim):
-        torch._dynamo.mark_static(feature, dimension)
 
 
 def walk_body(

@@ -14,6 +14,7 @@ from basicsr.utils.registry import Registry
 from torch import Tensor
 from typing_extensions import override
 
+from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.ranks import BatchDraws
 
 AUGMENTATIONS = Registry('augmentation')
@@ -120,6 +121,7 @@ class RandomComposition:
         """For each augmentation, whether to apply it to each of B samples: B times true or false."""
         return [draws.uniform(batch) < probability for _, probability in self.parts]
 
+    @region
     def apply(self, images: Tensor, choice: Sequence[Tensor]) -> Tensor:
         """Apply them to the samples of ``choice``.
 
@@ -131,6 +133,7 @@ class RandomComposition:
             images = torch.where(chosen[:, None, None, None], part.apply(images), images)
         return images
 
+    @region
     def invert(self, images: Tensor, choice: Sequence[Tensor]) -> Tensor:
         """Undo ``apply`` on images of any (square) size, such as the student's output."""
         for (part, _), chosen in zip(reversed(self.parts), reversed(choice), strict=True):

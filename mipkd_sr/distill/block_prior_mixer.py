@@ -1,14 +1,13 @@
 """The block prior mixer of MiPKD (https://arxiv.org/abs/2404.02573, Section 3.2 of its ICLR 2025 version)."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mipkd_sr.distill.feature_prior_mixer import adapter
-from mipkd_sr.distill.objective import NetworkPass, statistics_kept
+from mipkd_sr.distill.objective import NetworkPass, run_units, statistics_kept
+from mipkd_sr.runtime.compiling import region
 
 PATHS = ('straight', 'resampled')
 
@@ -17,23 +16,6 @@ TEACHER_PARTS = 6
 
 Kept are the maps between parts and, one part at a time, what autograd needs of it; for the 21 units of EDSR's last two
 thirds, each of which needs 2 maps, 6 parts make the sum smallest."""
-
-
-def run_body(run: NetworkPass, feature: Tensor, start: int, stop: int, parts: int = 0) -> Tensor:
-    """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` of a network.
-
-    With ``parts`` these units keep no activations for the backward pass, but are computed again there in as many parts:
-    less memory for a third more time.
-    """
-    if not parts or start == stop:
-        return run.net.body(feature, run.context, start, stop)
-    parts = min(parts, stop - start)
-    cuts = [start + (stop - start) * part // parts for part in range(parts + 1)]
-    for first, last in itertools.pairwise(cuts):
-        feature = checkpoint(
-            run.net.body, feature, run.context, first, last, use_reentrant=False, preserve_rng_state=False
-        )
-    return feature
 
 
 class BlockPriorMixer(nn.Module):
@@ -106,17 +88,21 @@ class BlockPriorMixer(nn.Module):
             goes_to_student = torch.rand((), generator=rng).item() < self.student_probability
             run, side, parts = (student, 0, 0) if goes_to_student else (teacher, 1, self.teacher_parts)
             crosses = goes_to_student != in_student
-            if crosses and taken:
-                mixed = mixed / sizes[position][1 - side]
-            if crosses:
-                mixed = (self.to_student if goes_to_student else self.to_teacher)[position](mixed)
             if crosses or not taken:
-                mixed = mixed * sizes[position][side]
+                adapters = (self.to_student if goes_to_student else self.to_teacher) if crosses else None
+                before = sizes[position][1 - side] if crosses and taken else None
+                mixed = _enter(adapters[position] if adapters else None, mixed, before, sizes[position][side])
             in_student = goes_to_student
             taken.append(in_student)
             start = self.unit_pairs[position][side]
             stop = run.net.depth if position == last else self.unit_pairs[position + 1][side]
             with statistics_kept(run.net):
-                mixed = run_body(run, mixed, start, stop, parts)
-        with statistics_kept(run.net):
-            return run.net.tail(mixed, run.context), taken
+                mixed = run_units(run.net, mixed, run.context, start, stop, parts, to_end=position == last)
+        return mixed, taken
+
+
+@region
+def _enter(adapter_to: nn.Module | None, mixed: Tensor, before: Tensor | float | None, after: Tensor | float) -> Tensor:
+    """A map as the network that takes it over has it: over the size ``before``, of its width, times ``after``."""
+    over = mixed if before is None else mixed / before
+    return (over if adapter_to is None else adapter_to(over)) * after

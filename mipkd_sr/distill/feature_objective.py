@@ -1,6 +1,6 @@
 """The base of objectives that compare or mix the two networks' features at distillation positions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -95,8 +95,13 @@ class FeatureObjective(Objective):
 
         A map that one network takes over from the other is to be multiplied by the size of the network's own.
         """
-        pairs = []
-        for feature_s, feature_t in self.features(state):
-            size_s, size_t = size_of(feature_s, power), size_of(feature_t, power)
-            pairs.append(SizedPair(feature_s / size_s, feature_t / size_t, size_s, size_t))
-        return pairs
+        return sized(self.features(state), power)
+
+
+def sized(features: Iterable[tuple[Tensor, Tensor]], power: int = 1) -> list[SizedPair]:
+    """See ``FeatureObjective.sized_features``."""
+    pairs = []
+    for feature_s, feature_t in features:
+        size_s, size_t = size_of(feature_s, power), size_of(feature_t, power)
+        pairs.append(SizedPair(feature_s / size_s, feature_t / size_t, size_s, size_t))
+    return pairs

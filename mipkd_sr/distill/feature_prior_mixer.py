@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mipkd_sr.distill.masks import MASKS
+from mipkd_sr.distill.masks import MASKS, draw_mask, random_mask
 from mipkd_sr.runtime.ranks import BatchDraws
 
 ENCODERS = ('separate', 'shared', 'none')
@@ -64,24 +64,33 @@ class FeaturePriorMixer(nn.Module):
             self.encoder_s = adapter(student_width, teacher_width)
             self.encoder_t = nn.Identity()
             self.decoder = nn.Identity()
+        self.latent_width = latent_width if encoder != 'none' else teacher_width
         self.mask = MASKS[mask]
         self.teacher_ratio = teacher_ratio
 
+    def draw(self, feature_t: Tensor, draws: BatchDraws) -> Tensor | None:
+        """The mask for such a feature map, drawn before, if it is the random one."""
+        shape = (len(feature_t), self.latent_width, *feature_t.shape[2:])
+        return draw_mask(shape, self.teacher_ratio, draws) if self.mask is random_mask else None
+
     def forward(
-        self, feature_s: Tensor, feature_t: Tensor, draws: BatchDraws, restore: bool = False
+        self, feature_s: Tensor, feature_t: Tensor, draws: BatchDraws | Tensor | None, restore: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Mix the feature maps.
 
         Args:
             feature_s: F_S, B x C_S x H x W.
             feature_t: F_T, B x C_T x H x W.
-            draws: Random numbers of the mask.
+            draws: What ``draw`` gave, or random numbers for it.
             restore: Whether to pass F_T through encoder and decoder alone, too, for the auto-encoder loss.
 
         Returns:
             F_E, and ``Dec(Enc_T(F_T))`` (None if not asked for); both B x C_T x H x W.
         """
         latent_s, latent_t = self.encoder_s(feature_s), self.encoder_t(feature_t)
-        mask = self.mask(latent_s, latent_t, self.teacher_ratio, draws)
+        if isinstance(draws, Tensor):
+            mask = draws.to(latent_t.dtype)
+        else:
+            mask = self.mask(latent_s, latent_t, self.teacher_ratio, draws)  # type: ignore[arg-type]  # None: not needed
         mixed = self.decoder(latent_s * (1 - mask) + latent_t * mask)
         return mixed, self.decoder(latent_t) if restore else None

@@ -6,6 +6,8 @@ it is the student's. The paper (MiPKD, Table 10) compares a random, a grid and t
 the last two; what is here is our reading: where student and teacher are least alike, the teacher's element is taken.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +17,12 @@ from mipkd_sr.runtime.ranks import BatchDraws
 
 def random_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:
     """Independent for each sample and element: 1 with probability ``teacher_ratio``."""
-    return (draws.uniform(*latent_t.shape) < teacher_ratio).to(latent_t.dtype)
+    return draw_mask(latent_t.shape, teacher_ratio, draws).to(latent_t.dtype)
+
+
+def draw_mask(shape: Sequence[int], teacher_ratio: float, draws: BatchDraws) -> Tensor:
+    """``random_mask`` for maps of a shape, as true and false."""
+    return draws.uniform(*shape) < teacher_ratio
 
 
 def grid_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: BatchDraws) -> Tensor:

@@ -1,5 +1,6 @@
 """What an objective is, and what a training step tells it."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
 from mipkd_sr.distill.schedule import ALWAYS, Schedule
+from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws
 
@@ -61,15 +63,6 @@ class NetworkPass:
             raise RunError(f'{type(self.net).__name__}: {error}.') from None
         return NetworkPass(self.net, self.sr[start:stop], features, context)
 
-    def to(self, dtype: torch.dtype) -> 'NetworkPass':
-        """This pass with every map of floating point in another type."""
-
-        def cast(value: Any) -> Any:
-            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-        features = {index: feature.to(dtype) for index, feature in self.features.items()}
-        return NetworkPass(self.net, self.sr.to(dtype), features, tree_map(cast, self.context))
-
     def run_rest(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
 
@@ -79,7 +72,25 @@ class NetworkPass:
             SR images, B x 3 x sH x sW.
         """
         with statistics_kept(self.net):
-            return self.net.tail(self.net.body(feature, self.context, index, self.net.depth), self.context)
+            return run_units(self.net, feature, self.context, index, self.net.depth, to_end=True)
+
+
+@region
+def run_units(
+    net: StagedNetwork, feature: Tensor, context: Context, start: int, stop: int, parts: int = 0, to_end: bool = False
+) -> Tensor:
+    """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` of ``net``, and its tail if ``to_end``.
+
+    With ``parts`` these units keep no activations for the backward pass, but are computed again there in as many parts:
+    less memory for a third more time.
+    """
+    parts = min(parts, stop - start)
+    if not parts:
+        feature = net.body(feature, context, start, stop)
+    cuts = [start + (stop - start) * part // parts for part in range(parts + 1)] if parts else []
+    for first, last in itertools.pairwise(cuts):
+        feature = checkpoint(net.body, feature, context, first, last, use_reentrant=False, preserve_rng_state=False)
+    return net.tail(feature, context) if to_end else feature
 
 
 @contextmanager
@@ -139,6 +150,10 @@ class Objective(nn.Module):
     """Whether its views follow from that output: then the teacher runs on ``lq`` before, in a call of its own."""
     compares_outputs = False
     """Whether it compares the student's output for ``lq`` with the teacher's, so that ``gate`` is defined for it."""
+
+    is_pure = False
+    """Whether its losses follow from images, outputs and features alone: it draws nothing, logs nothing, uses no
+    network and does not look at the progress. Such objectives are compiled together, see ``train:compile``."""
 
     schedule: Schedule = ALWAYS
     """A factor on its losses; where it is 0 the objective is not asked at all. From the option ``schedule``."""
@@ -228,6 +243,7 @@ class ImageObjective(Objective):
     """
 
     needs_teacher = False
+    is_pure = True
 
     def __init__(self, name: str, criterion: nn.Module) -> None:
         super().__init__()

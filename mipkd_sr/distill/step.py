@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import torch
@@ -14,8 +14,9 @@ from mipkd_sr.distill.gradients import OTHERS, StudentGradients, balanced_weight
 from mipkd_sr.distill.log_names import LogNames, check_losses
 from mipkd_sr.distill.objective import NetworkPass, Objective, StepState, View
 from mipkd_sr.distill.teacher import FrozenTeacher, mixed_passes, run_network
+from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.errors import RunError
-from mipkd_sr.runtime.ranks import BatchDraws
+from mipkd_sr.runtime.ranks import BatchDraws, rank_and_size
 from mipkd_sr.runtime.seeding import mix_seed
 
 
@@ -108,25 +109,21 @@ class DistillStep(nn.Module):
         views = self._views(lq, gt, progress, active, first, draws)
         student = self._run_student(views)
         teachers = self._run_teachers(views, active, first)
-        losses_by_key: dict[str, dict[str, Tensor]] = {}
-        logs_by_key: dict[str, dict[str, Tensor | float]] = {}
+        logs_by_key: dict[str, dict[str, Tensor | float]] = {name: {} for name in active}
+        states = {}
         for name, objective in active.items():
             rng = torch.Generator().manual_seed(self._seed(name, iteration))
-            logs_by_key[name] = {}
-            teacher = mixed_passes(self._heard(objective), teachers)
-            state = StepState(
-                lq, gt, _own(name, student), _own(name, teacher), progress, rng, draws[name], logs_by_key[name]
-            )
-            losses_by_key[name] = objective(through_gate(state, objective.gate))
-            check_losses(name, objective, losses_by_key[name])
+            own = _own(name, student), _own(name, mixed_passes(self._heard(objective), teachers))
+            states[name] = StepState(lq, gt, *own, progress, rng, draws[name], logs_by_key[name])
+        losses_by_key = self._ask(active, states)
         if is_due(iteration):
             self._measure_balanced(losses_by_key, progress, place[0], scale)
         for name, objective in active.items():
             _weigh(losses_by_key[name], logs_by_key[name], name, objective, progress)
         if measure:
             self.gradients.add(self._log_names.join(losses_by_key, {})[0], place[0], scale)
-        sums = {name: _sum(passes.values()) for name, passes in teachers.items() if passes}
-        return StepOutput(*self._output(losses_by_key, logs_by_key, student['lq'].sr), sums)
+        outputs = {name: [one.sr for one in passes.values()] for name, passes in teachers.items() if passes}
+        return self._output(losses_by_key, logs_by_key, student['lq'].sr, outputs)
 
     def _views(
         self,
@@ -182,18 +179,34 @@ class DistillStep(nn.Module):
     def _objective(self, key: str) -> Objective:
         return self.objectives[key]  # type: ignore[return-value]
 
+    def _ask(self, active: Mapping[str, Objective], states: Mapping[str, StepState]) -> dict[str, dict[str, Tensor]]:
+        """The losses of each objective; the pure ones are asked together.
+
+        Those of features talk to the other processes, where there are any, as ``size_of`` does.
+        """
+        single = rank_and_size()[1] == 1
+        pure = [name for name, o in active.items() if o.is_pure and (single or not o.student_indices())]
+        maps = [(_maps(states[name].student), _maps(states[name].teacher)) for name in pure]
+        first = next(iter(states.values()), None)
+        found = _ask_pure(self, pure, first.lq, first.gt, maps) if first and pure else []
+        together = dict(zip(pure, found, strict=True))
+        losses = {}
+        for name, objective in active.items():
+            losses[name] = together[name] if name in together else objective(through_gate(states[name], objective.gate))
+            check_losses(name, objective, losses[name])
+        return losses
+
     def _output(
-        self, losses_by_key: dict[str, dict[str, Tensor]], logs_by_key: dict[str, dict[str, Tensor | float]], sr: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor | float], Tensor]:
-        parameters = self._trained_parameters()
+        self,
+        losses_by_key: dict[str, dict[str, Tensor]],
+        logs_by_key: dict[str, dict[str, Tensor | float]],
+        sr: Tensor,
+        outputs: Mapping[str, list[Tensor]],
+    ) -> StepOutput:
         losses, logs = self._log_names.join(losses_by_key, logs_by_key)
-        # A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
-        # gradient, which DistributedDataParallel does not allow. With this term their gradient is zero, on one process
-        # as on many.
         name = next(iter(losses), 'l_none')
-        unused = sr.sum() + sum(parameter.sum() for parameter in parameters)
-        losses[name] = losses.get(name, 0) + 0 * unused
-        return losses, logs, sr
+        losses[name], sums = _finish(losses.get(name), sr, self._trained_parameters(), list(outputs.values()))
+        return StepOutput(losses, logs, sr, dict(zip(outputs, sums, strict=True)))
 
     @property
     def teacher(self) -> FrozenTeacher | None:
@@ -300,7 +313,54 @@ def _weigh(
         losses[name] = losses[name] * factor
 
 
-def _sum(passes: Iterable[NetworkPass]) -> Tensor:
-    """The sum of a teacher's outputs, a scalar: far cheaper in every step than to look whether each value is finite."""
-    first, *others = (one.sr.sum(dtype=torch.float32) for one in passes)
-    return sum(others, first)
+Maps = dict[str, tuple[Tensor, Mapping[int, Tensor]]]
+
+
+def _maps(passes: Mapping[str, NetworkPass]) -> Maps:
+    return {view: (one.sr, one.features) for view, one in passes.items()}
+
+
+@region
+def _ask_pure(
+    step: DistillStep, names: list[str], lq: Tensor, gt: Tensor, maps: list[tuple[Maps, Maps]]
+) -> list[dict[str, Tensor]]:
+    """Ask pure objectives, which have no use for a network, random numbers, progress and logs."""
+    nothing: Any = None
+    found = []
+    for name, of_both in zip(names, maps, strict=True):
+        student, teacher = (
+            {view: NetworkPass(nothing, sr, features) for view, (sr, features) in own.items()} for own in of_both
+        )
+        objective = step._objective(name)
+        state = StepState(lq, gt, student, teacher, 0.0, nothing, nothing, {})
+        found.append(objective(through_gate(state, objective.gate)))
+    return found
+
+
+@region
+def _finish(
+    first: Tensor | None, sr: Tensor, parameters: list[nn.Parameter], outputs: list[list[Tensor]]
+) -> tuple[Tensor, list[Tensor]]:
+    """The first loss with a term that is 0, and the sum of each teacher's outputs.
+
+    A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
+    gradient, which DistributedDataParallel does not allow. With this term their gradient is zero, on one process as on
+    many. To sum a teacher's outputs is far cheaper in every step than to look whether each value is finite.
+    """
+    unused = 0 * (sr.sum() + sum(parameter.sum() for parameter in parameters))
+    sums = []
+    for of_teacher in outputs:
+        one, *others = (output.sum(dtype=torch.float32) for output in of_teacher)
+        sums.append(sum(others, one))
+    return (unused if first is None else first + unused), sums
+
+
+@region
+def total_of(losses: list[Tensor], parts: int) -> tuple[Tensor, Tensor]:
+    """The sum of a part's losses over ``parts``, and the losses themselves as one vector, without gradient.
+
+    The sum is times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
+    """
+    values = torch.stack(losses)
+    total = values.sum() / parts
+    return total * (1 + 0 * total.detach()), values.detach()

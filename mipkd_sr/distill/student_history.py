@@ -5,6 +5,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from mipkd_sr.distill.teacher import run_network
+
 
 class History(nn.Module):
     """A copy of a network that follows it: ``history = decay * history + (1 - decay) * network``, when told to.
@@ -42,4 +44,4 @@ class History(nn.Module):
     @torch.no_grad()
     def forward(self, lq: Tensor) -> Tensor:
         """LR images (B x 3 x H x W, [0, 1]) -> SR images (B x 3 x sH x sW), without gradient."""
-        return self.net(lq)
+        return run_network(self.net, lq).sr

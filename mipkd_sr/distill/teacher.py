@@ -1,13 +1,16 @@
 """The teacher, frozen; and several of them."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from mipkd_sr.archs.staged import run_with_features
+from mipkd_sr.archs.staged import Context, run_with_features
 from mipkd_sr.distill.objective import NetworkPass
+from mipkd_sr.runtime.compiling import region
 
 
 class FrozenTeacher:
@@ -32,16 +35,30 @@ class FrozenTeacher:
         if self.precision is None:
             return run_network(self.net, lq, indices)
         with torch.autocast(lq.device.type, self.precision, enabled=self.precision is not torch.float32):
-            return run_network(self.net, lq, indices).to(lq.dtype)
+            return run_network(self.net, lq, indices, lq.dtype)
 
 
-def run_network(net: nn.Module, lq: Tensor, indices: Iterable[int] = ()) -> NetworkPass:
-    """Run ``net`` on LR images (B x 3 x H x W, [0, 1]); with features it must have head, body and tail."""
-    indices = list(indices)
-    if not indices:
-        return NetworkPass(net, net(lq))  # type: ignore[arg-type]  # a network without stages has its output alone
-    sr, features, context = run_with_features(net, lq, indices)  # type: ignore[arg-type]
-    return NetworkPass(net, sr, features, context)  # type: ignore[arg-type]
+def run_network(
+    net: nn.Module, lq: Tensor, indices: Iterable[int] = (), dtype: torch.dtype | None = None
+) -> NetworkPass:
+    """Run ``net`` on LR images (B x 3 x H x W, [0, 1]); with features it must have head, body and tail.
+
+    With ``dtype`` every map of floating point is given in that type.
+    """
+    return NetworkPass(net, *_run(net, lq, tuple(indices), dtype))  # type: ignore[arg-type]
+
+
+@region
+def _run(
+    net: nn.Module, lq: Tensor, indices: tuple[int, ...], dtype: torch.dtype | None
+) -> tuple[Tensor, Mapping[int, Tensor], Context]:
+    # a network without stages has its output alone
+    found = run_with_features(net, lq, indices) if indices else (net(lq), {}, None)  # type: ignore[arg-type]
+    return found if dtype is None else tree_map_only(torch.Tensor, partial(_cast, dtype), found)
+
+
+def _cast(dtype: torch.dtype, value: Tensor) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 class TeacherMixture(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mipkd_sr.imresize import imresize
+from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.ranks import BatchDraws
 
 
@@ -23,6 +24,7 @@ def zoom_out(lq: Tensor, scale: int) -> Tensor:
     return imresize(lq, Fraction(1, scale))
 
 
+@region
 def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
     """Cut a box out of each image, at a place of its own.
 

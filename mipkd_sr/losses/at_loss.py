@@ -29,6 +29,8 @@ class ATLoss(FeatureObjective):
         positions: Distillation positions; see ``mipkd_sr.distill.positions``.
     """
 
+    is_pure = True
+
     def __init__(self, loss_weight: float = 1000.0, positions: int | Sequence[int | float] = 3) -> None:
         super().__init__(positions)
         self.loss_weight = loss_weight

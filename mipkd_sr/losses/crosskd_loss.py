@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from mipkd_sr.distill.feature_objective import FeatureObjective
+from mipkd_sr.archs.staged import Context, StagedNetwork
+from mipkd_sr.distill.feature_objective import FeatureObjective, sized
 from mipkd_sr.distill.feature_prior_mixer import adapter
-from mipkd_sr.distill.objective import StepState
+from mipkd_sr.distill.objective import StepState, run_units, statistics_kept
+from mipkd_sr.runtime.compiling import alone
 
 
 @LOSS_REGISTRY.register()
@@ -44,9 +46,25 @@ class CrossKDLoss(FeatureObjective):
     @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
         student, teacher = state.student['lq'], state.teacher['lq']
-        loss = state.lq.new_zeros(())
-        for k, (unit_s, unit_t, size_s, size_t) in enumerate(self.sized_features(state)):
-            index_s, index_t = self.unit_pairs[k]
-            loss = loss + F.l1_loss(teacher.run_rest(size_t * self.to_teacher[k](unit_s), index_t), teacher.sr)
-            loss = loss + F.l1_loss(student.run_rest(size_s * self.to_student[k](unit_t), index_s), teacher.sr)
-        return {'l_cross': self.loss_weight * loss}
+        with statistics_kept(student.net), statistics_kept(teacher.net):
+            contexts = student.context, teacher.context
+            return {'l_cross': _cross(self, student.net, teacher.net, self.features(state), *contexts, teacher.sr)}
+
+
+@alone
+def _cross(
+    objective: CrossKDLoss,
+    net_s: StagedNetwork,
+    net_t: StagedNetwork,
+    features: list[tuple[Tensor, Tensor]],
+    context_s: Context,
+    context_t: Context,
+    target: Tensor,
+) -> Tensor:
+    loss = target.new_zeros(())
+    for k, (unit_s, unit_t, size_s, size_t) in enumerate(sized(features)):
+        index_s, index_t = objective.unit_pairs[k]
+        to_teacher, to_student = size_t * objective.to_teacher[k](unit_s), size_s * objective.to_student[k](unit_t)
+        loss = loss + F.l1_loss(run_units(net_t, to_teacher, context_t, index_t, net_t.depth, to_end=True), target)
+        loss = loss + F.l1_loss(run_units(net_s, to_student, context_s, index_s, net_s.depth, to_end=True), target)
+    return objective.loss_weight * loss

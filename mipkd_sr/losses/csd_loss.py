@@ -15,6 +15,7 @@ from typing_extensions import override
 from mipkd_sr.archs.slicing import check_sliceable
 from mipkd_sr.distill.objective import Objective, StepState
 from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.ranks import gather_batch, rank_and_size
 
 LAYERS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
@@ -82,6 +83,7 @@ class CSDLoss(Objective):
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False  # the features before it are still needed
         self._vgg = [vgg]  # in a list: not this module's own, so in no checkpoint and no optimizer
+        self._places: dict[int, tuple[Tensor, Tensor]] = {}
         self.register_buffer('mean', torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -90,9 +92,8 @@ class CSDLoss(Objective):
         if teacher is not None:
             check_sliceable(teacher.state_dict(), student, 'CSD')
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor) -> list[Tensor]:
         """relu1_1 to relu5_1 of images (B x 3 x H x W, values in [0, 1])."""
-        self._vgg[0].to(images.device)
         feature, kept = (images - self.mean) / self.std, []
         for index, layer in enumerate(self._vgg[0]):
             feature = layer(feature)
@@ -100,12 +101,12 @@ class CSDLoss(Objective):
                 kept.append(feature)
         return kept
 
-    def _negatives(self, lq: Tensor) -> tuple[Tensor, list[list[int]]]:
+    def _negatives(self, lq: Tensor) -> tuple[Tensor, Tensor]:
         """The LR images that this rank's samples need as negatives: those before each in the batch of all ranks.
 
         Returns:
-            The images that serve as negatives, N x 3 x H x W; and ``index[n][b]``, which of them is the n-th
-            negative of sample b.
+            The images that serve as negatives, N x 3 x H x W; and ``index[n, b]``, which of them is the n-th negative
+            of sample b.
 
         Raises:
             ValueError: If there is no other sample.
@@ -114,24 +115,33 @@ class CSDLoss(Objective):
         total = size * len(lq)
         if total < 2:
             raise ValueError('CSD takes its negatives from the other samples of a batch; use a batch of at least 2')
-        wanted = [
-            [(rank * len(lq) + sample - shift) % total for sample in range(len(lq))]
-            for shift in range(1, min(self.negatives, total - 1) + 1)
-        ]
-        used = sorted({sample for row in wanted for sample in row})
-        return gather_batch(lq)[used], [[used.index(sample) for sample in row] for row in wanted]
+        if total not in self._places:
+            wanted = [
+                [(rank * len(lq) + sample - shift) % total for sample in range(len(lq))]
+                for shift in range(1, min(self.negatives, total - 1) + 1)
+            ]
+            used = sorted({sample for row in wanted for sample in row})
+            index = [[used.index(sample) for sample in row] for row in wanted]
+            self._places[total] = torch.tensor(used, device=lq.device), torch.tensor(index, device=lq.device)
+        used_places, index_places = self._places[total]
+        return gather_batch(lq)[used_places], index_places
 
     @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
+        self._vgg[0].to(state.lq.device)
         sr, teacher_sr = state.student['lq'].sr, state.teacher['lq'].sr
-        negatives, index = self._negatives(state.lq)
-        upsampled = F.interpolate(negatives, size=sr.shape[-2:], mode='bicubic', align_corners=False)
-        anchors = self._features(sr)
-        with torch.no_grad():
-            positives, others = self._features(teacher_sr), self._features(upsampled)
-        loss = sr.new_zeros(())
-        for weight, anchor, positive, other in zip(LAYERS.values(), anchors, positives, others, strict=True):
-            apart = [(other[row] - anchor).abs().mean((1, 2, 3)) for row in index]
-            together = (positive - anchor).abs().mean((1, 2, 3))
-            loss = loss + weight * (together / (torch.stack(apart).sum(0) + 1e-7)).mean()
-        return {'l_csd': self.loss_weight * loss}
+        return {'l_csd': _contrast(self, sr, teacher_sr, *self._negatives(state.lq))}
+
+
+@region
+def _contrast(objective: CSDLoss, sr: Tensor, teacher_sr: Tensor, negatives: Tensor, index: Tensor) -> Tensor:
+    upsampled = F.interpolate(negatives, size=sr.shape[-2:], mode='bicubic', align_corners=False)
+    anchors = objective.features(sr)
+    with torch.no_grad():
+        positives, others = objective.features(teacher_sr), objective.features(upsampled)
+    loss = sr.new_zeros(())
+    for weight, anchor, positive, other in zip(LAYERS.values(), anchors, positives, others, strict=True):
+        apart = [(other[row] - anchor).abs().mean((1, 2, 3)) for row in index.unbind()]
+        together = (positive - anchor).abs().mean((1, 2, 3))
+        loss = loss + weight * (together / (torch.stack(apart).sum(0) + 1e-7)).mean()
+    return objective.loss_weight * loss

@@ -14,6 +14,7 @@ from typing_extensions import override
 from mipkd_sr.archs.vqgan import VQGAN, load_vqgan
 from mipkd_sr.distill.objective import Objective, StepState
 from mipkd_sr.distill.student_history import History
+from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.ranks import BatchDraws
 
 LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -108,15 +109,21 @@ class DynamicContrastiveLoss(VQGANObjective):
     def forward(self, state: StepState) -> dict[str, Tensor]:
         vqgan = self.vqgan(state.lq.device)
         noisy = [add_noise(state.lq, state.draws) for _ in range(self.negatives)]
-        anchors = vqgan.features(for_vqgan(state.student['lq'].sr))
-        with torch.no_grad():
-            images = [state.teacher['lq'].sr, *self.history(torch.cat([state.lq, *noisy])).chunk(1 + self.negatives)]
-            others = vqgan.features(for_vqgan(torch.cat([image.to(state.lq.dtype) for image in images])))
-        loss = state.lq.new_zeros(())
-        for weight, anchor, other in zip(LEVEL_WEIGHTS, anchors, others, strict=True):
-            apart = torch.stack([(anchor - image).abs().mean((1, 2, 3)) for image in other.chunk(len(images))])
-            loss = loss + weight * (apart[0] / (apart[1:].sum(0) + 1e-7)).mean()
+        past = self.history(torch.cat([state.lq, *noisy]))
+        loss = _contrast(vqgan, state.student['lq'].sr, state.teacher['lq'].sr, past, state.lq.dtype)
         return {'l_dcl': self.loss_weight * loss}
+
+
+@region
+def _contrast(vqgan: VQGAN, sr: Tensor, teacher_sr: Tensor, past: Tensor, dtype: torch.dtype) -> Tensor:
+    anchors = vqgan.features(for_vqgan(sr))
+    with torch.no_grad():
+        others = vqgan.features(for_vqgan(torch.cat([teacher_sr.to(dtype), past.to(dtype)])))
+    loss = torch.zeros((), dtype=dtype, device=sr.device)
+    for weight, anchor, other in zip(LEVEL_WEIGHTS, anchors, others, strict=True):
+        apart = torch.stack([(anchor - image).abs().mean((1, 2, 3)) for image in other.split(len(anchor))])
+        loss = loss + weight * (apart[0] / (apart[1:].sum(0) + 1e-7)).mean()
+    return loss
 
 
 def add_noise(lq: Tensor, draws: BatchDraws) -> Tensor:
@@ -154,8 +161,12 @@ class DistributionMappingLoss(VQGANObjective):
 
     @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        vqgan = self.vqgan(state.lq.device)
-        with torch.no_grad():
-            wanted = vqgan.log_distribution(for_vqgan(state.teacher['lq'].sr)).exp()
-        own = vqgan.log_distribution(for_vqgan(state.student['lq'].sr))
-        return {'l_dm': -self.loss_weight * (wanted * own).sum(-1).mean()}
+        found = _cross_entropy(self.vqgan(state.lq.device), state.student['lq'].sr, state.teacher['lq'].sr)
+        return {'l_dm': -self.loss_weight * found}
+
+
+@region
+def _cross_entropy(vqgan: VQGAN, sr: Tensor, teacher_sr: Tensor) -> Tensor:
+    with torch.no_grad():
+        wanted = vqgan.log_distribution(for_vqgan(teacher_sr)).exp()
+    return (wanted * vqgan.log_distribution(for_vqgan(sr))).sum(-1).mean()

@@ -84,6 +84,8 @@ class DUKDLoss(Objective):
         ValueError: If an argument is out of its range.
     """
 
+    is_pure = True
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -177,6 +179,7 @@ class AugmentationLoss(Objective):
     """
 
     needs_teacher = False
+    is_pure = True
 
     def __init__(self, loss_weight: float = 1.0, augmentations: Mapping[str, float] | None = None) -> None:
         super().__init__()

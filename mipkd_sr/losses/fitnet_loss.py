@@ -30,6 +30,8 @@ class FitNetLoss(FeatureObjective):
             weigh 255^2 times as much as SwinIR's, and a student's whose range is not its teacher's weigh anything.
     """
 
+    is_pure = True
+
     def __init__(
         self, loss_weight: float = 1.0, positions: int | Sequence[int | float] = 3, normalize: bool = True
     ) -> None:

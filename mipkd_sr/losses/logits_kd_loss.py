@@ -20,6 +20,7 @@ class LogitsKDLoss(Objective):
     """
 
     compares_outputs = True
+    is_pure = True
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

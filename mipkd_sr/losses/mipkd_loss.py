@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from mipkd_sr.distill.block_prior_mixer import PATHS, BlockPriorMixer
 from mipkd_sr.distill.distances import DISTANCES
-from mipkd_sr.distill.feature_objective import FeatureObjective, SizedPair
+from mipkd_sr.distill.feature_objective import FeatureObjective, SizedPair, sized
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
 from mipkd_sr.distill.schedule import Schedule
+from mipkd_sr.runtime.compiling import alone, region
 
 
 @LOSS_REGISTRY.register()
@@ -148,6 +149,9 @@ class MiPKDLoss(FeatureObjective):
         )
         self.block_mixer = BlockPriorMixer(self.unit_pairs, self.widths, self.path, self.student_probability)
 
+    def _mixer(self, k: int) -> FeaturePriorMixer:
+        return self.feature_mixers[k]  # type: ignore[return-value]  # what a ModuleList holds is a Module to mypy
+
     def _latent_width(self, width_s: int, width_t: int) -> int:
         if isinstance(self.latent_width, str):
             return width_t
@@ -161,31 +165,48 @@ class MiPKDLoss(FeatureObjective):
         """
         student, teacher = state.student['lq'], state.teacher['lq']
         with_ae = self.ae_weight > 0 and self.ae_schedule.factor(state.progress) > 0
-        names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
         is_kept = kept_positions(len(self.unit_pairs), 1 - self.drop_probability, state.branch_rng)
-        losses = {name: student.sr.new_zeros(()) for name in names}
-        pairs = self._pairs(state)
+        features = self.features(state)
+        pairs = (
+            sizes_taken(features, self.power) if self.normalize else [SizedPair(*maps, 1.0, 1.0) for maps in features]
+        )
         sizes = [(pair.student_size, pair.teacher_size) for pair in pairs]
-        for k, (feature_s, feature_t, *_) in enumerate(pairs):
-            mixed, restored = self.feature_mixers[k](feature_s, feature_t, state.draws, with_ae)
-            terms = {'l_feat': self.feat_weight * self.distance(mixed, feature_t)}
-            if with_ae:
-                terms['l_ae'] = self.ae_weight * self.distance(restored, feature_t)
+        names = ['l_feat', 'l_block', 'l_ae'] if with_ae else ['l_feat', 'l_block']
+        losses = {name: student.sr.new_zeros(()) for name in names}
+        for k, pair in enumerate(pairs):
+            mixed, terms = _mix(self, k, *pair[:2], self._mixer(k).draw(pair.teacher, state.draws), with_ae)
             state.logs[f'mipkd/path_{k + 1}'] = -1.0
             if is_kept[k]:
                 image, taken = self.block_mixer(k, mixed, student, teacher, state.branch_rng, sizes)
-                terms['l_block'] = self.block_weight * self.block_scale * self.distance(image, teacher.sr)
+                terms['l_block'] = _block_loss(self, image, teacher.sr)
                 state.logs[f'mipkd/path_{k + 1}'] = sum(taken) / len(taken)
+                del image
+            del mixed  # the next position needs its memory
             for name, value in terms.items():
                 losses[name] = losses[name] + value
                 state.logs[f'mipkd/{name}_{k + 1}'] = value.detach()
         return losses
 
-    def _pairs(self, state: StepState) -> list[SizedPair]:
-        """The feature maps, each over its size: ``D(F / a, G / a) = D(F, G) / D(a, 0)`` if a is D's own mean of G."""
-        if self.normalize:
-            return self.sized_features(state, self.power)
-        return [SizedPair(feature_s, feature_t, 1.0, 1.0) for feature_s, feature_t in self.features(state)]
+
+sizes_taken = alone(sized)
+"""``D(F / a, G / a) = D(F, G) / D(a, 0)`` if a is D's own mean of G."""
+
+
+@region
+def _mix(
+    objective: MiPKDLoss, k: int, feature_s: Tensor, feature_t: Tensor, drawn: Tensor | None, with_ae: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """F_E, l_feat and, ``with_ae``, l_ae of a position."""
+    mixed, restored = objective._mixer(k)(feature_s, feature_t, drawn, with_ae)
+    terms = {'l_feat': objective.feat_weight * objective.distance(mixed, feature_t)}
+    if with_ae:
+        terms['l_ae'] = objective.ae_weight * objective.distance(restored, feature_t)
+    return mixed, terms
+
+
+@region
+def _block_loss(objective: MiPKDLoss, image: Tensor, target: Tensor) -> Tensor:
+    return objective.block_weight * objective.block_scale * objective.distance(image, target)
 
 
 def kept_positions(count: int, probability: float, rng: torch.Generator) -> list[bool]:

@@ -59,6 +59,7 @@ class RKDLoss(FeatureObjective):
         positions: Distillation positions; see ``mipkd_sr.distill.positions``.
     """
 
+    is_pure = True
     same_size = False
 
     def __init__(

@@ -30,6 +30,7 @@ class WaveletLoss(Objective):
     """
 
     compares_outputs = True
+    is_pure = True
 
     def __init__(self, loss_weight: float = 1.0, levels: int = 4) -> None:
         super().__init__()

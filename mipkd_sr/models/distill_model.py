@@ -17,18 +17,17 @@ from torch.utils.data import DataLoader
 
 from mipkd_sr.archs.loading import PROBE_SIZE, load_network
 from mipkd_sr.archs.slicing import slice_teacher
-from mipkd_sr.archs.staged import compile_stages
 from mipkd_sr.data import lq_patch_size, metrics_of
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.log_names import check_losses
 from mipkd_sr.distill.objective import Objective
-from mipkd_sr.distill.step import DistillStep, StepOutput
+from mipkd_sr.distill.step import DistillStep, StepOutput, total_of
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.hooks import ModelHooks
 from mipkd_sr.models.learning_rate import try_schedule
 from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives, second_step
-from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics
+from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics, step_unless_bad
 from mipkd_sr.models.teacher_check import check_teacher
 from mipkd_sr.models.teachers import PRECISIONS, frozen, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
@@ -37,7 +36,8 @@ from mipkd_sr.options.hosting import IN_ANOTHER_LOOP, complete_hosted, form_of, 
 from mipkd_sr.options.registries import optimizers, schedulers
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runs.validation_record import ValidationRecord
-from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
+from mipkd_sr.runtime.compiling import choose_mode, compiling, prepare
+from mipkd_sr.runtime.errors import OptionError, blamed_on, compiler_fault, cut, sentence
 from mipkd_sr.runtime.long_work import told
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -140,11 +140,8 @@ class DistillModel(ModelHooks, SRModel):
         step.to(memory_format=self.memory_format)
         for teacher in self.teachers.values():
             teacher.to(memory_format=self.memory_format)
-        if train_opt['compile']:
-            torch._functorch.config.donated_buffer = False  # for a term's own gradient, before the step's
-            compile_stages(self.net_g)
-            for teacher in self.teachers.values():
-                compile_stages(teacher)
+        self.compiled = choose_mode(train_opt['compile'], self.device, train_opt['total_iter'])
+        prepare(self.compiled, train_opt['compile_cache'])
 
     def build_objectives(self) -> dict[str, Objective]:
         """Build and attach every objective that ``train`` names."""
@@ -196,17 +193,17 @@ class DistillModel(ModelHooks, SRModel):
         With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs. What
         ``second_step`` names follows in a second step, with the first one's gradient added to its own.
         """
-        count = self.opt['train']['accumulation_steps']
+        count, clip = self.opt['train']['accumulation_steps'], self.opt['train']['grad_clip']
         batches = list(zip(self.lq.chunk(count), self.gt.chunk(count), strict=True))
-        self.optimizer_g.zero_grad()
         self.statistics.note()
-        teacher_sums = self._backward(batches, current_iter, self.objectives.keys() - self.second_step)
-        skipped = self._step_optimizer()
+        teacher_sums = self._first_backward(batches, current_iter)
+        skipped = step_unless_bad(self.optimizer_g, self.scaler, clip)
         if self.second_step:
             losses, logs = self.losses, self.logs
-            teacher_sums += self._backward(batches, current_iter, self.second_step)
+            with compiling(self.compiled):
+                teacher_sums += self._backward(batches, current_iter, self.second_step)
             self.losses, self.logs = losses | self.losses, logs | self.logs
-            skipped = self._step_optimizer()
+            skipped = step_unless_bad(self.optimizer_g, self.scaler, clip)
         self.statistics.put_back_if(skipped)
         self.gradients = self._finish_step(skipped)
         self.skipped_steps.note(current_iter, self.names, self.losses, skipped, self.lq.sum(), teacher_sums)
@@ -216,6 +213,23 @@ class DistillModel(ModelHooks, SRModel):
             objective.after_step(self.net_for_testing(), current_iter)
         if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
             self.skipped_steps.check()
+
+    def _first_backward(self, batches: Sequence[tuple[Tensor, Tensor]], current_iter: int) -> list[dict[str, Tensor]]:
+        """The gradient of the step; uncompiled from here on where the compiler fails in the backward pass."""
+        only = self.objectives.keys() - self.second_step
+        while True:
+            self.optimizer_g.zero_grad()
+            if self.compiled == 'graphs':
+                torch.compiler.cudagraph_mark_step_begin()
+            try:
+                with compiling(self.compiled):
+                    return self._backward(batches, current_iter, only)
+            except Exception as error:
+                if self.compiled == 'false' or self.opt['dist'] or not (fault := compiler_fault(error)):
+                    raise
+                get_root_logger().warning(f'The networks are run as they are: torch.compile failed ({cut(fault)}).')
+                self.compiled = 'false'
+                self.statistics.put_back_if(torch.ones((), dtype=torch.bool, device=self.device))
 
     def _backward(
         self, batches: Sequence[tuple[Tensor, Tensor]], current_iter: int, only: Set[str]
@@ -230,17 +244,17 @@ class DistillModel(ModelHooks, SRModel):
             first += len(self.lq)
             with self._gradients_averaged_if(part == parts - 1):
                 losses, self.logs, self.output, teacher_sums = self._compute_losses(current_iter, place, only)
-                total = torch.stack(list(losses.values())).sum() / parts
-                # Times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
-                total = total * (1 + 0 * total.detach())
+                total, values = total_of(list(losses.values()), parts)
                 self.scaler.scale(total).backward()
-            of_parts.append({name: loss.detach() for name, loss in losses.items()})
+            of_parts.append(dict(zip(losses, values.clone().unbind(), strict=True)))  # a CUDA graph's are its own
             of_teachers.append(teacher_sums)
         self.lq, self.gt = whole
         names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
-        self.losses = {
-            name: torch.stack([losses[name] for losses in of_parts if name in losses]).sum() / parts for name in names
-        }
+        self.losses = of_parts[0]
+        if parts > 1:
+            self.losses = {
+                name: torch.stack([own[name] for own in of_parts if name in own]).sum() / parts for name in names
+            }
         return of_teachers
 
     def _compute_losses(self, current_iter: int, place: tuple[int, int], only: Set[str]) -> StepOutput:
@@ -255,26 +269,6 @@ class DistillModel(ModelHooks, SRModel):
         check_losses('model', self, extra)
         own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}
         return output._replace(losses=output.losses | own)
-
-    def _step_optimizer(self) -> Tensor:
-        """Take the optimizer's step unless the gradient is not finite; returns whether it was skipped, a scalar."""
-        optimizer, clip = self.optimizer_g, self.opt['train']['grad_clip']
-        self.scaler.unscale_(optimizer)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        skipped = ~torch.isfinite(norm)
-        if clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-        if self.scaler.is_enabled():
-            self.scaler.step(optimizer)
-            self.scaler.update()
-        elif getattr(optimizer, '_step_supports_amp_scaling', False):  # torch's fused optimizers skip on the device
-            optimizer.found_inf = skipped.to(torch.float32)
-            optimizer.grad_scale = None
-            optimizer.step()
-        elif not skipped:
-            optimizer.step()
-        return skipped
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the student's average; BasicSR's hook."""
@@ -322,12 +316,11 @@ class DistillModel(ModelHooks, SRModel):
 
         silent = not val_opt['pbar'] or self.opt['rank'] != 0
         bar = told(dataloader, len(dataloader), f'Validating {dataset_name}', silent=silent)
-        with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-            networks = self.as_validated()
-            if not metrics:
-                networks = {'student': networks['student']}
-            teachers = [name for name in networks if name != 'student']
-            rows = evaluate(networks, bar, metrics, self.device, on_image, teachers)
+        networks = self.as_validated()
+        if not metrics:
+            networks = {'student': networks['student']}
+        teachers = [name for name in networks if name != 'student']
+        rows = evaluate(networks, bar, metrics, self.device, on_image, teachers)
         if not metrics:
             return
         means = mean_metrics(rows['student'])

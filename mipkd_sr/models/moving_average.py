@@ -17,8 +17,8 @@ def move_average(average: nn.Module, student: nn.Module, decay: float) -> None:
 
     A buffer that is averaged already (BatchNorm's statistics) or that counts would be no better for it.
     """
-    for own, buffer in zip(average.buffers(), student.buffers(), strict=True):
-        own.copy_(buffer)
+    if buffers := list(average.buffers()):
+        torch._foreach_copy_(buffers, list(student.buffers()))
     averages, parameters = ([p.detach() for p in net.parameters()] for net in (average, student))
     torch._foreach_mul_(averages, decay)
     torch._foreach_add_(averages, parameters, alpha=1 - decay)

@@ -47,6 +47,32 @@ class Statistics:
         return [buffer for norm in self._norms for buffer in norm.buffers(recurse=False)]
 
 
+def step_unless_bad(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float) -> Tensor:
+    """Take an optimizer's step unless the gradient is not finite; returns whether it was skipped, a scalar.
+
+    Args:
+        optimizer: The optimizer.
+        scaler: Whose scale the gradients have.
+        clip: Greatest norm of the gradient; 0 for none.
+    """
+    scaler.unscale_(optimizer)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    skipped = ~torch.isfinite(norm)
+    if clip > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        scaler.update()
+    elif getattr(optimizer, '_step_supports_amp_scaling', False):  # torch's fused optimizers skip on the device
+        optimizer.found_inf = skipped.to(torch.float32)  # type: ignore[attr-defined]
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not skipped:
+        optimizer.step()
+    return skipped
+
+
 class SkippedSteps:
     """Keeps account of skipped steps without making the device wait in every step.
 
@@ -84,7 +110,12 @@ class SkippedSteps:
             lq_sum: The sum of its LR images, a scalar.
             teacher_sums: For each part of the step the sums of the teachers' outputs, by name, scalars.
         """
-        self._steps.append(_Step(iteration, names, losses, skipped, lq_sum, teacher_sums))
+        # one copy, in one call, as a CUDA graph's tensors are overwritten in its next step
+        told = [value for part in teacher_sums for value in part.values()]
+        kept = torch.stack([skipped.to(torch.float32), lq_sum.to(torch.float32), *told]).unbind()
+        rest = iter(kept[2:])
+        of_parts = [{name: next(rest) for name in part} for part in teacher_sums]
+        self._steps.append(_Step(iteration, names, losses, kept[0], kept[1], of_parts))
 
     def check(self) -> None:
         """Look at the steps since the last call. Every rank must call it; it waits for the device.

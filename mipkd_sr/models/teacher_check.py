@@ -55,11 +55,10 @@ def check_teacher(
     bicubic = build_network({'type': 'Bicubic', 'upscale': scale})
     networks = {name: teacher, 'student': student, 'bicubic': bicubic}
     metric = next(iter(first))
-    with torch.compiler.set_stance('force_eager'):  # every size of image would be compiled anew
-        try:
-            found = evaluate(networks, dataloader, {metric: first[metric]}, device)
-        except RunError as error:
-            raise RunError(f'{str(error).rstrip(".")}; the weights of {name} are those of {file}.') from None
+    try:
+        found = evaluate(networks, dataloader, {metric: first[metric]}, device)
+    except RunError as error:
+        raise RunError(f'{str(error).rstrip(".")}; the weights of {name} are those of {file}.') from None
     means = {network: mean_metrics(rows)[metric] for network, rows in found.items()}
     text = ', '.join(f'{network} {value:.2f}' for network, value in means.items())
     dataset_name = dataloader.dataset.opt['name']  # type: ignore[attr-defined]

@@ -67,15 +67,22 @@ def traced(error: BaseException) -> str:
     return f'{type(error).__name__}{": " if text else ""}{text} ({place.filename}, line {place.lineno})'
 
 
-def compiler_problem(error: Exception) -> str:
-    """One sentence for an error of torch.compile's own, which hold pages; nothing for any other error.
+def compiler_fault(error: BaseException) -> str:
+    """What torch.compile says in an error of its own, which hold pages, or in one of CUDA graphs; else nothing.
 
     They are told by their class's name, so that a command need not load PyTorch to be sure that it is none.
     """
-    if not any(kind.__name__ == 'TorchDynamoException' for kind in type(error).__mro__):
+    if not any(kind.__name__ == 'TorchDynamoException' for kind in type(error).__mro__) and not (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in ('CUDAGraphs', 'is capturing'))
+    ):
         return ''
-    what = ' '.join(str(error).strip().partition('\n\n')[0].split())  # what follows is how to see more
-    return f'torch.compile failed ({what}); set train:compile=false.'
+    return ' '.join(str(error).strip().partition('\n\n')[0].split())  # what follows is how to see more
+
+
+def compiler_problem(error: Exception) -> str:
+    """One sentence for an error of torch.compile's own; nothing for any other error."""
+    what = compiler_fault(error)
+    return f'torch.compile failed ({what}); set train:compile=false.' if what else ''
 
 
 def is_out_of_memory(error: object) -> bool:
