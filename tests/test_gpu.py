@@ -16,6 +16,7 @@ from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.train import main
 
 from .conftest import ENVIRONMENT, ROOT, experiment, launch, state
+from .gradients import tiny_vgg, tiny_vqgan
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 DEVICES = ['cpu', pytest.param('cuda', marks=needs_gpu)]
@@ -103,10 +104,12 @@ def test_a_switch_moves_the_losses_by_no_more_than_its_rounding(train, device, b
 
 
 @needs_gpu
+@pytest.mark.parametrize('mode', [True, 'graphs'])
 @pytest.mark.filterwarnings('ignore')  # torch.compile's own
-def test_compiled_networks_compute_the_same(built):
+def test_compiled_steps_compute_the_same(mode, built):
+    """A CUDA graph is captured in the second step that takes the same way, and replayed from the third on."""
     device = torch.device('cuda')
-    plain, compiled = take_steps(built(device)[0], 2), take_steps(built(device, compile=True)[0], 2)
+    plain, compiled = take_steps(built(device)[0], 5), take_steps(built(device, compile=mode)[0], 5)
     for name, value in plain.items():
         assert compiled[name] == pytest.approx(value, rel=1e-2, abs=1e-6), name
 
@@ -137,16 +140,19 @@ def test_a_step_with_bad_numbers_is_skipped_on_the_device(train, device, built):
 
 @needs_gpu
 @pytest.mark.parametrize('method', METHODS)
-def test_a_step_does_not_wait_for_the_gpu(method):
+@pytest.mark.filterwarnings('ignore:Synchronization debug mode')  # that it is a prototype
+def test_a_step_does_not_wait_for_the_gpu(method, monkeypatch):
+    monkeypatch.setattr('mipkd_sr.losses.csd_loss.vgg19_features', tiny_vgg)
+    monkeypatch.setattr('mipkd_sr.losses.dckd_loss.load_vqgan', tiny_vqgan)
     opt = load_options(ROOT / 'options/train/demo/mipkd.yml', True).data
     opt.update(num_gpu=1, rank=0, world_size=1, dist=False)
-    if method == 'CSD':
-        pytest.skip('CSD needs a student of the depth of its teacher, and VGG19')
+    if method == 'CSD':  # defined for a student of the teacher's depth
+        opt['network_g']['num_block'] = opt['network_t']['num_block']
     model, batch = model_for(opt, method), batch_for(opt, torch.device('cuda'))
     for iteration in (1, 2):
         take_step(model, batch, iteration)
-    torch.cuda.set_sync_debug_mode('error')
     try:
+        torch.cuda.set_sync_debug_mode('error')
         take_step(model, batch, 3)
     finally:
         torch.cuda.set_sync_debug_mode('default')

@@ -79,6 +79,7 @@ class StepComparison:
 
     def __init__(self, opt: TrainingOptions, methods: Iterable[str], device: torch.device) -> None:
         self.device, self.batch, self.first = device, batch_for(opt, device), first_step(opt)
+        torch.backends.cudnn.benchmark = True  # as training has it
         self.models: dict[str, DistillModel] = {}
         self.left_out: list[str] = []
         for method in dict.fromkeys(['KD', *(methods or METHODS)]):
