@@ -13,6 +13,7 @@ from mipkd_sr.archs import check_output, check_staged
 from mipkd_sr.archs.loading import NetworkOptions, load_network
 from mipkd_sr.archs.weights import fuse
 from mipkd_sr.deploy import upscaling
+from mipkd_sr.deploy.shapes import channels_of
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
@@ -86,7 +87,7 @@ def upscale(student: nn.Module, image: Image, tile: int = 0, overlap: int = 64) 
         TypeError: If it is no such image.
     """
     device = next((parameter.device for parameter in student.parameters()), torch.device('cpu'))
-    net, channels = prepare_network(student, tile=tile, overlap=overlap), upscaling.channels_of(student)
+    net, channels = prepare_network(student, tile=tile, overlap=overlap), channels_of(student)
     if isinstance(image, np.ndarray):
         if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
             raise TypeError(f'a numpy image is H x W x C of 8 or 16 bits, not {image.dtype} of shape {image.shape}')

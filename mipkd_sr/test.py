@@ -107,7 +107,8 @@ def run(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
         if metrics_of(opt):
             table = results_table([*rows, *published], protocol(opt))
             write_results(rows, table, folder)
-            logger.info(f'Results\n\n{table}\n')
+            print(f'\n{table}\n', flush=True)
+            logger.info(f'Results: {folder}/table.md')
         for image, set_name, index in pictures:
             stem = folder / ('figure' if opt['figure']['image'] == image else f'figure_{image}')
             files = draw_figure(nets, rows, set_name, datasets[set_name][index], opt, stem)

@@ -190,3 +190,22 @@ def test_an_image_whose_name_is_no_text_is_upscaled(tmp_path):
     assert decode(file.read_bytes()).pixels.shape == (8, 8, 3)
     with pytest.raises(ValueError, match='it is not an image'):
         decode(b'')
+
+
+@pytest.mark.filterwarnings('ignore')  # the exporter's own
+def test_a_student_of_one_channel_is_upscaled_with_and_exported(tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    own = {'in_chans': 1, 'embed_dim': 12, 'depths': [2], 'num_heads': [2], 'window_size': 8}
+    opt = {'type': 'SwinIR', **own, 'upscale': 2, 'upsampler': 'pixelshuffledirect'}
+    net = build_network(opt).eval()
+    (tmp_path / 'grey.yml').write_text(yaml.safe_dump({'network_g': opt}))
+    torch.save({'params': net.state_dict()}, tmp_path / 'grey.pth')
+    cv2.imwrite(str(tmp_path / 'photo.png'), smooth_image(16, 24, 0))
+    arguments = ['-opt', str(tmp_path / 'grey.yml'), '--weights', str(tmp_path / 'grey.pth')]
+    assert main(['upscale', str(tmp_path / 'photo.png'), '--out', str(tmp_path / 'up'), *arguments]) == 0
+    assert main(['export', '--to', 'onnx', '--out', str(tmp_path / 'grey'), *arguments]) == 0
+    assert 'N x 1 x H x W, grey' in (tmp_path / 'grey.md').read_text()
+    lq = torch.rand(1, 1, 16, 24)
+    session = onnxruntime.InferenceSession(str(tmp_path / 'grey.onnx'), providers=['CPUExecutionProvider'])
+    with torch.no_grad():
+        assert np.abs(session.run(None, {'lq': lq.numpy()})[0] - net(lq).numpy()).max() < 1e-4

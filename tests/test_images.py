@@ -23,7 +23,8 @@ from mipkd_sr.api import load_student
 from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data.images import Picture, decode, encode, read_image, to_bgr
 from mipkd_sr.data.scan import image_info
-from mipkd_sr.deploy.upscaling import channels_of, in_bf16_where_close, upscale
+from mipkd_sr.deploy.shapes import channels_of
+from mipkd_sr.deploy.upscaling import in_bf16_where_close, upscale
 from mipkd_sr.train import main as train
 
 from .conftest import ENVIRONMENT, SHARED_CASES, smooth_image

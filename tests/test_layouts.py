@@ -79,3 +79,16 @@ def test_a_layout_of_onnx_is_refused_and_nothing_is_written(tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
     assert main([*command, '--layout', 'authors', '--out', str(tmp_path / 's_authors.pth')]) == 0
     assert 'head.0.weight' in load_file(tmp_path / 's_authors.pth')
+
+
+@pytest.mark.filterwarnings('ignore')  # of a network this small
+def test_what_spandrel_does_not_load_is_refused(tmp_path, capsys):
+    pytest.importorskip('spandrel', reason="reads other programs' networks; pip install mipkd_sr[spandrel]")
+    opt = {'type': 'BSRN', 'num_feat': 8, 'num_block': 2, 'upscale': 2}
+    net = build_network(opt)
+    (tmp_path / 'own.yml').write_text(yaml.safe_dump({'network_g': opt}))
+    torch.save({'params': net.state_dict()}, tmp_path / 'own.pth')
+    arguments = ['-opt', str(tmp_path / 'own.yml'), '--weights', str(tmp_path / 'own.pth')]
+    assert main(['export', *arguments, '--layout', 'spandrel', '--out', str(tmp_path / 'out.pth')]) == 2
+    assert '--layout: spandrel does not load this BSRN' in capsys.readouterr().err
+    assert not (tmp_path / 'out.pth').exists()

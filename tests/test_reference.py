@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
+from mipkd_sr.models import DistillModel
 from mipkd_sr.options.checking import arguments_of
-from mipkd_sr.options.keys import LOSS
+from mipkd_sr.options.keys import LOSS, NETWORK, OPTIMIZER
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.options.recipes import RECIPES, recipe_file, recipe_names
-from mipkd_sr.options.reference import OPTIMIZERS, argument_texts
+from mipkd_sr.options.reference import OPTIMIZERS, argument_texts, reference
 from mipkd_sr.options.schema import option_file_schema
 from mipkd_sr.runtime.strict_yaml import read_yaml
 
@@ -98,3 +101,22 @@ def test_what_is_misspelt_or_wrong_does_not_fit_the_schema(change, validator):
 )
 def test_what_may_be_written_fits_the_schema(change, validator):
     validator.validate(change)
+
+
+class Adversarial(DistillModel):
+    """Has a discriminator."""
+
+    own_options: ClassVar = {'network_d': NETWORK, 'train:optim_d': OPTIMIZER}
+
+
+def test_a_users_own_options_are_listed_and_a_registered_number_is_passed_over(monkeypatch):
+    monkeypatch.setitem(MODEL_REGISTRY._obj_map, 'Adversarial', Adversarial)
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Odd', 3)
+    text = reference()
+    section = text.partition('### The model `Adversarial` also takes')[2].partition('###')[0]
+    assert '`network_d`' in section
+    assert '`train:optim_d`' in section
+    assert '### `Odd`' in text
+    training = option_file_schema()['definitions']['training']
+    assert 'network_d' in training['properties']
+    assert 'optim_d' in training['properties']['train']['properties']

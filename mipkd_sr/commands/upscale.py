@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from mipkd_sr.data.images import listing
+    from mipkd_sr.deploy.shapes import channels_of
     from mipkd_sr.deploy.upscaling import (
-        channels_of,
         digest,
         find_images,
         has_fast_bf16,

@@ -21,8 +21,8 @@ from mipkd_sr.archs.exported_arch import Size, in_windows, open_exported, run_ar
 from mipkd_sr.archs.weights import fuse
 from mipkd_sr.deploy import formats
 from mipkd_sr.deploy.formats import Plan
-from mipkd_sr.deploy.layouts import weights_in_layout
-from mipkd_sr.deploy.shapes import Padded, limits_of
+from mipkd_sr.deploy.layouts import check_by_spandrel, weights_in_layout
+from mipkd_sr.deploy.shapes import Padded, channels_of, limits_of
 from mipkd_sr.runtime.checkpoint import write_digest
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
 from mipkd_sr.runtime.files import atomic_write
@@ -107,6 +107,8 @@ def export(
     net = fuse(deepcopy(net).eval())
     if set(targets) & set(WEIGHTS):
         weights = weights_in_layout(net, layout)
+        if layout == 'spandrel':
+            check_by_spandrel(net, weights)
     limits = limits_of(net) if set(targets) - set(WEIGHTS) else None
     if limits and size and (min(size) < limits.least or any(side % limits.multiple for side in size)):
         raise OptionError('--size', f'must be {limits.words()}, for this network; not {size[0]}x{size[1]}.')
@@ -178,11 +180,15 @@ def _metadata(net: nn.Module, form: Format, plan: Plan) -> dict[str, str]:
         sizes = plan.limits.words()
     return {
         'network': type(net).__name__,
-        'images': form.images,
+        'images': form.images if channels_of(net) == 3 else _in_grey(form.images),
         'sizes': sizes,
         'precision': 'fp16' if plan.half else 'fp32',
         'made_by': 'mipkd_sr',
     }
+
+
+def _in_grey(images: str) -> str:
+    return images.replace('RGB', 'grey').replace('3 x', '1 x').replace('x 3', 'x 1')
 
 
 def _write(net: nn.Module, file: Path, form: Format, plan: Plan) -> str:
@@ -237,7 +243,7 @@ def verify(net: nn.Module, file: Path, plan: Plan, least: float | None = None) -
     reference: Callable[[Tensor], Tensor] = Padded(net, plan.limits) if plan.limits.padded(file) else net
     run = partial(run_array, opened.run)
     for size in ((plan.size or odd), (plan.limits.fit(odd[0] + 60), plan.limits.fit(odd[1] + 41))):
-        lq = photograph((size[0], size[1]))
+        lq = photograph((size[0], size[1]))[:, : channels_of(net)]
         if opened.size:
             expected, found = in_windows(reference, lq, opened.size), in_windows(run, lq, opened.size)
         else:

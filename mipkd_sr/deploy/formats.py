@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.archs.exported_arch import Size
-from mipkd_sr.deploy.shapes import Limits, Padded, with_transposed_shuffles
+from mipkd_sr.deploy.shapes import Limits, Padded, channels_of, with_transposed_shuffles
 from mipkd_sr.runtime.checkpoint import save_atomically
 from mipkd_sr.runtime.errors import RunError
 
@@ -60,7 +60,8 @@ def onnx(net: nn.Module, file: Path, plan: Plan) -> None:
         size, free = (2 * window, 3 * window), {2: window * dimension('h', min=2), 3: window * dimension('w', min=2)}
     elif size is None:
         size, free = (131, 97), dict.fromkeys((0, 2, 3), dimension.DYNAMIC)
-    lq = torch.rand(1 if window or plan.size else 2, 3, *size)  # with one image some networks would be for one alone
+    images = 1 if window or plan.size else 2  # with one image some networks would be for one alone
+    lq = torch.rand(images, channels_of(net), *size)
     wrapped = net if window or plan.size else Padded(net, plan.limits)
     torch.onnx.export(
         _Half(wrapped) if plan.half else wrapped,
@@ -97,7 +98,7 @@ def ncnn(net: nn.Module, file: Path, plan: Plan) -> None:
     """By pnnx; the weights are beside it in ``.bin``. Its operators take any size that the network takes."""
     assert plan.limits is not None
     tool = import_module('pnnx')
-    first, second = ([torch.rand(1, 3, *map(plan.limits.fit, size))] for size in ((48, 64), (80, 56)))
+    first, second = ([torch.rand(1, channels_of(net), *map(plan.limits.fit, size))] for size in ((48, 64), (80, 56)))
     trace = file.with_name(f'{file.name.removesuffix(".ncnn.param")}.pt')
     tool.export(net, str(trace), inputs=tuple(first), inputs2=tuple(second), fp16=plan.half)
 
@@ -107,7 +108,7 @@ def litert(net: nn.Module, file: Path, plan: Plan) -> None:
     tool = import_module('litert_torch')
     assert plan.size is not None
     last = tool.to_channel_last_io(with_transposed_shuffles(deepcopy(net)), args=[0], outputs=[0]).eval()
-    tool.convert(last, (torch.rand(1, *plan.size, 3),)).export(str(file))
+    tool.convert(last, (torch.rand(1, *plan.size, channels_of(net)),)).export(str(file))
     if plan.half:
         quantizer, types = import_module('ai_edge_quantizer.quantizer'), import_module('ai_edge_quantizer.qtyping')
         half = types.OpQuantizationConfig(
@@ -124,12 +125,15 @@ def coreml(net: nn.Module, file: Path, plan: Plan) -> None:
     """An ML program whose input and output are RGB images of 8 bits. Nothing but macOS runs it."""
     tool = import_module('coremltools')
     assert plan.size is not None
-    traced = torch.jit.trace(_Levels(net).eval(), torch.rand(1, 3, *plan.size))
+    channels = channels_of(net)
+    layout = tool.colorlayout.RGB if channels == 3 else tool.colorlayout.GRAYSCALE
+    shape = (1, channels, *plan.size)
+    traced = torch.jit.trace(_Levels(net).eval(), torch.rand(shape))
     model = tool.convert(
         traced,
         convert_to='mlprogram',
-        inputs=[tool.ImageType('lq', shape=(1, 3, *plan.size), scale=1 / 255, color_layout=tool.colorlayout.RGB)],
-        outputs=[tool.ImageType('sr', color_layout=tool.colorlayout.RGB)],
+        inputs=[tool.ImageType('lq', shape=shape, scale=1 / 255, color_layout=layout)],
+        outputs=[tool.ImageType('sr', color_layout=layout)],
         minimum_deployment_target=tool.target.iOS16,
         compute_precision=tool.precision.FLOAT16 if plan.half else tool.precision.FLOAT32,
     )

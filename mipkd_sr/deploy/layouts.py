@@ -1,5 +1,9 @@
 """The names and the form in which other programs expect a network's weights."""
 
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -8,7 +12,7 @@ from torch import Tensor, nn
 from mipkd_sr.archs.edsr_arch import StagedEDSR
 from mipkd_sr.archs.official import to_official
 from mipkd_sr.archs.rcan_arch import StagedRCAN
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.errors import OptionError, sentence
 
 LAYOUTS = ('basicsr', 'authors', 'spandrel')
 """BasicSR's names; those of the networks' authors; what spandrel (and so chaiNNer and others) loads."""
@@ -47,6 +51,29 @@ def weights_in_layout(net: nn.Module, layout: str) -> dict[str, Tensor]:
     if layout == 'spandrel' and isinstance(net, StagedEDSR):
         return edsr_as_rcan(net)
     return to_official(weights, net.mean)
+
+
+@torch.no_grad()
+def check_by_spandrel(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights by spandrel, where it is installed, and compare what it computes with the network.
+
+    Raises:
+        OptionError: If it knows no such network, or computes something else.
+    """
+    if find_spec('spandrel') is None:
+        return
+    spandrel: Any = import_module('spandrel')
+    name = type(net).__name__
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            theirs = spandrel.ModelLoader('cpu').load_from_state_dict(dict(weights)).eval()
+        lq = torch.rand(1, theirs.input_channels, 24, 24, generator=torch.Generator().manual_seed(0))
+        same = torch.allclose(theirs.model(lq.clone()), net(lq), rtol=0, atol=1e-4)  # some change what they get
+    except Exception as error:  # spandrel's own, or what a network of another form raises
+        raise OptionError('--layout', f'spandrel does not load this {name} ({sentence(error)[:200]})') from None
+    if not same:
+        raise OptionError('--layout', f'spandrel takes these weights of {name} for another network; leave it out.')
 
 
 def edsr_as_rcan(net: StagedEDSR) -> dict[str, Tensor]:

@@ -37,6 +37,12 @@ class Limits(NamedTuple):
         return f'images {sides}' + (f', multiples of {self.multiple}' if self.multiple > 1 else '')
 
 
+def channels_of(net: nn.Module) -> int:
+    """Channels of the images that a network takes: one if its first convolution does, else three."""
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
+
+
 @torch.no_grad()
 def limits_of(net: nn.Module) -> Limits:
     """Find out what sizes a network takes, by trying.
@@ -47,7 +53,7 @@ def limits_of(net: nn.Module) -> Limits:
     window = getattr(net, 'window_size', None)
     if isinstance(window, int) and window > 1:
         side = 2 * window
-        return Limits(net(torch.zeros(1, 3, side, side)).shape[-1] // side, side, window, True)
+        return Limits(net(torch.zeros(1, channels_of(net), side, side)).shape[-1] // side, side, window, True)
     for multiple in MULTIPLES:
         side = multiple * (LARGEST // multiple + 1 - LARGEST // multiple % 2)  # an odd number of times
         scale = _scale_at(net, side)
@@ -65,7 +71,7 @@ def limits_of(net: nn.Module) -> Limits:
 def _scale_at(net: nn.Module, side: int) -> int:
     """The scale of the output for a square image, or 0 if there is none."""
     try:
-        shape = net(torch.zeros(1, 3, side, side)).shape[-2:]
+        shape = net(torch.zeros(1, channels_of(net), side, side)).shape[-2:]
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return 0
     scale = shape[0] // side
@@ -129,7 +135,7 @@ def with_transposed_shuffles(net: nn.Module) -> nn.Module:
             if isinstance(child, nn.PixelShuffle):
                 channels: list[int] = []
                 hook = child.register_forward_hook(lambda module, args, out, seen=channels: seen.append(out.shape[1]))
-                net(torch.zeros(1, 3, LARGEST, LARGEST))
+                net(torch.zeros(1, channels_of(net), LARGEST, LARGEST))
                 hook.remove()
                 setattr(parent, name, TransposedShuffle(channels[0], child.upscale_factor))
     return net

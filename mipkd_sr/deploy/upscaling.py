@@ -101,11 +101,6 @@ def spread(colour: Tensor, alpha: Tensor) -> Tensor:
     )
 
 
-def channels_of(net: nn.Module) -> int:
-    """Channels of a network's input: those of its first convolution."""
-    return next((module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)), 3)
-
-
 def in_bf16(net: Network, lq: Tensor) -> Tensor:
     """Run a network in bf16, its weights as they are."""
     with torch.autocast(lq.device.type, torch.bfloat16):

@@ -71,6 +71,8 @@ def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
                 known = ', '.join(next(iter(means.values())))
                 raise OptionError('--metric', f'{folder} has no {metric}; it has: {known}.')
             networks[name] = row['parameters'], {test_set: values[metric] for test_set, values in means.items()}
+        if not all(values for _, values in networks.values()) or not networks:
+            raise OptionError('', f'{folder} holds no results; give the folder of a test.')
         return parameters_figure(networks, _label(metric), stem)
 
 

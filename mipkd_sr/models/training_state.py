@@ -8,7 +8,7 @@ from torch import nn
 
 from mipkd_sr.models.learning_rate import replay_schedule
 from mipkd_sr.runs.options_of_state import SCHEDULE, changes, incomparable, options_of_state
-from mipkd_sr.runs.validation_record import ValidationRecord
+from mipkd_sr.runs.validation_record import ValidationRecord, is_validation
 
 PLAIN = (bool, int, float, list, tuple)
 """What changes in a scheduler is of these types; what else it holds, it is built with anew."""
@@ -78,7 +78,10 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
             group.update({name: fresh[number][index][name] for name in names - {'lr'} if name in group})
             if schedule_is_new:
                 group.update(scheduled[number][index])
-    model.record = ValidationRecord(state['validations'], state['best_metric_results'])
+    entries, best = state.get('validations'), state.get('best_metric_results')
+    if not isinstance(entries, list) or not all(map(is_validation, entries)) or not isinstance(best, dict):
+        raise ValueError('the training state has no history of validations as a run keeps it')
+    model.record = ValidationRecord(entries, best)
     model.record.forget(*incomparable(state['options'], new.values()))
 
 

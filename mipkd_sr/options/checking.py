@@ -192,7 +192,7 @@ def _check_map(opt: Any, form: MapOf, path: str) -> None:
 
 def is_ours(target: Any) -> bool:
     """Whether a class or function is BasicSR's or this package's."""
-    return str(target.__module__).startswith(('basicsr.', 'mipkd_sr.'))
+    return str(getattr(target, '__module__', '')).startswith(('basicsr.', 'mipkd_sr.'))
 
 
 def _check_dataset(opt: Any, path: str) -> None:
@@ -266,7 +266,11 @@ def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """
     arguments: dict[str, inspect.Parameter] = {}
     is_open = False
-    for name, parameter in inspect.signature(target).parameters.items():
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # registered, and nothing that is called
+        return {}, True
+    for name, parameter in parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             is_open = not is_ours(target)
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:

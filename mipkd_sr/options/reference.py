@@ -38,6 +38,10 @@ def reference() -> str:
     lines += ['## Data sets\n', 'What stands under each entry of `datasets`.\n', *_table(_rows(DATASET, ''))]
     lines += [*_classes(dict(iter(DATASET_REGISTRY)).items()), '', '## Models\n', 'Values of `model_type`.\n']
     lines += [*_classes(dict(iter(MODEL_REGISTRY)).items()), '']
+    for kind, registry in (('model', MODEL_REGISTRY), ('data set', DATASET_REGISTRY)):
+        for name, target in dict(iter(registry)).items():
+            if own := getattr(target, 'own_options', None):
+                lines += [f'### The {kind} `{name}` also takes\n', *_table(_rows(Section(dict(own)), ''))]
     for title, form, where in (
         ('## Networks', NETWORK, '`network_g`, `network_t`, and `network` of each entry of `networks`.'),
         ('## Losses', LOSS, 'Every key of `train` that ends in `_opt` is a term of the loss; they are summed.'),
@@ -139,11 +143,11 @@ def _component(form: Component) -> Iterator[str]:
     for name, target in found.items():
         names.setdefault(target, []).append(f'`{name}`')
     for target, own in names.items():
-        if not target.__module__.startswith(THEIRS) or form in (METRIC, SCHEDULER):
+        if not _module(target).startswith(THEIRS) or form in (METRIC, SCHEDULER):
             yield f'### {", ".join(own)}\n'
             yield f'{_summary(target)}\n'
             yield from _table(_argument_rows(form, target), 'argument')
-    others = {name: target for name, target in found.items() if target.__module__.startswith(THEIRS)}
+    others = {name: target for name, target in found.items() if _module(target).startswith(THEIRS)}
     if form in (METRIC, SCHEDULER) or not others:
         return
     yield f'### {"Those of PyTorch" if form is OPTIMIZER else "Those of BasicSR"}\n'
@@ -152,6 +156,10 @@ def _component(form: Component) -> Iterator[str]:
         taken = [_signature(argument) for key, argument in arguments.items() if key not in form.skip]
         yield f'- `{name}`: ' + (', '.join(taken) or 'nothing') + '.'
     yield ''
+
+
+def _module(target: Any) -> str:
+    return str(getattr(target, '__module__', ''))
 
 
 def _signature(argument: inspect.Parameter) -> str:

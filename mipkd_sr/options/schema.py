@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mipkd_sr.options.checking import arguments_of
-from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
+from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
 from mipkd_sr.options.keys import COMPONENTS, DATASET, RENAMED, TEST, TRAIN
 from mipkd_sr.options.reading import SCALE
+from mipkd_sr.options.registries import MODEL_REGISTRY
 from mipkd_sr.options.values import KINDS, annotation_of, is_beyond_yaml
 
 Schema = dict[str, Any]
@@ -30,7 +31,10 @@ def option_file_schema() -> Schema:
     definitions: Schema = {'dataset': _section(DATASET)}
     definitions['dataset']['additionalProperties'] = True  # a class of the user's may have keys of its own
     definitions |= {name: _component(form) for name, form in COMPONENTS.items()}
-    definitions['training'], definitions['testing'] = _section(TRAIN), _section(TEST)
+    training, testing = TRAIN, TEST
+    for _, model in MODEL_REGISTRY:
+        training, testing = with_own_options(training, model), with_own_options(testing, model)
+    definitions['training'], definitions['testing'] = _section(training), _section(testing)
     for kind in ('training', 'testing'):
         definitions[kind]['properties']['base'] = BASE
     return {

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from mipkd_sr.options.reading import Options, read_options
-from mipkd_sr.runs.validation_record import ValidationRecord
+from mipkd_sr.runs.validation_record import ValidationRecord, is_validation
 from mipkd_sr.runtime.checkpoint import is_whole, load_file, save_atomically
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.files import read_json, write_json
@@ -132,7 +132,7 @@ class Run:
     def validations(self) -> list[dict[str, Any]]:
         """Its validations so far; see ``ValidationRecord.entries``."""
         entries = read_json(self.validations_file, [])
-        whole = isinstance(entries, list) and all(map(_is_validation, entries))
+        whole = isinstance(entries, list) and all(map(is_validation, entries))
         return entries if whole else []
 
     def seconds_per_step(self) -> float | None:
@@ -239,12 +239,6 @@ class Run:
             self.save_student(start['networks'], 'best')
         elif best is not None and self.student(best).exists() and not self.student('best').exists():
             self.save_student(load_file(self.student(best)), 'best')
-
-
-def _is_validation(entry: Any) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get('dataset'), str) or type(entry.get('iter')) is not int:
-        return False
-    return all(isinstance(value, int | float) for name, value in entry.items() if name != 'dataset')
 
 
 def find_run(name: str | Path, root: Path | None = None) -> Run:
