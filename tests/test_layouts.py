@@ -81,10 +81,9 @@ def test_a_layout_of_onnx_is_refused_and_nothing_is_written(tmp_path, capsys):
     assert 'head.0.weight' in load_file(tmp_path / 's_authors.pth')
 
 
-@pytest.mark.filterwarnings('ignore')  # of a network this small
 def test_what_spandrel_does_not_load_is_refused(tmp_path, capsys):
     pytest.importorskip('spandrel', reason="reads other programs' networks; pip install mipkd_sr[spandrel]")
-    opt = {'type': 'BSRN', 'num_feat': 8, 'num_block': 2, 'upscale': 2}
+    opt = {'type': 'BSRN', 'num_feat': 32, 'num_block': 2, 'upscale': 2}
     net = build_network(opt)
     (tmp_path / 'own.yml').write_text(yaml.safe_dump({'network_g': opt}))
     torch.save({'params': net.state_dict()}, tmp_path / 'own.pth')
