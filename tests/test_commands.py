@@ -25,6 +25,7 @@ COMMANDS = [
     'test',
     'compare',
     'prepare',
+    'label',
     'upscale',
     'export',
     'plot',

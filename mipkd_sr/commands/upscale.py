@@ -11,6 +11,7 @@ time. A file that is there stays; what this command made of the same image with 
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mipkd_sr.commands.command_line import (
     add_student_arguments,
@@ -20,12 +21,23 @@ from mipkd_sr.commands.command_line import (
     student_of,
 )
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from mipkd_sr.evaluation.inference import Network
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument('images', nargs='+', type=Path, help='images, or folders of them')
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
     add_student_arguments(parser)
+    add_running_arguments(parser)
+
+
+def add_running_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a network is run; see ``as_asked``."""
     parser.add_argument('--tile', type=at_least(0), default=512, help='larger images are run in such squares; 0: whole')
     parser.add_argument('--overlap', type=at_least(0), default=64, help='surroundings of a square, in pixels')
     parser.add_argument('--self-ensemble', action='store_true', help='mean over 8 turned copies: a little better')
@@ -37,33 +49,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def as_asked(args: argparse.Namespace, net: 'nn.Module', device: 'torch.device') -> 'Network':
+    """The network, on ``device``, as the arguments say that it is to be run."""
+    import torch
+
+    from mipkd_sr.deploy.upscaling import has_fast_bf16, in_bf16, in_bf16_where_close
+    from mipkd_sr.evaluation.inference import prepare_network
+
+    net.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
+    run = prepare_network(net, args.self_ensemble, args.tile, args.overlap)
+    if args.precision == 'bf16':
+        return partial(in_bf16, run)
+    if args.precision == 'auto' and device.type == 'cpu' and has_fast_bf16():
+        return partial(in_bf16_where_close, run)
+    return run
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     import torch
 
     from mipkd_sr.data.images import listing
     from mipkd_sr.deploy.shapes import channels_of
-    from mipkd_sr.deploy.upscaling import (
-        digest,
-        find_images,
-        has_fast_bf16,
-        in_bf16,
-        in_bf16_where_close,
-        upscale_files,
-    )
-    from mipkd_sr.evaluation.inference import prepare_network
+    from mipkd_sr.deploy.upscaling import digest, find_images, upscale_files
     from mipkd_sr.runtime.files import remove_parts
     from mipkd_sr.runtime.long_work import told
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     student = student_of(args).to(device)
     made_by = {'student': digest(student), 'self_ensemble': args.self_ensemble}
-    student.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
-    net = prepare_network(student, args.self_ensemble, args.tile, args.overlap)
-    if args.precision == 'bf16':
-        net = partial(in_bf16, net)
-    elif args.precision == 'auto' and device.type == 'cpu' and has_fast_bf16():
-        net = partial(in_bf16_where_close, net)
+    net = as_asked(args, student, device)
     targets, passed_over = find_images(args.images, args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     remove_parts(args.out, older_than=3600)
