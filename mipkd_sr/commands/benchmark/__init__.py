@@ -2,15 +2,16 @@
 
 mipkd benchmark step                                    # a training step of each method, beside KD's and its own floor
 mipkd benchmark complexity -opt papers               # parameters, multiply-adds, speed, memory
+mipkd benchmark device --scale 2                     # a student in every runtime that is installed
 mipkd benchmark plan -opt mipkd/edsr_x4 --gpu V100 --gpus 4    # what hours and memory a recipe is expected to take
 """
 
 import argparse
 
-from mipkd_sr.commands.benchmark import complexity, plan, step
+from mipkd_sr.commands.benchmark import complexity, device, plan, step
 
-MEASUREMENTS = (step, complexity, plan)
-ONCE = {'complexity-once': complexity}
+MEASUREMENTS = (step, complexity, device, plan)
+ONCE = {'complexity-once': complexity, 'device-once': device}
 """Single measurements that the others start in processes of their own; not shown by --help."""
 
 

@@ -40,8 +40,10 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters
     from mipkd_sr.evaluation.tables import markdown_table
 
-    rows = []
     asked = ['--import', *args.imports] if args.imports else []
+    header = ['network', 'parameters, M', 'multiply-adds, G']
+    header += [f'images a second ({device_name(this_device())})', 'peak memory, MiB'] if args.repeats else []
+    print(markdown_table(header, []), flush=True)
     for name, entry in networks_of(args.opt).items():
         net = build_network(entry['network'])
         cells = [name, f'{count_parameters(net) / 1e6:.3f}', f'{count_multiply_adds(net, args.size) / 1e9:.2f}']
@@ -49,9 +51,7 @@ def run(args: argparse.Namespace) -> None:
             sizes = ['--size', str(args.size), '--repeats', str(args.repeats)]
             found, failure = measure_apart(['complexity-once', '-opt', args.opt, '--network', name, *sizes, *asked])
             cells += found.split() if found else [failure, '-']
-        rows.append(cells)
-    measured = [f'images a second ({device_name(this_device())})', 'peak memory, MiB'] if args.repeats else []
-    print(markdown_table(['network', 'parameters, M', 'multiply-adds, G', *measured], rows))
+        print(f'| {" | ".join(cells)} |', flush=True)
     print(f'\nFor one LR image of {args.size} x {args.size} pixels, in single precision.')
 
 
