@@ -33,7 +33,7 @@ COMMANDS = [
     'recipes',
     'options',
 ]
-MEASUREMENTS = ('step', 'complexity', 'plan')
+MEASUREMENTS = ('step', 'complexity', 'device', 'plan')
 
 
 @pytest.mark.parametrize('command', [*COMMANDS, *(f'benchmark {name}' for name in MEASUREMENTS)])

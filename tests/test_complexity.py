@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.cli import main
+from mipkd_sr.commands.benchmark.complexity import networks_of
 from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters, measure_speed
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.recipes import RECIPES
@@ -38,3 +40,14 @@ def test_speed_and_memory_are_measured(kind):
     rate, memory = measure_speed(net, 16, torch.device('cpu'), repeats=2)
     assert rate > 0
     assert memory > 1
+
+
+def test_every_network_of_the_papers_test_is_counted_beside_the_published(capsys):
+    """Nothing is run: images have no values, and equal networks are counted once."""
+    assert main(['benchmark', 'complexity', '-opt', 'papers', '--repeats', '0']) == 0
+    lines = [[cell.strip() for cell in line.split('|')[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    rows = {cells[0]: cells[1:] for cells in lines if len(cells) == 5}
+    assert list(rows)[2:] == list(networks_of('papers'))
+    assert rows['EDSR student of 16 blocks'] == ['1.52', '1.52', '129.97', '129.97']
+    assert rows['SwinIR student, DUKD'] == rows['SwinIR student, scratch']
+    assert (rows['bicubic'][0], rows['bicubic'][1::2]) == ('0.00', ['-', '-'])

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from mipkd_sr.__main__ import main
+from mipkd_sr.cli import main
+from mipkd_sr.commands.benchmark.device import shapes
+from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -15,9 +18,36 @@ def test_a_students_files_are_timed(tmp_path: Path, capsys) -> None:
     assert main(['benchmark', 'device', '--scale', '2', *arguments, '--psnr', 'fp32=37.09', 'bicubic=33.7']) == 0
     rows = json.loads(file.read_text())['rows']
     said = capsys.readouterr().out
-    assert [row['runtime'] for row in rows[:2]] == ['bicubic', 'PyTorch']
+    assert [row['runtime'] for row in rows[:5]] == ['bicubic', 'FSRCNN', 'ECBSR-M4C16', 'SESR-M5', 'PyTorch']
     assert all(row['ms'] > 0 and row['peak_memory_mib'] > 1 for row in rows)
     assert 'onnx' in said
     assert figure.stat().st_size
-    assert main(['benchmark', 'device', '--scale', '2', '--psnr', 'fp32']) == 2
-    assert '--psnr: fp32: give names and numbers' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--psnr', 'fp32'], '--psnr: fp32: give names and numbers'),
+        (['--figure', 'a.png'], '--psnr: is missing'),
+        (['--psnr', 'fp32=37', '--figure', 'a.xls'], '--figure: a.xls ends in none of'),
+        (['--json', 'absent/a.json'], '--json: there is no folder absent'),
+        (['--also', 'absent.onnx'], 'there is no absent.onnx'),
+    ],
+)
+def test_what_cannot_be_measured_is_said_first(arguments, message, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(['benchmark', 'device', '--scale', '2', *arguments]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_shapes_have_the_published_counts() -> None:
+    """FSRCNN's 12,464 weights (Table 4 at x3) are of one channel and have no biases and slopes; ours has three."""
+    nets = shapes(3)
+    kernels = sum(p.numel() for p in nets['FSRCNN'].parameters() if p.ndim == 4)
+    assert kernels == 12464 + 2 * 56 * (25 + 81)
+    assert nets['FSRCNN'](torch.zeros(1, 3, 8, 9)).shape == (1, 3, 24, 27)
+    assert count_multiply_adds(nets['ECBSR-M4C16'], 10) == 100 * 9 * 16 * (3 + 4 * 16 + 27)
+    assert count_parameters(nets['bicubic']) == 0

@@ -108,6 +108,7 @@ def test_every_recipe_for_the_papers_is_right_at_every_scale_and_its_output_is_t
         written = f'experiments/{opt["name"]}/models/net_g_latest.pth'
         assert networks.get(written) == opt['network_g'], f'{file}: {written}'
     given = {f'experiments/pretrained_models/{net}_teacher_x{scale}.pth' for net in ('edsr', 'rcan', 'swinir')}
+    given.add(f'experiments/pretrained_models/edsr_student_16_blocks_x{scale}.pth')
     written = {f'experiments/{read_options(file).data["name"]}'.replace('_x4', f'_x{scale}') for file in OF_THE_PAPERS}
     assert set(networks) - {None} - given == {f'{folder}/models/net_g_latest.pth' for folder in written}
 

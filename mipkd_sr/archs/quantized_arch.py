@@ -44,8 +44,11 @@ class _Rounding(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in TIMES and not isinstance(args[1], Tensor) and args[1] == 1:  # EDSR's residual scale
-            return args[0]
+        if func in TIMES and not isinstance(args[1], Tensor):
+            if args[1] == 1:  # EDSR's residual scale
+                return args[0]
+            if isinstance(args[0], nn.Parameter):  # a folded weight: see fold_normalisation
+                return func(*args)
         if getattr(func, '__name__', '') in LOOKING:
             return func(*args, **kwargs)
         if func in RELU and hasattr(args[0], 'point'):
@@ -88,7 +91,7 @@ class Quantized(nn.Module):
         super().__init__()
         net = network
         self.plain = [net]  # in a list: no module of this one
-        self.net = folded(net)
+        self.net = fuse(deepcopy(net), fold=True)
         self.depth, self.upscale = getattr(net, 'depth', 0), getattr(net, 'upscale', None)
         self.points: dict[str, int] = {}
         self.observers: list[HistogramObserver] | None = None
@@ -107,7 +110,7 @@ class Quantized(nn.Module):
         weights = read_weights(file, param_key)
         if 'steps' not in weights:
             load_weights(self.plain[0], file, param_key)
-            self.net = folded(self.plain[0])
+            self.net = fuse(deepcopy(self.plain[0]), fold=True)
             return
         try:
             self.load_state_dict(weights)
@@ -201,11 +204,3 @@ class Quantized(nn.Module):
             feature, context = self.head(lq)
             return self.tail(self.body(feature, context), context)
         return self._last(self._stage('whole', self.net, self._image(lq)))
-
-
-def folded(net: nn.Module) -> nn.Module:
-    """A copy of a network, fused, its colour mean and range inside its first and last convolution where it can."""
-    copy = fuse(deepcopy(net))
-    if callable(fold := getattr(copy, 'fold_normalisation', None)):
-        fold()
-    return copy

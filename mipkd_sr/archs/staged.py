@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeGuard
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._pytree import tree_map
 
 Context = Any
@@ -61,6 +62,17 @@ class Body(nn.Sequential):
         for unit in list(self)[start:stop]:
             feature = unit(feature)
         return feature
+
+
+class _Times(nn.Module):
+    """A weight as it is used, of the one that is trained: a fixed multiple."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.factor
 
 
 class ConvolutionalStages(nn.Module):
@@ -106,21 +118,24 @@ class ConvolutionalStages(nn.Module):
         """Put the colour mean and the image range into the first and the last convolution, in place.
 
         The border of the first is continued by the mean over the colours instead of by each colour's own; there the
-        output differs a little, elsewhere not.
+        output differs a little, elsewhere not. What is trained of both keeps its size, as optimizers need it:
+        the range is a fixed factor of it, until ``settle`` (``mipkd_sr.archs.weights``) makes it part of the weights.
         """
         first, last = self.conv_first, [m for m in self.modules() if isinstance(m, nn.Conv2d)][-1]
         assert isinstance(first, nn.Conv2d)
         assert first.bias is not None
         assert last.bias is not None
         mean, grey = self.mean.flatten(), float(self.mean.mean())
-        first.weight *= self.img_range
-        first.bias -= (first.weight.sum((2, 3)) * mean).sum(1)
+        first.bias -= (first.weight.sum((2, 3)) * mean).sum(1) * self.img_range
         side = first.kernel_size[0] // 2
         around = [side] * 4
         first.padding = (0, 0)
         first.register_forward_pre_hook(lambda module, images: (F.pad(images[0], around, value=grey),))
-        last.weight /= self.img_range
-        last.bias.copy_(last.bias / self.img_range + mean.repeat_interleave(len(last.bias) // len(mean)))
+        last.bias += mean.repeat_interleave(len(last.bias) // len(mean)) * self.img_range
+        if self.img_range != 1:
+            register_parametrization(first, 'weight', _Times(self.img_range))
+            register_parametrization(last, 'weight', _Times(1 / self.img_range))
+            register_parametrization(last, 'bias', _Times(1 / self.img_range))
         self.folded = True
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from mipkd_sr.archs.official import DERIVED, to_basicsr
 from mipkd_sr.runtime.checkpoint import load_file
@@ -75,14 +76,29 @@ def load_weights(net: nn.Module, file: str | os.PathLike[str], param_key: str = 
     net.load_state_dict(fitting, strict=strict)
 
 
-def fuse(net: Net) -> Net:
+def fuse(net: Net, fold: bool = False) -> Net:
     """Make each convolution of ``net`` that trains as several the one that it runs as, in place; returns ``net``.
 
-    Modules say how by a method ``fuse``. The output stays, to rounding.
+    Modules say how by a method ``fuse``. The output stays, to rounding. With ``fold`` colour mean and range
+    go into the first and last convolution where there is a method ``fold_normalisation``; borders differ a little.
     """
     for module in list(net.modules()):
         if callable(own := getattr(module, 'fuse', None)):
             own()
+    if fold and callable(own := getattr(net, 'fold_normalisation', None)):
+        own()
+    return net
+
+
+def settle(net: Net) -> Net:
+    """Make parameters of those that are computed of others (``torch.nn.utils.parametrize``), in place."""
+    for module in list(net.modules()):
+        if is_parametrized(module):
+            values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]  # PyTorch's own removal would be of the copies' as well
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value))
     return net
 
 

@@ -1,6 +1,7 @@
 """8 bits: finding a student's ranges, and files in which a runtime computes with whole numbers."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization.observer import HistogramObserver
 
 from mipkd_sr.archs.exported_arch import Size, in_windows
 from mipkd_sr.archs.quantized_arch import Quantized
+from mipkd_sr.archs.weights import settle
 from mipkd_sr.deploy import formats
 from mipkd_sr.deploy.export import quiet, require, verify
 from mipkd_sr.deploy.formats import Plan
-from mipkd_sr.deploy.shapes import limits_of
+from mipkd_sr.deploy.shapes import TransposedShuffle, limits_of
 from mipkd_sr.runtime.checkpoint import save_atomically, write_digest
 from mipkd_sr.runtime.errors import OptionError, RunError, sentence
 from mipkd_sr.runtime.files import atomic_write
@@ -86,8 +89,9 @@ def quantize(
 
 
 def _onnx(own: Quantized, file: Path, plan: Plan) -> None:
-    with own.told_to_runtimes():
-        formats.onnx(own, file, plan)
+    settled = settle(deepcopy(own))
+    with settled.told_to_runtimes():
+        formats.onnx(settled, file, plan)
     onnx: Any = import_module('onnx')
     model = onnx.load(str(file))
     store_whole_numbers(model.graph)
@@ -119,23 +123,56 @@ def store_whole_numbers(graph: Any) -> None:
 
 
 def _litert(own: Quantized, file: Path, plan: Plan, images: Sequence[Tensor]) -> None:
+    formats.litert(settle(deepcopy(own.net)), file, plan)
+    assert plan.size is not None
+    ranges = _ranges(file, images, plan.size)
     quantizer, recipe = (import_module(f'ai_edge_quantizer.{name}') for name in ('quantizer', 'recipe'))
-    formats.litert(own.net, file, plan)
     work = quantizer.Quantizer(str(file))
     work.load_quantization_recipe(recipe.static_wi8_ai8())
-    interpreter = import_module('ai_edge_litert.interpreter').Interpreter(str(file))
-    signature, names = next(iter(interpreter.get_signature_list().items()))
-    seen: list[dict[str, np.ndarray]] = []
+    work.quantize(ranges).export_model(str(file), overwrite=True)
+
+
+def _ranges(file: Path, images: Sequence[Tensor], size: Size) -> dict[str, dict[str, np.ndarray]]:
+    """Least and greatest value of each tensor of a LiteRT file, by its name, as ``Quantized.calibrate`` finds them.
+
+    The quantiser's own are moving averages of extremes: what is rare is cut off, which costs students half a dB.
+    """
+    module = import_module('ai_edge_litert.interpreter')
+    resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = module.Interpreter(
+        str(file), experimental_op_resolver_type=resolver, experimental_preserve_all_tensors=True
+    )
+    interpreter.allocate_tensors()
+    tensors = {detail['index']: detail for detail in interpreter.get_tensor_details()}
+    lq, sr = (details()[0]['index'] for details in (interpreter.get_input_details, interpreter.get_output_details))
+    operators = [
+        (op['op_name'], {int(index) for index in (*op['inputs'], *op['outputs'])} & tensors.keys(), op['outputs'])
+        for op in interpreter._get_ops_details()
+    ]
+    observers = {int(index): HistogramObserver() for *_, outputs in operators for index in outputs}
 
     def see(window: Tensor) -> Tensor:
-        seen.append({names['inputs'][0]: window.permute(0, 2, 3, 1).contiguous().numpy()})
+        interpreter.set_tensor(lq, window.permute(0, 2, 3, 1).contiguous().numpy())
+        interpreter.invoke()
+        for index, observer in observers.items():
+            observer(torch.from_numpy(interpreter.get_tensor(index)))
         return window
 
-    assert plan.size is not None
     for image in images:
-        in_windows(see, image, plan.size)
-    ranges = work.calibrate({signature: seen})
-    for detail in (*interpreter.get_input_details(), *interpreter.get_output_details()):
-        values = ranges[detail['name']]  # a photograph's 8 bits
-        values |= {'min': np.zeros_like(values['min']), 'max': np.ones_like(values['max'])}
-    work.quantize(ranges).export_model(str(file), overwrite=True)
+        in_windows(see, image, size)
+    found = {lq: (0.0, 1.0)}
+    for index, observer in observers.items():
+        step, zero = (float(value) for value in observer.calculate_qparams())
+        found[index] = -zero * step, (255 - zero) * step
+    found[sr] = found[lq]  # a photograph's 8 bits, which padding and shuffling leave as they are
+    for name, at, _ in operators:
+        shuffles = any(TransposedShuffle.__name__ in tensors[index]['name'] for index in at)
+        if at & {lq, sr} and (shuffles or name.startswith('PAD')):
+            found |= dict.fromkeys(at & found.keys(), found[lq])
+    return {
+        tensors[index]['name']: {
+            end: np.full([1] * len(tensors[index]['shape']), value, np.float32)
+            for end, value in zip(('min', 'max'), values, strict=True)
+        }
+        for index, values in found.items()
+    }

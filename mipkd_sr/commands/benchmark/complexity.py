@@ -9,6 +9,9 @@ from typing import Any
 from mipkd_sr.commands.benchmark.own_process import measure_apart
 from mipkd_sr.commands.command_line import add_import_argument
 
+SCALE, SIDE = 4, 256
+"""Of MiPKD's Table 1: the scale, and the side of the LR image."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the measurement takes."""
@@ -34,25 +37,38 @@ def networks_of(file: str) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Count, and run each network in a process of its own."""
+    """Count, and run each network in a process of its own; lines are printed as there are any."""
     from mipkd_sr.archs import build_network
     from mipkd_sr.costs.measuring import device_name, this_device
     from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters
+    from mipkd_sr.evaluation.published import read_published
     from mipkd_sr.evaluation.tables import markdown_table
 
+    networks, costs = networks_of(args.opt), read_published()
     asked = ['--import', *args.imports] if args.imports else []
-    header = ['network', 'parameters, M', 'multiply-adds, G']
+    header = ['network', 'parameters, M', '(published)', f'multiply-adds of {args.size} x {args.size} LR pixels, G']
+    header += ['(published)']
     header += [f'images a second ({device_name(this_device())})', 'peak memory, MiB'] if args.repeats else []
     print(markdown_table(header, []), flush=True)
-    for name, entry in networks_of(args.opt).items():
-        net = build_network(entry['network'])
-        cells = [name, f'{count_parameters(net) / 1e6:.3f}', f'{count_multiply_adds(net, args.size) / 1e9:.2f}']
+    counts: dict[str, tuple[int, int]] = {}
+    for name, entry in networks.items():
+        options = entry['network']
+        if str(options) not in counts:
+            net = build_network(options)
+            counts[str(options)] = count_parameters(net), count_multiply_adds(net, args.size)
+        published = costs.get(f'{name.partition(",")[0]}, costs', {}) if args.size == SIDE else {}
+        theirs = published.get('costs', {}) if options.get('upscale') == SCALE else {}
+        cells = [name]
+        for key, unit, own in zip(('parameters', 'multiply_adds'), (1e6, 1e9), counts[str(options)], strict=True):
+            cells += [f'{own / unit:.2f}', f'{theirs[key] / unit:.2f}' if key in theirs else '-']
         if args.repeats:
             sizes = ['--size', str(args.size), '--repeats', str(args.repeats)]
-            found, failure = measure_apart(['complexity-once', '-opt', args.opt, '--network', name, *sizes, *asked])
-            cells += found.split() if found else [failure, '-']
+            measured, failure = measure_apart(['complexity-once', '-opt', args.opt, '--network', name, *sizes, *asked])
+            cells += measured.split() if measured else [failure, '-']
         print(f'| {" | ".join(cells)} |', flush=True)
-    print(f'\nFor one LR image of {args.size} x {args.size} pixels, in single precision.')
+    print(
+        f'\nFor one LR image of {args.size} x {args.size} pixels, in single precision. Published: MiPKD, Table 1, x4.'
+    )
 
 
 def add_arguments_of_once(parser: argparse.ArgumentParser) -> None:
