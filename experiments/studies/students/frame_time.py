@@ -17,9 +17,9 @@ import skimage
 import torch
 from torch import nn
 
+from mipkd_sr.api import load_student
 from mipkd_sr.costs.measuring import device_name, median_seconds
 from mipkd_sr.deploy.export import export
-from mipkd_sr.deploy.student import shipped_student
 from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.tables import markdown_table
@@ -45,7 +45,7 @@ def main() -> None:
     cpu = torch.device('cpu')
     rows = []
     for scale in STUDENT_SCALES:
-        net = shipped_student(scale).to(memory_format=torch.channels_last)
+        net = load_student(scale).to(memory_format=torch.channels_last)
         channels_last = frame.contiguous(memory_format=torch.channels_last)
         single, half = FrozenTeacher(net, torch.float32), FrozenTeacher(net, torch.bfloat16)
         in_torch = [median_seconds(partial(run, channels_last), cpu)[0] for run in (single, half)]
