@@ -1,5 +1,6 @@
 """Studies: what identifies a run, the statistics, and the plan; nothing here trains."""
 
+import json
 import math
 from copy import deepcopy
 from pathlib import Path
@@ -80,14 +81,17 @@ def test_a_kept_option_file_tells_the_run_on_any_machine(training_options, write
     assert kept_digest(tmp_path / 'absent') is None
 
 
-@pytest.mark.parametrize('name', ['mipkd', 'mipkd_cost', 'dukd', 'methods'])
-def test_the_studies_that_are_there_can_be_read(name):
-    study = read_study(ROOT / 'experiments' / 'studies' / name / 'study.yml')
+STUDIES = [file for file in (ROOT / 'experiments/studies').rglob('*.yml') if '\nvariants:' in file.read_text()]
+
+
+@pytest.mark.parametrize('file', STUDIES, ids=lambda file: f'{file.parent.name}/{file.stem}')
+def test_the_studies_that_are_there_can_be_read(file):
+    study = read_study(file)
     assert study.root == ROOT
-    assert study.name == name
+    assert study.name == (file.parent.name if file.stem == 'study' else file.stem)
     runs = planned_runs(study)
-    assert len({run.digest for run in runs}) == len(runs) == len(study.variants) * len(study.seeds)
-    assert all(run.name.startswith(f'{name}_') for run in runs)
+    assert len({run.digest for run in runs}) == len(runs) == sum(len(own.seeds) for own in study.variants.values())
+    assert all(run.name.startswith(f'{study.name}_') for run in runs)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,8 @@ def test_the_studies_that_are_there_can_be_read(name):
         ('recipe: recipe.yml\nvariants: {a: {}}\nreport_at: [3]', 'report_at: 3 is no step at which'),
         ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [0, 0]', 'seeds: must name at least one seed, and each once'),
         ('recipe: recipe.yml\nvariants: {a: {}}\nseeds: [x]', 'seeds:0: must be a whole number'),
+        ('recipe: recipe.yml\nvariants: {a: {seeds: [1]}}', "variants:a:seeds: must be some of the study's, [0]"),
+        ('recipe: recipe.yml\nvariants: {a: {seeds: []}}', "variants:a:seeds: must be some of the study's, [0]"),
         ('recipe: recipe.yml\nvariants: {a: {force: [1]}}', 'variants:a:force:0: must be text'),
         ('recipe: recipe.yml\nvariants: {a: {steps: .inf}}', 'variants:a:steps: must be finite'),
     ],
@@ -123,6 +129,22 @@ def test_a_bad_study_is_one_sentence(text, message, study):
     assert message in str(error.value)
     assert str(error.value).startswith(f'{file}: ')
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_variant_may_have_some_of_the_seeds_alone(study):
+    text = 'recipe: recipe.yml\nseeds: [0, 1]\nvariants:\n  a: {}\n  b: {steps: 2, seeds: [1]}'
+    assert [(run.variant.name, run.seed) for run in planned_runs(read_study(study(text)))] == [
+        ('a', 0),
+        ('a', 1),
+        ('b', 1),
+    ]
+
+
+def test_every_run_of_the_long_study_is_kept():
+    file = ROOT / 'experiments/studies/convergence/study.yml'
+    planned = {(run.variant.name, run.seed) for run in planned_runs(read_study(file))}
+    kept = json.loads(file.with_name('results.json').read_text())
+    assert planned == {(run['variant'], run['seed']) for run in kept if run['finished']}
 
 
 def test_variants_of_one_slug_have_folders_of_their_own(study):

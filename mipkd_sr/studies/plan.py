@@ -11,7 +11,7 @@ A study file is YAML beside which the results are written::
     variants:
       KD: {}
       MiPKD: {force: ['train:mipkd_opt={type: MiPKDLoss}']}   # entries as of --force_yml
-      KD, twice the steps: {steps: 2}                         # with the schedule of the learning rate scaled
+      KD, twice the steps: {steps: 2, seeds: [0]}             # with the schedule of the learning rate scaled
 """
 
 import re
@@ -37,6 +37,7 @@ VARIANT = Section(
         'recipe': Key('str', "Option file, from the study file's folder, or a recipe's name; the study's if ~."),
         'force': Key('list', 'Changes to the recipe, entries as of --force_yml.', (), items='str'),
         'steps': Key('float', "Factor on the recipe's steps and on the schedule of its learning rate.", 1.0, above=0),
+        'seeds': Key('list', "Those of the study's seeds that it is trained with; all if ~.", None, items='int'),
     }
 )
 STUDY = Section(
@@ -63,6 +64,7 @@ class Variant:
         recipe: Its option file.
         force: Changes to it, entries as of --force_yml.
         steps: Factor on the recipe's steps.
+        seeds: Its seeds.
         options: The checked options of its runs; ``name`` and ``manual_seed`` are the recipe's.
     """
 
@@ -70,6 +72,7 @@ class Variant:
     recipe: Path
     force: tuple[str, ...]
     steps: float
+    seeds: tuple[int, ...]
     options: dict[str, Any]
 
     @property
@@ -209,7 +212,10 @@ def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], f
         scale_steps(options.data, own['steps'])
     except OptionError as error:
         raise OptionError(key, options.explain(error) if options.data else str(error)) from None
-    return Variant(name, path, tuple(own['force']), own['steps'], options.data)
+    seeds = tuple(study['seeds'] if own['seeds'] is None else own['seeds'])
+    if not seeds or not set(seeds) <= set(study['seeds']):
+        raise OptionError(f'{key}:seeds', f"must be some of the study's, {study['seeds']}, or ~ for all of them.")
+    return Variant(name, path, tuple(own['force']), own['steps'], seeds, options.data)
 
 
 def _option_file(name: str, folder: Path, key: str) -> Path:
@@ -275,7 +281,7 @@ def planned_runs(study: Study) -> list[PlannedRun]:
     """
     runs = []
     for seed in study.seeds:
-        for variant in study.variants.values():
+        for variant in (variant for variant in study.variants.values() if seed in variant.seeds):
             identity = digest(variant.options | {'manual_seed': seed}, study.root)
             runs.append(PlannedRun(variant, seed, identity, f'{study.name}_{slug(variant.name)}_seed{seed}'))
     names = [run.name.lower() for run in runs]  # some file systems take upper and lower case as the same
