@@ -64,16 +64,16 @@ class Variant:
         recipe: Its option file.
         force: Changes to it, entries as of --force_yml.
         steps: Factor on the recipe's steps.
-        seeds: Its seeds.
         options: The checked options of its runs; ``name`` and ``manual_seed`` are the recipe's.
+        seeds: Its seeds.
     """
 
     name: str
     recipe: Path
     force: tuple[str, ...]
     steps: float
-    seeds: tuple[int, ...]
     options: dict[str, Any]
+    seeds: tuple[int, ...] = ()
 
     @property
     def total_iter(self) -> int:
@@ -215,7 +215,7 @@ def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], f
     seeds = tuple(study['seeds'] if own['seeds'] is None else own['seeds'])
     if not seeds or not set(seeds) <= set(study['seeds']):
         raise OptionError(f'{key}:seeds', f"must be some of the study's, {study['seeds']}, or ~ for all of them.")
-    return Variant(name, path, tuple(own['force']), own['steps'], seeds, options.data)
+    return Variant(name, path, tuple(own['force']), own['steps'], options.data, seeds)
 
 
 def _option_file(name: str, folder: Path, key: str) -> Path:
