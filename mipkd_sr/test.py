@@ -31,7 +31,7 @@ from mipkd_sr.commands.command_line import (
     run_command,
 )
 from mipkd_sr.commands.dry_run import describe_testing
-from mipkd_sr.data import build_dataset, metrics_of
+from mipkd_sr.data import build_dataset, metrics_of, not_looked_at
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
@@ -101,6 +101,8 @@ def run(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
                 (folder / options.file.name).write_text(dump_options(opt), encoding='utf-8')
         logger = stack.enter_context(run_log(str(folder), f'test_{opt["name"]}', opt['rank']))
         logger.info(f'Testing {len(nets)} network(s); results: {folder}')
+        for note in not_looked_at(opt):
+            logger.info(note)
         rows = test_networks(nets, datasets, opt, device)
         if opt['rank'] != 0:
             return 0

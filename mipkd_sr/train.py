@@ -25,7 +25,7 @@ from mipkd_sr.commands.command_line import (
     run_command,
 )
 from mipkd_sr.commands.dry_run import describe_training
-from mipkd_sr.data import build_dataset
+from mipkd_sr.data import build_dataset, not_looked_at
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
@@ -115,6 +115,8 @@ def run(options: Options, auto_resume: bool, unchanged: bool = False) -> int:
                 logger.warning(change)
         for note in notes:
             logger.warning(note)
+        for note in not_looked_at(opt):
+            logger.info(note)
         del start
         Trainer(model, opt, train_set, val_loaders, done).train()
         logger.info(f'Done: {opt["path"]["models"]}/net_g_latest.pth')

@@ -1,6 +1,7 @@
 """A user's own package, found from an option file."""
 
 import argparse
+import importlib
 import os
 import shlex
 import subprocess
@@ -97,6 +98,18 @@ def test_a_package_on_the_command_line_is_kept_with_the_run(training_options, wr
     assert main(['-opt', str(file), '--import', 'asked_sr']) == 0
     kept = yaml.safe_load((experiment(tmp_path) / 'options.yml').read_text())
     assert kept['import'] == [str(tmp_path / 'here' / 'asked_sr')]
+
+
+def test_what_a_program_of_the_users_has_imported_is_kept_with_the_run(
+    training_options, write_options, tmp_path, monkeypatch
+):
+    make_package(tmp_path / 'project', 'program_sr', 'ProgramNet')
+    monkeypatch.syspath_prepend(str(tmp_path / 'project'))
+    importlib.import_module('program_sr')
+    assert main(['-opt', str(write_options(own_options(training_options, 'ProgramNet')))]) == 0
+    kept = yaml.safe_load((experiment(tmp_path) / 'options.yml').read_text())
+    assert kept['import'] == [str(tmp_path / 'project' / 'program_sr.net_arch')]
+    assert read_options(experiment(tmp_path) / 'options.yml').data['import'] == kept['import']
 
 
 def make_study(project: Path, training_options: Any, name: str, network: str) -> None:

@@ -12,7 +12,6 @@ from basicsr.data import paired_image_dataset, single_image_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.data.transforms import paired_random_crop
-from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
@@ -23,7 +22,7 @@ from mipkd_sr.data.scan import scan
 from mipkd_sr.option_types import Component, DatasetOptions, RunOptions, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
-__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of']
+__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of', 'not_looked_at']
 
 SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
 """Data sets, and what derives from them, whose files are looked at before a run."""
@@ -65,18 +64,15 @@ def build_dataset(opt: RunOptions, phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 
     Its files are looked at first, by the first process, unless its ``scan`` is false; see ``mipkd_sr.data.scan``. Where
-    that is not possible, it is said in the log.
+    that is not possible, ``not_looked_at`` says so.
 
     Raises:
         OptionError: If it cannot be used: LR and HR images that do not match, no image at all.
     """
     dataset_opt = opt['datasets'][phase]
     _check_folders(dataset_opt, f'datasets:{phase}')
-    if dataset_opt['scan'] and opt.get('rank', 0) == 0:
-        if reason := _cannot_be_scanned(dataset_opt):
-            get_root_logger().info(f'datasets:{phase}: its files are not looked at before the run, as {reason}')
-        else:
-            scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else metrics_of(opt))
+    if dataset_opt['scan'] and opt.get('rank', 0) == 0 and not _cannot_be_scanned(dataset_opt):
+        scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else metrics_of(opt))
     with blamed_on(f'datasets:{phase}'):
         dataset = build_basicsr_dataset(_as_basicsr_reads(dataset_opt))
     paths = getattr(dataset, 'paths', None)
@@ -85,6 +81,13 @@ def build_dataset(opt: RunOptions, phase: str) -> Dataset:
     if phase != 'train':
         _check_image_names(paths or [], f'datasets:{phase}')
     return dataset
+
+
+def not_looked_at(opt: RunOptions) -> list[str]:
+    """A sentence for each data set whose files cannot be looked at before the run."""
+    reasons = {phase: _cannot_be_scanned(one) for phase, one in opt['datasets'].items() if one['scan']}
+    said = 'its files are not looked at before the run, as'
+    return [f'datasets:{phase}: {said} {reason}' for phase, reason in reasons.items() if reason]
 
 
 def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:

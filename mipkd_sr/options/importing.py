@@ -11,10 +11,14 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import mipkd_sr.compat  # noqa: F401  (what a user's package imports of BasicSR needs its repairs)
+from mipkd_sr.options.registries import module_of, types_in
 from mipkd_sr.runtime.errors import OptionError, shown, traced
 
+NOT_USERS = ('basicsr', 'mipkd_sr', 'torch', 'torchvision', '__main__', 'builtins')
+"""Packages that register classes and need no ``import``, and programs, which cannot be imported."""
 _asked_for: list[str] = []
 _added: list[str] = []
 """Folders that were added to ``sys.path`` here."""
@@ -56,6 +60,21 @@ def import_packages(names: Iterable[str], file: Path, key: str) -> list[str]:
         OptionError: If one is not found, or raises as it is imported.
     """
     return [_import(name, file, key) for name in names]
+
+
+def add_used(opt: dict[str, Any]) -> None:
+    """Add to ``import`` the modules of the user's classes that options name and a program of theirs has imported.
+
+    So what a run keeps says where its classes are, and other commands find them.
+    """
+    known = {Path(entry).name.split('.')[0] for entry in opt.get('import') or ()}
+    for module in dict.fromkeys(map(module_of, types_in(opt))):
+        top = module.split('.')[0]
+        if module and top not in (*known, *NOT_USERS) and (file := getattr(sys.modules[module], '__file__', None)):
+            depth = module.count('.') + (Path(file).stem == '__init__')
+            home = Path(file).absolute().parents[depth]
+            installed = 'site-packages' in home.parts
+            opt['import'] = [*(opt.get('import') or ()), module if installed else str(home / module)]
 
 
 def _import(entry: str, file: Path, key: str) -> str:

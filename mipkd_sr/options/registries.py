@@ -9,7 +9,7 @@ A user registers an optimizer or a schedule of their own as everything else in B
 import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -82,3 +82,31 @@ def model_class(name: str) -> Any:
         KeyError: If there is none.
     """
     return registered(MODEL_REGISTRY)[RUN_AS.get(name, name)]
+
+
+def types_in(opt: Any) -> Iterator[str]:
+    """Every class that options name: each ``type``, and ``model_type``."""
+    if isinstance(opt, Mapping):
+        for key, value in opt.items():
+            if key in ('type', 'model_type') and isinstance(value, str):
+                yield value
+            yield from types_in(value)
+    elif isinstance(opt, list | tuple):
+        for value in opt:
+            yield from types_in(value)
+
+
+def module_of(name: str) -> str:
+    """The module of the class that is registered as ``name``; empty if there is none."""
+    for registry in (
+        ARCH_REGISTRY,
+        DATASET_REGISTRY,
+        LOSS_REGISTRY,
+        METRIC_REGISTRY,
+        MODEL_REGISTRY,
+        OPTIMIZER_REGISTRY,
+        SCHEDULER_REGISTRY,
+    ):
+        if (target := registered(registry).get(name)) is not None:
+            return str(getattr(target, '__module__', ''))
+    return ''

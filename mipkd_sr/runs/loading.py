@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.checking import check
+from mipkd_sr.options.importing import add_used
 from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
@@ -46,6 +47,7 @@ def load_options(
     with options.explaining():
         check(options.data, TRAIN if is_train else TEST)
         _check_names(options.data)
+        add_used(options.data)
     if debug:
         _use_debug_settings(options.data)
     complete(options.data, is_train, Path(root).absolute() if root else find_root(file))
