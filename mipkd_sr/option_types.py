@@ -223,6 +223,13 @@ class MeasuringOptions(TypedDict):
     save_img: Annotated[bool, key('Whether to save the SR images.', False)]
     suffix: Annotated[str | None, key("Ending of saved images' names; the run's name if ~.")]
     pbar: Annotated[bool, key('Whether to show a progress bar.', True)]
+    tile: Annotated[
+        int,
+        key('Side of the squares, in LR pixels, that images are cut into to bound memory; 0 for none.', 0, minimum=0),
+    ]
+    tile_overlap: Annotated[
+        int, key("Surroundings that each square is given, in LR pixels; a receptive field's reach.", 32, minimum=0)
+    ]
     metrics: NotRequired[dict[str, Metric]]
 
 
@@ -241,13 +248,6 @@ class TestingValOptions(MeasuringOptions):
     self_ensemble: Annotated[
         Literal[False, True, 'both'],
         key('Whether networks are run on 8 turned copies: true, false, or both for a row each.', False),
-    ]
-    tile: Annotated[
-        int,
-        key('Side of the squares, in LR pixels, that images are cut into to bound memory; 0 for none.', 0, minimum=0),
-    ]
-    tile_overlap: Annotated[
-        int, key("Surroundings that each square is given, in LR pixels; a receptive field's reach.", 32, minimum=0)
     ]
     grey: Annotated[
         Literal['colour', 'as_is'],

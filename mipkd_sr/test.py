@@ -10,13 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
 
 import numpy as np
 import torch
-from basicsr.utils import imwrite, tensor2img
+from basicsr.utils import imwrite
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -35,11 +34,9 @@ from mipkd_sr.data import build_dataset, metrics_of, not_looked_at
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
-from mipkd_sr.evaluation.figures import comparison_figure, measure_in_box, telling_box
-from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.evaluation.published import published_rows
-from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics, protocol, results_table, write_results
-from mipkd_sr.evaluation.tested import figures_of, network_entries
+from mipkd_sr.evaluation.tables import Row, protocol, results_table, write_results
+from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries, runs_of
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
@@ -118,16 +115,6 @@ def run(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
     return 0
 
 
-def runs_of(nets: Mapping[str, nn.Module], opt: TestingOptions) -> dict[str, tuple[str, Network]]:
-    """What is run, by the name of its row: each network's own name, and how it is run."""
-    val_opt, runs = opt['val'], {}
-    for ensemble in {False: [False], True: [True], 'both': [False, True]}[val_opt['self_ensemble']]:
-        for name, net in nets.items():
-            row_name = f'{name}{ENSEMBLE}' if ensemble and val_opt['self_ensemble'] == 'both' else name
-            runs[row_name] = name, prepare_network(net, ensemble, val_opt['tile'], val_opt['tile_overlap'])
-    return runs
-
-
 def test_networks(
     nets: Mapping[str, nn.Module], datasets: Mapping[str, Dataset], opt: TestingOptions, device: torch.device
 ) -> list[Row]:
@@ -151,38 +138,6 @@ def test_networks(
         for row_name, row in rows.items():
             row.images[set_name] = found[row_name]
     return list(rows.values())
-
-
-def draw_figure(
-    nets: Mapping[str, nn.Module],
-    rows: Sequence[Row],
-    set_name: str,
-    sample: Mapping[str, Any],
-    opt: TestingOptions,
-    stem: Path,
-) -> list[Path]:
-    """Draw a picture of ``sample``, an image of the test set ``set_name``, as ``stem``.png and .pdf."""
-    with torch.no_grad():
-        images = {
-            row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
-            for row_name, (name, network) in runs_of(nets, opt).items()
-            if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
-        }
-    hr, figure, metrics = tensor2img(sample['gt']), opt['figure'], metrics_of(opt)
-    top, left, side = figure['box'] or telling_box([hr, *images.values()])
-    box = (top, left, side)
-    captions = {}
-    for row in rows:
-        values = row.images[set_name].get(Path(sample['gt_path']).stem, {})
-        captions[row.name] = format_metrics({name: values[name] for name in metrics if name in values})
-    if figure['caption'] == 'crop':
-        measured = {name: measure_in_box(metrics, sr, hr, box) for name, sr in images.items()}
-        captions = {name: format_metrics(values) for name, values in measured.items()}
-    return comparison_figure(hr, images, captions, box, stem)
-
-
-def _device_of(net: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in net.parameters()), torch.device('cpu'))
 
 
 if __name__ == '__main__':

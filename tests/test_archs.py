@@ -120,3 +120,14 @@ def test_feature_shapes_leave_network_and_random_state_as_they_were():
     assert feature_shapes(net, [1, 3], 24) == {1: (12, 24, 24), 3: (12, 24, 24)}
     assert net.training
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ('kind', 'channels_in', 'channels_out'),
+    [('EDSR', 1, 1), ('EDSR', 3, 1), ('EDSR', 4, 4), ('RCAN', 1, 1), ('SPAN', 1, 1)],
+)
+def test_images_of_other_than_three_channels_have_the_grey_value_of_the_colour_mean(kind, channels_in, channels_out):
+    opt = NETWORKS.get(kind, {'feature_channels': 8})
+    net = build_network({'type': kind, **opt, 'num_in_ch': channels_in, 'num_out_ch': channels_out, 'upscale': 2})
+    assert net.mean.tolist() == [[[[pytest.approx(0.299 * 0.4488 + 0.587 * 0.4371 + 0.114 * 0.4040)]]]]
+    assert net.eval()(torch.rand(1, channels_in, 9, 12)).shape == (1, channels_out, 18, 24)

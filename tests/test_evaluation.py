@@ -144,7 +144,8 @@ def test_a_caption_can_be_the_psnr_of_the_crop_alone(testing_options, write_opti
     """As scikit-image has it, on the luma of both, nothing cut off."""
     drawn = {}
     monkeypatch.setattr(
-        'mipkd_sr.test.comparison_figure', lambda *arguments: drawn.update(zip('hicbs', arguments, strict=True)) or []
+        'mipkd_sr.evaluation.tested.comparison_figure',
+        lambda *arguments: drawn.update(zip('hicbs', arguments, strict=True)) or [],
     )
     testing_options['figure'] |= {'caption': 'crop', 'box': [4, 6, 20]}
     testing_options['val']['metrics'] = {'psnr': METRICS['psnr']}
@@ -158,7 +159,9 @@ def test_a_caption_can_be_the_psnr_of_the_crop_alone(testing_options, write_opti
 def test_several_pictures_each_where_the_networks_differ_most(testing_options, write_options, tmp_path, monkeypatch):
     """The place against a search of every place; an image that is not there is left out where that is asked for."""
     drawn = []
-    monkeypatch.setattr('mipkd_sr.test.comparison_figure', lambda *arguments: drawn.append(arguments) or [])
+    monkeypatch.setattr(
+        'mipkd_sr.evaluation.tested.comparison_figure', lambda *arguments: drawn.append(arguments) or []
+    )
     testing_options |= {'figure': {'image': ['wave1', 'img_047', 'wave3']}, 'skip_missing': True}
     assert main(['-opt', str(write_options(testing_options))]) == 0
     assert [arguments[-1].name for arguments in drawn] == ['figure_wave1', 'figure_wave3']

@@ -24,7 +24,8 @@ from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data.images import Picture, decode, encode, read_image, to_bgr
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.deploy.shapes import channels_of
-from mipkd_sr.deploy.upscaling import in_bf16_where_close, upscale
+from mipkd_sr.deploy.upscaling import is_close_in_bf16, upscale
+from mipkd_sr.evaluation.inference import prepare_network
 from mipkd_sr.train import main as train
 
 from .conftest import ENVIRONMENT, SHARED_CASES, smooth_image
@@ -216,16 +217,40 @@ def test_a_network_of_one_channel_is_given_each_colour():
         np.testing.assert_array_equal(sr, image.repeat(2, 0).repeat(2, 1))
 
 
+class OffInBf16(torch.nn.Module):
+    def __init__(self, error: float):
+        super().__init__()
+        self.error = error
+
+    def forward(self, lq: torch.Tensor) -> torch.Tensor:
+        return lq + (self.error if torch.is_autocast_enabled('cpu') else 0)
+
+
 def test_bf16_is_taken_only_where_it_is_close():
-    used = []
+    assert is_close_in_bf16(OffInBf16(1e-3))
+    assert not is_close_in_bf16(OffInBf16(2e-3))  # 54 dB
 
-    def net(lq: torch.Tensor) -> torch.Tensor:
-        used.append(half := torch.is_autocast_enabled('cpu'))
-        return lq + (error if half else 0)
 
-    for error in (1e-4, 1e-2):
-        in_bf16_where_close(net, torch.rand(1, 3, 16, 200))
-        assert used[-1] is (error < 1e-3)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_the_shipped_students_come_out_of_bf16_within_the_60_db_that_are_promised(scale):
+    net = load_student(scale)
+    assert is_close_in_bf16(net)
+    photo = torch.from_numpy(skimage.data.astronaut()[:160, 150:310] / np.float32(255)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        single, half = (prepare_network(net, bf16=bf16)(photo) for bf16 in (False, True))
+    assert 0 < (single - half).square().mean() < 1e-6
+
+
+def test_an_image_too_large_for_memory_is_one_sentence_that_names_the_tile(tmp_path, monkeypatch):
+    Image.fromarray(smooth_image(20, 28, 0)).save(tmp_path / 'a.png')
+
+    def run_out(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 7 GiB.')
+
+    monkeypatch.setattr('mipkd_sr.deploy.upscaling.upscale', run_out)
+    said = run('upscale', tmp_path / 'a.png', '--out', tmp_path / 'out', '--scale', 2, '--tile', 0, code=4)
+    assert 'a.png needs more memory than there is; give --tile 512, or less.' in said
+    assert not any((tmp_path / 'out').iterdir())
 
 
 def a_folder(folder: Path) -> Path:

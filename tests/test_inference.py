@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from mipkd_sr.archs import build_network
 from mipkd_sr.evaluation.evaluate import evaluate, same_size_batches
 from mipkd_sr.evaluation.inference import prepare_network, run_tiled, self_ensemble
+from mipkd_sr.models import DistillModel
+from mipkd_sr.train import main as train
 
 from .conftest import NETWORKS, STUDENT
 
@@ -108,3 +110,41 @@ def test_results_are_in_the_test_sets_order_and_measured_against_the_reference(m
     assert list(found['a']['0']) == ['psnr', 'psnr_to_b']
     assert list(found['b']['0']) == ['psnr']
     assert all(net.training for net in nets.values())
+
+
+def test_the_body_alone_is_in_bf16_and_windows_are_whole_all_the_same():
+    net = build_network({**STUDENT, 'num_feat': 8}).eval()
+    lq = torch.rand(1, 3, 12, 14)
+    with torch.no_grad():
+        feature, context = net.head(lq)
+        with torch.autocast('cpu', torch.bfloat16):
+            feature = net.body(feature, context)
+        expected = net.tail(feature.float(), context)
+        assert torch.equal(prepare_network(net, bf16=True)(lq), expected)
+        assert not torch.equal(net(lq), expected)
+        seen = Recording(net)
+        seen.window_size = 8
+        assert prepare_network(seen, bf16=True)(lq).shape == expected.shape
+    assert seen.sizes == [(16, 16)]
+
+
+def test_a_validation_is_run_in_tiles_and_says_how_if_memory_is_short(
+    training_options, write_options, tmp_path, monkeypatch, capsys
+):
+    sizes, infer = [], DistillModel.infer
+
+    def noted(self, net, lq):
+        sizes.append(max(lq.shape[-2:]))
+        return infer(self, net, lq)
+
+    monkeypatch.setattr(DistillModel, 'infer', noted)
+    opt = training_options(train={'total_iter': 1}, val={'val_freq': 1, 'tile': 8, 'tile_overlap': 4})
+    assert train(['-opt', str(write_options(opt))]) == 0
+    assert 8 < max(sizes) <= 8 + 2 * 4
+
+    def run_out(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 7 GiB.')
+
+    monkeypatch.setattr(DistillModel, 'infer', run_out)
+    assert train(['-opt', str(write_options(opt))]) == 4
+    assert 'needs more memory than there is; set val:tile, to 256 or less.' in capsys.readouterr().err

@@ -55,6 +55,25 @@ def test_agreement_with_the_teacher(plot, tmp_path):
     assert [label.get_text() for label in axes.get_yticklabels()] == ['bicubic', 'small']
 
 
+FAMILY = {
+    'teacher': (8000, 34.0), '64, scratch': (2000, 32.0), '64, DUKD': (2000, 32.5), '16, scratch': (500, 30.0),
+    '16, DUKD': (500, 29.75), 'alone, DUKD': (900, 31.0),
+}  # fmt: skip
+
+
+def test_gains_of_a_family_against_its_compression(plot, tmp_path, capsys):
+    rows = {name: {'parameters': size, 'images': {'A': {'x': {'psnr': psnr}}}} for name, (size, psnr) in FAMILY.items()}
+    (tmp_path / 'results.json').write_text(json.dumps(rows))
+    assert main(['plot', 'gains', str(tmp_path)]) == 0
+    check_files(tmp_path / 'gains', TEXT)
+    (line,) = plot[0].axes[0].lines
+    assert (line.get_label(), *map(list, line.get_data())) == ('DUKD', [4, 16], [0.5, -0.25])
+    assert plot[0].axes[0].get_ylim()[0] < -0.25
+    (tmp_path / 'results.json').write_text(json.dumps(RESULTS))
+    assert main(['plot', 'gains', str(tmp_path)]) == 2
+    assert 'has no rows "SIZE, METHOD" beside "SIZE, scratch"' in capsys.readouterr().err
+
+
 TABLE = """table,row,scale,set,metric,ours,published
 one,KD,4,Urban100,psnr,26.0,26.21
 one,KD,4,Urban100,ssim,0.7,0.78

@@ -1,7 +1,10 @@
 """What was wrong without a word, and what it says now."""
 
+import pathlib
+from collections import Counter
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
@@ -15,7 +18,7 @@ from mipkd_sr.distill.augmentations import AUGMENTATIONS, InvertibleAugmentation
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.models import DistillModel, build_model
 from mipkd_sr.runs.loading import load_options
-from mipkd_sr.runtime.checkpoint import save_atomically
+from mipkd_sr.runtime.checkpoint import load_file, save_atomically
 from mipkd_sr.train import main
 
 from .conftest import STUDENT, experiment
@@ -39,6 +42,24 @@ def test_what_is_saved_is_on_the_cpu(tmp_path):
     found = torch.load(tmp_path / 'file.pth', weights_only=True)
     assert type(found['networks']['params']['w']) is torch.Tensor
     assert torch.equal(found['networks']['params']['w'], torch.arange(3.0))
+
+
+def test_numbers_of_numpys_beside_the_weights_are_no_fault_and_what_is_refused_is_named(tmp_path):
+    numbers = {'psnr': np.float64(32.5), 'iter': np.int64(7), 'best': np.bool_(True)}
+    torch.save({'params': {'w': torch.ones(2)}, **numbers}, tmp_path / 'net.pth')
+    content = load_file(tmp_path / 'net.pth')
+    assert {name: content[name] for name in numbers} == numbers
+    torch.save({'params': {}, 'when': pathlib.PurePosixPath('x')}, tmp_path / 'net.pth')
+    with pytest.raises(ValueError, match=r'safely \(it holds a pathlib\S*PurePosixPath, which is neither a tensor nor'):
+        load_file(tmp_path / 'net.pth')
+
+
+def test_a_training_state_of_basicsrs_own_is_called_that(training_options, write_options, tmp_path, capsys):
+    state = {'epoch': 1, 'iter': 2, 'optimizers': [{}], 'schedulers': [{'milestones': Counter([4])}]}
+    torch.save(state, tmp_path / '2.state')
+    opt = training_options(path={'resume_state': str(tmp_path / '2.state')})
+    assert main(['-opt', str(write_options(opt))]) == 2
+    assert "2.state holds a state of BasicSR's own, without networks; start from" in error_of(capsys)
 
 
 def test_weights_that_are_left_out_are_told_and_none_in_common_is_an_error(tmp_path, monkeypatch):

@@ -175,6 +175,7 @@ def test_a_table_is_made_from_nothing_one_row_at_a_time_and_resumed(table, tmp_p
     assert float(ours['ours']) == pytest.approx(sum(images) / 5)
     assert ours['published'] == '38.04'
     assert f'{sum(images) / 5 - 38.04:+.2f} / -' in text
+    assert [file.name for file in page.glob('*.png')] == ['own_table_x2_wave1.png']  # img_047 is not there
     assert main(['test', '-opt', str(page / 'own_table_x2.yml'), '--root', str(tmp_path)]) == 0
     together = json.loads((tmp_path / 'results' / 'own_table_x2' / 'results.json').read_text())
     assert list(together) == ['teacher', 'KD']

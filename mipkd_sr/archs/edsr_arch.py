@@ -26,7 +26,7 @@ class StagedEDSR(ConvolutionalStages, EDSR):
         upscale: Scale, 2^n or 3.
         res_scale: Factor on each residual; BasicSR uses 0.1 with 256 channels.
         img_range: The network's inner image range; images outside it are in [0, 1].
-        rgb_mean: Mean of the training images, in [0, 1].
+        rgb_mean: Mean of the training images, in [0, 1]; of images of other than three channels it is the grey value.
         upsampler: 'pixelshuffle', EDSR's own: convolutions to 4 num_feat channels (9 at x3) and pixel shuffles, and one
             more at the size of the SR image; or 'pixelshuffledirect', as of SwinIR's lightweight network: one
             convolution to upscale^2 num_out_ch channels and one pixel shuffle. With 16 channels and 4 blocks the
@@ -54,4 +54,4 @@ class StagedEDSR(ConvolutionalStages, EDSR):
         if upsampler == 'pixelshuffledirect':
             self.upsample = UpsampleOneStep(upscale, num_feat, num_out_ch)
             self.conv_last = nn.Identity()
-        self.use_stages()
+        self.use_stages(num_in_ch, num_out_ch)

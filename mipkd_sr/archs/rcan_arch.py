@@ -23,7 +23,7 @@ class StagedRCAN(ConvolutionalStages, RCAN):
         upscale: Scale, 2^n or 3.
         res_scale: Factor on each residual.
         img_range: The network's inner image range; images outside it are in [0, 1].
-        rgb_mean: Mean of the training images, in [0, 1].
+        rgb_mean: Mean of the training images, in [0, 1]; of images of other than three channels it is the grey value.
     """
 
     def __init__(
@@ -51,4 +51,4 @@ class StagedRCAN(ConvolutionalStages, RCAN):
             img_range,
             rgb_mean,
         )
-        self.use_stages()
+        self.use_stages(num_in_ch, num_out_ch)

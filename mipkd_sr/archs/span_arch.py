@@ -12,6 +12,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mipkd_sr.archs.staged import mean_for
+
 
 class Conv3XC(nn.Module):
     """A 3 x 3 convolution that trains as several and runs as one.
@@ -152,7 +154,7 @@ class SPAN(_StagedBlocks):
         feature_channels: Width.
         upscale: Scale.
         img_range: The network's inner range of the input; the output is in [0, 1] without more ado.
-        rgb_mean: Mean of the training images, in [0, 1].
+        rgb_mean: Mean of the training images, in [0, 1]; of images of other than three channels it is the grey value.
         fused: Whether each convolution is one alone, as in the checkpoints of the challenges.
     """
 
@@ -172,7 +174,8 @@ class SPAN(_StagedBlocks):
         width = feature_channels
         self.upscale = upscale
         self.img_range = img_range
-        self.register_buffer('mean', torch.tensor(rgb_mean).view(1, -1, 1, 1), persistent=False)
+        mean = mean_for(torch.tensor(rgb_mean).view(1, -1, 1, 1), num_in_ch, 3)
+        self.register_buffer('mean', mean, persistent=False)
         self.conv_1 = Conv3XC(num_in_ch, width, fused=fused)
         for number in range(1, 7):
             self.add_module(f'block_{number}', AttentionBlock(width, width, fused))

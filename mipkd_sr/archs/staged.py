@@ -28,6 +28,9 @@ Context = Any
 They may stand in tuples, named tuples, lists and dicts, nested as you like (what ``torch.utils._pytree`` knows). The
 first dimension of every tensor is the batch, so that a context can be cut into its samples."""
 
+GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a grey value (ITU-R BT.601)."""
+
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, torch.memory_format)
 """What may stand in a context besides tensors: all samples have it in common."""
 
@@ -91,14 +94,16 @@ class ConvolutionalStages(nn.Module):
     img_range: float
     folded = False
 
-    def use_stages(self) -> None:
+    def use_stages(self, *channels: int) -> None:
         """Turn the body into one that can be entered and left anywhere, and the colour mean into a buffer.
 
         BasicSR copies the mean to the input's device and type inside ``forward``; a buffer moves with the network. It
         is not persistent: BasicSR's checkpoints have no such key.
+
+        Args:
+            channels: See ``mean_for``.
         """
-        mean = self.__dict__.pop('mean')
-        self.register_buffer('mean', mean, persistent=False)
+        self.register_buffer('mean', mean_for(self.__dict__.pop('mean'), *channels), persistent=False)
         self.body = Body(*self.body)
         self.depth = len(self.body)
 
@@ -142,6 +147,11 @@ class ConvolutionalStages(nn.Module):
         """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""
         feature, context = self.head(x)
         return self.tail(self.body(feature, context), context)
+
+
+def mean_for(mean: Tensor, *channels: int) -> Tensor:
+    """A colour mean (1 x 3 x 1 x 1) for images in and out of ``channels``: its grey value unless both have three."""
+    return mean if {*channels} == {3} else (mean.flatten() @ torch.tensor(GREY)).view(1, 1, 1, 1)
 
 
 def part_of_context(context: Context, batch: int, start: int, stop: int) -> Context:

@@ -2,6 +2,7 @@
 
 mipkd plot parameters results/demo     # quality against parameters, from a test's results
 mipkd plot agreement results/demo      # how close to the teacher; needs the test's `teacher`
+mipkd plot gains results/dukd_figure4_x4   # gain over plain training against compression: rows "SIZE, METHOD"
 mipkd plot curves demo_kd demo_mipkd   # validation over the steps of several runs, by name or by folder
 mipkd plot gradients experiments/demo_mipkd   # each loss's gradient on the student; train with logger:gradients
 mipkd plot bars results/mipkd_table3_mipkd_table2   # the rows of the papers' tables, from a page of mipkd table
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what in (
         ('parameters', 'quality against parameters'),
         ('agreement', 'how close to the teacher'),
+        ('gains', 'what a method gains, against how far the student is compressed'),
         ('curves', 'validation over the steps'),
         ('gradients', "each loss's gradient on the student, over a run's steps"),
         ('bars', "the rows of the papers' tables, ours and published"),
@@ -39,22 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mipkd_sr.evaluation.plots import plot_agreement, plot_bars, plot_curves, plot_gradients, plot_parameters
+    from mipkd_sr.evaluation import plots
     from mipkd_sr.runs.run import find_run
 
     if args.figure == 'parameters':
-        files = plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
+        files = plots.plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
     elif args.figure == 'agreement':
-        files = plot_agreement(args.folder, args.out or args.folder / 'agreement')
+        files = plots.plot_agreement(args.folder, args.out or args.folder / 'agreement')
+    elif args.figure == 'gains':
+        files = plots.plot_gains(args.folder, args.metric, args.out or args.folder / 'gains')
     elif args.figure == 'gradients':
-        files = plot_gradients(args.folder, args.out or args.folder / 'gradients')
+        files = plots.plot_gradients(args.folder, args.out or args.folder / 'gradients')
     elif args.figure == 'bars':
-        files = plot_bars(args.folder, args.metric, args.set, args.out or args.folder / 'bars')
+        files = plots.plot_bars(args.folder, args.metric, args.set, args.out or args.folder / 'bars')
     else:
         runs = [find_run(name) for name in (*args.runs, *args.more_runs)]
         if not runs:
             raise OptionError('--run', 'is missing; name the runs to draw.')
         histories = {run.folder: run.validations_file for run in runs}
-        files = plot_curves(histories, args.metric, args.out or Path('curves'))
+        files = plots.plot_curves(histories, args.metric, args.out or Path('curves'))
     print(' '.join(map(str, files)))
     return 0

@@ -12,7 +12,8 @@ weights are not in experiments/pretrained_models. A run is told by what it compu
 name is not trained again. Test sets that are not there are left out, and said; so is a cell that needs a file which is
 not there. The page (report.md, with table.csv and every image's values in results.json) is written after each run, to
 results/NAME by default. Beside it lies an option file for each table and scale, such as mipkd_table2_x4.yml: with it
-`mipkd test` draws the crops of all rows, and measures how close they are to the teacher. `--miniature` makes every cell
+`mipkd test` measures how close all rows are to the teacher. The crops that the papers show are drawn in the end, where
+their images are there. `--miniature` makes every cell
 as small as options/tables/miniature.yml says.
 """
 
@@ -20,7 +21,7 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,33 @@ def run(args: argparse.Namespace) -> int:
         if code:
             return code
     print(f'written: {write()}')
+    draw_crops(write_together(tables, runs, folder), root)
     return 0
+
+
+def draw_crops(files: Sequence[Path], root: Path) -> None:
+    """Draw the pictures that tests' option files ask for, beside them, of the images that are there."""
+    import torch
+
+    from mipkd_sr.archs.loading import load_network
+    from mipkd_sr.archs.weights import fuse
+    from mipkd_sr.data import build_dataset
+    from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries
+    from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
+
+    for file in files:
+        options = load_options(file, False, root)
+        leave_out_missing(options.data)
+        if missing_paths(options.data):
+            continue
+        opt, device = options.testing, torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
+        pictures = figures_of(opt, datasets)
+        entries = network_entries(opt) if pictures else {}
+        nets = {name: fuse(load_network(entry, opt['scale']).eval()).to(device) for name, entry in entries.items()}
+        for image, set_name, index in pictures:
+            stem = file.with_name(f'{file.stem}_{image}')
+            print(*draw_figure(nets, (), set_name, datasets[set_name][index], opt, stem))
 
 
 def _measure(tables: 'list[PaperTable]', cells: 'list[Cell]', args: argparse.Namespace, folder: Path) -> None:

@@ -9,7 +9,6 @@ time. A file that is there stays; what this command made of the same image with 
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
         '--precision',
         choices=['auto', 'single', 'bf16'],
         default='auto',
-        help='auto: bf16 where the processor has it and the output is within 60 dB of single precision',
+        help='auto: bf16 where the processor has it and photographs come out within 60 dB of single precision',
     )
 
 
@@ -53,16 +52,14 @@ def as_asked(args: argparse.Namespace, net: 'nn.Module', device: 'torch.device')
     """The network, on ``device``, as the arguments say that it is to be run."""
     import torch
 
-    from mipkd_sr.deploy.upscaling import has_fast_bf16, in_bf16, in_bf16_where_close
+    from mipkd_sr.deploy.upscaling import has_fast_bf16, is_close_in_bf16
     from mipkd_sr.evaluation.inference import prepare_network
 
     net.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
-    run = prepare_network(net, args.self_ensemble, args.tile, args.overlap)
-    if args.precision == 'bf16':
-        return partial(in_bf16, run)
+    bf16 = args.precision == 'bf16'
     if args.precision == 'auto' and device.type == 'cpu' and has_fast_bf16():
-        return partial(in_bf16_where_close, run)
-    return run
+        bf16 = is_close_in_bf16(net)
+    return prepare_network(net, args.self_ensemble, args.tile, args.overlap, bf16)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipkd_sr.data.images import Picture, decode, encode, images_in, read_text, unreadable
-from mipkd_sr.evaluation.inference import Network
+from mipkd_sr.deploy.shapes import channels_of
+from mipkd_sr.evaluation.inference import Network, prepare_network
 from mipkd_sr.imresize import imresize
 from mipkd_sr.runtime.errors import OptionError, RunError, is_out_of_memory
 from mipkd_sr.runtime.files import atomic_write
@@ -26,10 +27,9 @@ MARGIN = 16
 a network itself what is beyond an edge is black: the edges of flat images come out up to 30 levels off."""
 RECORD = 'mipkd_sr'
 """Name of the text in a PNG file that says what made it."""
-CLOSE = 1e-6
-"""Mean squared error, for values in [0, 1], of 60 dB."""
-SAMPLE = 128
-"""Side of the part of an image on which bf16 is compared with single precision."""
+CLOSE = 58.0
+"""PSNR, in dB, of a network in bf16 to itself in single precision, on noise, from which on it may be run so. Of the
+shipped students it is 62, 62 and 60, and above 72, 70 and 68 on each image of Set5, Set14 and B100."""
 
 
 @torch.no_grad()
@@ -101,18 +101,13 @@ def spread(colour: Tensor, alpha: Tensor) -> Tensor:
     )
 
 
-def in_bf16(net: Network, lq: Tensor) -> Tensor:
-    """Run a network in bf16, its weights as they are."""
-    with torch.autocast(lq.device.type, torch.bfloat16):
-        return net(lq).float()
-
-
-def in_bf16_where_close(net: Network, lq: Tensor) -> Tensor:
-    """Run a network in bf16 where that is within 60 dB of single precision in the middle of the image."""
-    top, left = (max(side - SAMPLE, 0) // 2 for side in lq.shape[-2:])
-    middle = lq[..., top : top + SAMPLE, left : left + SAMPLE]
-    error = (in_bf16(net, middle).clamp(0, 1) - net(middle).clamp(0, 1)).square().mean()
-    return in_bf16(net, lq) if error < CLOSE else net(lq)
+@torch.no_grad()
+def is_close_in_bf16(net: nn.Module) -> bool:
+    """Whether a network in bf16 is close to itself in single precision on noise, which is harder than photographs."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, channels_of(net), 96, 96, generator=generator).to(next(net.parameters(), torch.empty(0)))
+    single, half = (prepare_network(net, bf16=bf16)(noise).clamp(0, 1).double() for bf16 in (False, True))
+    return bool(-10 * (half - single).square().mean().log10() >= CLOSE)
 
 
 def has_fast_bf16() -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.metrics import measure
-from mipkd_sr.runtime.errors import RunError, traced
+from mipkd_sr.runtime.errors import RunError, is_out_of_memory, traced
 from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 
 ImageCallback = Callable[[str, str, np.ndarray], None]
@@ -89,7 +89,13 @@ def _run(
     measuring: '_Measuring',
 ) -> None:
     """Run the networks on a batch of ``same_size_batches``, and have what comes out measured."""
-    outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
+    try:
+        outputs = {name: net(batch['lq'].to(device)) for name, net in networks.items()}
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size, files = ' x '.join(map(str, batch['lq'].shape[-2:])), ', '.join(batch['lq_path'])
+        raise RunError(f'{files} ({size}) needs more memory than there is; set val:tile, to 256 or less.') from error
     for number, image in enumerate(batch['names']):
         images = {name: _to_image(sr[number], name, batch['lq_path'][number]) for name, sr in outputs.items()}
         if on_image:

@@ -238,7 +238,9 @@ def bars_figure(
         return save(figure, stem)
 
 
-def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, stem: Path) -> list[Path]:
+def study_figure(
+    panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, stem: Path, whole: bool = False
+) -> list[Path]:
     """Plot curves of several variants, a panel a horizontal axis: means over seeds, and bands from least to greatest.
 
     The early part of the curves, far below the rest, is cut off, so that differences later on can be seen.
@@ -248,6 +250,7 @@ def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, st
             least and greatest value there.
         ylabel: What is measured.
         stem: The picture's file without its ending.
+        whole: Whether to leave it on.
 
     Returns:
         The files.
@@ -266,7 +269,7 @@ def study_figure(panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, st
             axes.grid(alpha=0.3)
         means_of_all = np.concatenate([curve[1] for curves in panels.values() for curve in curves.values()])
         low, high = np.percentile(means_of_all, 15), means_of_all.max()
-        if high > low:
+        if high > low and not whole:
             grid[0, 0].set_ylim(low, high + 0.05 * (high - low))
         grid[0, 0].set_ylabel(ylabel)
         figure.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=4)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mipkd_sr.evaluation.evaluate import mean_metrics
 from mipkd_sr.evaluation.figures import (
     agreement_figure,
@@ -14,6 +16,7 @@ from mipkd_sr.evaluation.figures import (
     curves_figure,
     gradients_figure,
     parameters_figure,
+    study_figure,
 )
 from mipkd_sr.evaluation.tables import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
@@ -74,6 +77,36 @@ def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
         if not all(values for _, values in networks.values()) or not networks:
             raise OptionError('', f'{folder} holds no results; give the folder of a test.')
         return parameters_figure(networks, _label(metric), stem)
+
+
+def plot_gains(folder: Path, metric: str, stem: Path) -> list[Path]:
+    """Draw what methods gain against how far a student is compressed, from ``folder``/results.json.
+
+    A student is a row "SIZE, METHOD"; its gain is over "SIZE, scratch", and its compression rate the parameters of the
+    largest network over its own.
+
+    Raises:
+        OptionError: If there are no such rows.
+    """
+    panels: dict[str, dict[str, list[tuple[float, ...]]]] = {}
+    with _form_expected(folder):
+        rows = read_results(folder)
+        largest = max(row['parameters'] for row in rows.values())
+        for name, row in rows.items():
+            size, _, method = name.rpartition(', ')
+            plain = rows.get(f'{size}, scratch', row)
+            for test_set, images in row['images'].items() if plain is not row else ():
+                gain = mean_metrics(images)[metric] - mean_metrics(plain['images'][test_set])[metric]
+                panel = panels.setdefault(f'{test_set}: parameters of the largest / own', {})
+                panel.setdefault(method, []).append((largest / row['parameters'], gain, gain, gain))
+        if not panels:
+            raise OptionError(
+                '', f'{folder} has no rows "SIZE, METHOD" beside "SIZE, scratch"; test those of a family.'
+            )
+        curves = {
+            title: {name: np.array(sorted(own)).T for name, own in panel.items()} for title, panel in panels.items()
+        }
+        return study_figure(curves, f'gain over scratch, {_label(metric)}', stem, whole=True)
 
 
 def plot_agreement(folder: Path, stem: Path) -> list[Path]:

@@ -1,13 +1,19 @@
 """What a test is of: networks with their weights, and a picture of one image. All is checked before anything is run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+from basicsr.utils import tensor2img
+from torch import nn
 from torch.utils.data import Dataset
 
 from mipkd_sr.archs.loading import NetworkOptions
 from mipkd_sr.data import metrics_of
-from mipkd_sr.evaluation.figures import check_box
+from mipkd_sr.evaluation.figures import check_box, comparison_figure, measure_in_box, telling_box
+from mipkd_sr.evaluation.inference import Network, prepare_network
+from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics
 from mipkd_sr.metrics import least_side
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.runtime.errors import OptionError, shown
@@ -88,3 +94,45 @@ def figures_of(opt: TestingOptions, datasets: Mapping[str, Dataset]) -> list[tup
     if figure['caption'] == 'crop' and box[2] < least:
         raise OptionError('figure:box', f'has a side of {box[2]}, but a crop that is measured needs {least} at least.')
     return pictures
+
+
+def runs_of(nets: Mapping[str, nn.Module], opt: TestingOptions) -> dict[str, tuple[str, Network]]:
+    """What is run, by the name of its row: each network's own name, and how it is run."""
+    val_opt, runs = opt['val'], {}
+    for ensemble in {False: [False], True: [True], 'both': [False, True]}[val_opt['self_ensemble']]:
+        for name, net in nets.items():
+            row_name = f'{name}{ENSEMBLE}' if ensemble and val_opt['self_ensemble'] == 'both' else name
+            runs[row_name] = name, prepare_network(net, ensemble, val_opt['tile'], val_opt['tile_overlap'])
+    return runs
+
+
+def draw_figure(
+    nets: Mapping[str, nn.Module],
+    rows: Sequence[Row],
+    set_name: str,
+    sample: Mapping[str, Any],
+    opt: TestingOptions,
+    stem: Path,
+) -> list[Path]:
+    """Draw a picture of ``sample``, an image of the test set ``set_name``, as ``stem``.png and .pdf."""
+    with torch.no_grad():
+        images = {
+            row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
+            for row_name, (name, network) in runs_of(nets, opt).items()
+            if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
+        }
+    hr, figure, metrics = tensor2img(sample['gt']), opt['figure'], metrics_of(opt)
+    top, left, side = figure['box'] or telling_box([hr, *images.values()])
+    box = (top, left, side)
+    captions = {}
+    for row in rows:
+        values = row.images[set_name].get(Path(sample['gt_path']).stem, {})
+        captions[row.name] = format_metrics({name: values[name] for name in metrics if name in values})
+    if figure['caption'] == 'crop':
+        measured = {name: measure_in_box(metrics, sr, hr, box) for name, sr in images.items()}
+        captions = {name: format_metrics(values) for name, values in measured.items()}
+    return comparison_figure(hr, images, captions, box, stem)
+
+
+def _device_of(net: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in net.parameters()), torch.device('cpu'))

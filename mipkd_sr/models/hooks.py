@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mipkd_sr.evaluation.inference import RunBy, in_whole_windows, needs_whole_windows
+from mipkd_sr.evaluation.inference import RunBy, in_whole_windows, needs_whole_windows, prepare_network
 
 
 class ModelHooks:
@@ -20,6 +20,7 @@ class ModelHooks:
     """
 
     net_g: nn.Module
+    opt: Any
     teachers: Mapping[str, nn.Module]
     is_train: bool
     lq: Tensor
@@ -104,5 +105,8 @@ class ModelHooks:
         """The student and the teachers by name, as a validation runs them."""
         student = self.net_for_testing()
         has_own_test = type(self).test is not ModelHooks.test
-        networks = {'student': RunBy(student, self._run_by_test if has_own_test else partial(self.infer, student))}
-        return networks | {name: RunBy(net, partial(self.infer, net)) for name, net in self.teachers.items()}
+        runs = {'student': (student, self._run_by_test if has_own_test else partial(self.infer, student))}
+        runs |= {name: (net, partial(self.infer, net)) for name, net in self.teachers.items()}
+        val = self.opt['val']
+        tiled = partial(prepare_network, tile=val['tile'], overlap=val['tile_overlap'])
+        return {name: RunBy(net, tiled(run)) for name, (net, run) in runs.items()}

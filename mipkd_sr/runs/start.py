@@ -66,7 +66,10 @@ def resume(model: Resumable, start: Start) -> None:
     with blamed_on('path:resume_state'):
         numbers = [start.state.get(name) for name in ('iter', 'samples')] if isinstance(start.state, dict) else [None]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError(f'{start.file} holds no training state; give another.')
+            what = 'no training state; give another'
+            if isinstance(start.state, dict) and 'schedulers' in start.state:
+                what = "a state of BasicSR's own, without networks; start from its student with path:pretrain_network_g"
+            raise ValueError(f'{start.file} holds {what}.')
         try:
             model.resume_training(start.state)
         except ValueError as error:

@@ -2,16 +2,25 @@
 
 import hashlib
 import os
+import re
 import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from mipkd_sr.runtime.files import atomic_write
+
+NUMPYS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in np.typecodes['AllInteger'] + np.typecodes['AllFloat'] + '?'),
+    *((np.float64(0).__reduce__()[0], f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
+]
+"""What a numpy number is saved as, such as the PSNR beside some weights, by numpy of either name of its core."""
 
 
 def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
@@ -90,9 +99,12 @@ def load_file(file: str | os.PathLike[str]) -> Any:
     """
     try:
         verify(file)
-        return torch.load(file, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals(NUMPYS):
+            return torch.load(file, map_location='cpu', weights_only=True)
     except OSError as error:
         raise ValueError(f'{file} cannot be read ({error.strerror})') from None
     except Exception as error:  # neither zipfile nor torch.load has one exception for broken or hostile files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if found := re.search(r'Unsupported (?:global|class):? (?:GLOBAL )?(\S+)', str(error)):
+            reason = f'it holds a {found[1]}, which is neither a tensor nor a plain value'
         raise ValueError(f'{file} is not a checkpoint that can be loaded safely ({reason})') from None

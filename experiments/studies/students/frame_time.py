@@ -2,9 +2,10 @@
 
 python experiments/studies/students/frame_time.py
 
-One frame after the other, the median of 15: PyTorch in single precision and, by autocast, in bfloat16 (fast where the
-CPU has AVX512 BF16 or AMX), both in the channels-last format, and onnxruntime in single precision. The last column is
-the PSNR of bfloat16's output against single precision's, on a photograph: far above a student's own error.
+The three in turn, the least of 30 times, which other work on the machine disturbs least: PyTorch in single precision
+and, as `mipkd upscale` has it, with the body in bf16 (fast where the CPU has AVX512 BF16 or AMX), both in the
+channels-last format, and onnxruntime in single precision. OMP_NUM_THREADS says how many threads each has. Megapixels
+are of the SR image.
 """
 
 import tempfile
@@ -18,14 +19,14 @@ import torch
 from torch import nn
 
 from mipkd_sr.api import load_student
-from mipkd_sr.costs.measuring import device_name, median_seconds
+from mipkd_sr.costs.measuring import device_name, seconds_of
 from mipkd_sr.deploy.export import export
-from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.evaluation.complexity import count_parameters
+from mipkd_sr.evaluation.inference import prepare_network
 from mipkd_sr.evaluation.tables import markdown_table
 from mipkd_sr.options.recipes import STUDENT_SCALES
 
 WIDTH, HEIGHT = 640, 360
+ROUNDS = 30
 
 
 def onnx_session(net: nn.Module) -> onnxruntime.InferenceSession:
@@ -47,16 +48,22 @@ def main() -> None:
     for scale in STUDENT_SCALES:
         net = load_student(scale).to(memory_format=torch.channels_last)
         channels_last = frame.contiguous(memory_format=torch.channels_last)
-        single, half = FrozenTeacher(net, torch.float32), FrozenTeacher(net, torch.bfloat16)
-        in_torch = [median_seconds(partial(run, channels_last), cpu)[0] for run in (single, half)]
-        error = (half(channels_last).sr.double() - single(channels_last).sr.double()).square().mean()
-        session = onnx_session(net)
-        in_onnx, _ = median_seconds(partial(session.run, None, {'lq': frame.numpy()}), cpu)
-        times = [f'{1000 * seconds:.0f}' for seconds in (*in_torch, in_onnx)]
-        rows.append([f'x{scale}', f'{count_parameters(net):,}', *times, f'{-10 * error.log10():.1f}'])
-    header = ['student', 'parameters', 'torch, ms', 'torch in bf16, ms', 'onnxruntime, ms', 'bf16 against fp32, dB']
-    print(markdown_table(header, rows))
-    print(f'\nFrames of {WIDTH} x {HEIGHT} on {device_name(cpu)}.')
+        runs = [partial(prepare_network(net, bf16=bf16), channels_last) for bf16 in (False, True)]
+        runs.append(partial(onnx_session(net).run, None, {'lq': frame.numpy()}))
+        with torch.no_grad():
+            rounds = [[seconds_of(run, cpu) for run in runs] for _ in range(ROUNDS)]
+        least = [min(times) for times in zip(*rounds, strict=True)]
+        speeds = [WIDTH * HEIGHT * scale**2 / 1e6 / seconds for seconds in least]
+        rows.append(
+            [f'x{scale}', *(f'{1000 * seconds:.0f}' for seconds in least), *(f'{speed:.1f}' for speed in speeds)]
+        )
+    names = ['torch', 'torch, body in bf16', 'onnxruntime']
+    print(
+        markdown_table(
+            ['student', *(f'{name}, {unit}' for unit in ('ms', 'megapixels a second') for name in names)], rows
+        )
+    )
+    print(f'\nFrames of {WIDTH} x {HEIGHT} on {device_name(cpu)}, {torch.get_num_threads()} threads.')
 
 
 if __name__ == '__main__':
