@@ -71,7 +71,7 @@ def test_table_is_what_scikit_image_measures_on_the_saved_images(
     assert {row['network'] for row in rows} == {'bicubic', 'teacher'}
     assert float(rows[0]['mean']) == pytest.approx(np.mean(values), abs=1e-4)
     assert cv2.imread(str(results / 'figure.png')).shape[2] == 3
-    assert table.splitlines()[0] in capsys.readouterr().err
+    assert table.splitlines()[0] in capsys.readouterr().out
 
 
 def test_earlier_results_are_archived(testing_options, write_options, tmp_path):
