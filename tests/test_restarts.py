@@ -738,7 +738,7 @@ def test_a_validation_that_measures_otherwise_is_told_and_has_a_best_of_its_own(
     same = training_options(train={'total_iter': 8})
     same['val']['metrics'] = opt['val']['metrics']
     assert main(['-opt', str(write_options(same)), '--auto_resume']) == 0
-    assert 'val:metrics' not in log_of(tmp_path)
+    assert 'val:metrics' not in log_of(tmp_path).rpartition('Going on from')[2]  # one log where both are of one second
 
 
 @pytest.mark.parametrize('scheduler', ['milestones', 'cosine', 'warmup'])
