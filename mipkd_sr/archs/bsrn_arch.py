@@ -13,8 +13,6 @@ COPIES = 4
 """The LR image is given to the first layer so many times over."""
 SMALLEST = 15
 """Side of the smallest LR image, in pixels: the spatial attention pools 7 x 7 after a stride of 2."""
-SMALLEST_VARIANCE = 1e-38
-"""Of a constant channel, which a mixed feature map can bring about."""
 
 
 class BlueprintConv(nn.Module):
@@ -67,7 +65,7 @@ class ContrastAttention(nn.Module):
         """B x num_feat x H x W -> the same shape."""
         mean = x.mean((2, 3), keepdim=True)
         variance = (x - mean).pow(2).mean((2, 3), keepdim=True)
-        deviation = variance.clamp(min=SMALLEST_VARIANCE).sqrt()  # at 0 a root has no finite gradient
+        deviation = variance.clamp(min=1e-38).sqrt()  # at 0, of a constant channel, a root has no finite gradient
         return x * self.conv_du(deviation + mean)
 
 

@@ -3,10 +3,8 @@
 Paper: its ICLR 2025 version, whose numbers of equations, sections and tables are used here
 (https://proceedings.iclr.cc/paper_files/paper/2025/hash/dcdaccb57420cb344b73da90f2281f11-Abstract-Conference.html; the
 first version, https://arxiv.org/abs/2404.02573v1, has lower results and other numbers). There is no public code; what
-the paper leaves unsaid is an argument here, with a default and its reason. The defaults are tuned, by our studies on
-small networks at 1,000 steps; at 20,000 they are, together, better than what the paper says where weights are constant,
-and as good, for less arithmetic, where they fade (experiments/studies/convergence). The recipes under
-options/train/mipkd_paper set what the paper says.
+the paper leaves unsaid is an argument here, with a default and its reason. The defaults are tuned by short studies on
+small networks (experiments/studies/mipkd); options/train/mipkd_paper has what the paper says.
 """
 
 import itertools
@@ -42,8 +40,8 @@ class MiPKDLoss(FeatureObjective):
     Each loss is summed over the positions. Student and teacher may be of any width, depth and architecture as long as
     their feature maps have the same height and width.
 
-    Until the end of a long training these terms hold a student back; give them a ``schedule`` that lets them fall to
-    nothing in its first quarter, as the recipes under options/train/mipkd do (experiments/studies/convergence).
+    With constant weights these terms hold a student back in a long training; a ``schedule`` lets them fall to nothing,
+    and ``balance`` bounds their gradient between unlike networks (docs/which_method.md).
 
     Args:
         feat_weight: Weight of l_feat (paper, Table 11: 1).
@@ -54,9 +52,8 @@ class MiPKDLoss(FeatureObjective):
         encoder: 'separate', 'shared' or 'none'; see ``mipkd_sr.distill.feature_prior_mixer``.
         layer: 'conv' (3 x 3) or 'mlp' (1 x 1).
         latent_width: Channels of the latent space: a number; 'teacher', the paper's, whose latent space has the feature
-            maps' own dimensions C x H x W (Section 3.2): where the widths differ it does not say whose C, and the
-            teacher's is the one from which Dec can give back all of F_T; or None, half the student's width: better than
-            the whole or twice of it in our study (experiments/studies/mipkd), and cheaper.
+            maps' own dimensions C x H x W (Section 3.2) and does not say whose C; or None, half the student's width:
+            better than the whole or twice of it in our study (experiments/studies/mipkd), and cheaper.
         latent_depth: Convolutions in each encoder and in the decoder; unsaid. 1, the cheapest.
         mask: 'random', 'grid', 'cosine' or 'cka'; see ``mipkd_sr.distill.masks``.
         teacher_ratio: Part of the mix that is the teacher's; unsaid. 0.25: better than 0.5 and 0.75 in our study. The
@@ -67,18 +64,13 @@ class MiPKDLoss(FeatureObjective):
         student_probability: P(R = 1). The paper draws R from {0, 1} with no preference (Eq. 6): 0.5. 0.75: as good in
             our study of cost (experiments/studies/mipkd_cost), and the student's path costs less than the teacher's.
         drop_probability: Probability that a position's l_block is left out of a step; the paper drops none unless it
-            says so. 0.75: nothing that can be told from noise is lost against 0.5 in that study, nor at 0.5 against 0,
-            and steps are faster. Steps differ by one position at most, so that of three positions 0.75 keeps one or
-            none, which bounds the memory. Without ``rescale`` the expected l_block is ``1 - drop_probability`` of the
-            undropped one: at 0.75 a block_weight of 0.1 acts as 0.025 does without drops, and the paper found this
-            weight sensitive (Table 11, Urban100 at x4: 26.66 at 0.1, 26.53 at 1).
+            says so. 0.75 cost nothing that could be told from noise in that study. Steps differ by one position at
+            most, which bounds the memory. Without ``rescale`` a block_weight of 0.1 acts as 0.025 does without drops.
         rescale: Whether l_block is divided by ``1 - drop_probability``, so that its expectation is the undropped one.
-            Off, as our studies chose drop_probability and block_weight together without it.
         normalize: Whether each feature map is divided by its size, the mean of |F| (for 'l2' the root of the mean of
             F^2), before it is encoded, so that l_feat and l_ae are D(F_E, F_T) / D(F_T, 0); F_E takes the size of the
-            network that it goes on through. The paper has no such division. Features scale with a network's inner
-            image range: without it, F_S goes into the encoders 255 times larger for EDSR as for SwinIR, and l_feat
-            grows with the teacher's. With EDSR's student under BSRN its gradient is thousands of times l_pix's.
+            network that it goes on through. The paper has no such division, without which l_feat grows with the inner
+            image range of the networks: EDSR's student under BSRN gets thousands of times l_pix's gradient from it.
 
     Raises:
         ValueError: If an argument is out of its range.
