@@ -8,9 +8,10 @@ from skimage import data
 from torch import nn
 
 from mipkd_sr.api import load_student
+from mipkd_sr.data import shared_images
 from mipkd_sr.data.pairs import write_pairs
 from mipkd_sr.imresize import imresize
-from mipkd_sr.models.teacher_check import check_teacher, shared_images
+from mipkd_sr.models.teacher_check import check_teacher
 from mipkd_sr.train import main
 
 from .conftest import experiment, smooth_image

@@ -1,13 +1,6 @@
-"""Timing calls, and what the device is called and can do."""
-
-import statistics
-from collections.abc import Callable
+"""The device that is measured, and what it is called."""
 
 import torch
-
-from mipkd_sr.evaluation.complexity import seconds_of
-
-REPEATS = 15
 
 
 def this_device() -> torch.device:
@@ -18,10 +11,3 @@ def this_device() -> torch.device:
 def device_name(device: torch.device) -> str:
     """What a device is called in a table."""
     return torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} thread(s)'
-
-
-def median_seconds(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Median and interquartile range of the seconds that ``work`` takes, after three times for warming up."""
-    seconds = [seconds_of(work, device) for _ in range(REPEATS + 3)][3:]
-    quartiles = statistics.quantiles(seconds, n=4)
-    return quartiles[1], quartiles[2] - quartiles[0]

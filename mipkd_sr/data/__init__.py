@@ -22,7 +22,7 @@ from mipkd_sr.data.scan import scan
 from mipkd_sr.option_types import Component, DatasetOptions, RunOptions, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
-__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of', 'not_looked_at']
+__all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of', 'not_looked_at', 'shared_images']
 
 SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
 """Data sets, and what derives from them, whose files are looked at before a run."""
@@ -88,6 +88,15 @@ def not_looked_at(opt: RunOptions) -> list[str]:
     reasons = {phase: _cannot_be_scanned(one) for phase, one in opt['datasets'].items() if one['scan']}
     said = 'its files are not looked at before the run, as'
     return [f'datasets:{phase}: {said} {reason}' for phase, reason in reasons.items() if reason]
+
+
+def shared_images(train_set: Dataset, val_set: Dataset) -> list[str]:
+    """The HR files that a training and a validation set have in common."""
+    files = [
+        {str(Path(path['gt_path']).resolve()) for path in getattr(one, 'paths', ()) if isinstance(path, dict)}
+        for one in (train_set, val_set)
+    ]
+    return sorted(files[0] & files[1])
 
 
 def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:

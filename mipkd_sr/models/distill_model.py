@@ -249,9 +249,9 @@ class DistillModel(ModelHooks, SRModel):
             of_parts.append(dict(zip(losses, values.clone().unbind(), strict=True)))  # a CUDA graph's are its own
             of_teachers.append(teacher_sums)
         self.lq, self.gt = whole
-        names = {name: None for losses in of_parts for name in losses}  # a part may have a loss that others have not
         self.losses = of_parts[0]
         if parts > 1:
+            names = dict.fromkeys(name for losses in of_parts for name in losses)  # one part may have more than another
             self.losses = {
                 name: torch.stack([own[name] for own in of_parts if name in own]).sum() / parts for name in names
             }

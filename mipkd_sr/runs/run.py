@@ -85,11 +85,12 @@ class Run:
         Raises:
             OptionError: If there is none yet.
         """
-        saved = [file for file in self.models.glob('net_g_*.pth') if file.stem.removeprefix('net_g_').isdigit()]
-        files = [self.student()] if self.student().is_file() else sorted(saved, key=lambda file: int(file.stem[6:]))
-        if not files:
+        if self.student().is_file():
+            return self.student()
+        labels = [file.stem.removeprefix('net_g_') for file in self.models.glob('net_g_*.pth')]
+        if not (saved := [int(label) for label in labels if label.isdigit()]):
             raise OptionError('--run', f'{self.models} holds no student yet; wait for its first net_g_*.pth.')
-        return files[-1]
+        return self.student(max(saved))
 
     def state(self, iteration: int) -> Path:
         """The training state of an iteration."""

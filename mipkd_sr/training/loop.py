@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from basicsr.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset
 
+from mipkd_sr.data import shared_images
 from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.learning_rate import BEFORE_THE_OPTIMIZER
-from mipkd_sr.models.teacher_check import shared_images
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.distributed import longest_silence
@@ -80,10 +80,10 @@ class Trainer:
 
     def _look_before_the_first_step(self, progress: ProgressLog) -> None:
         """Measure the teacher; or make up for a validation that the state was saved before."""
-        for loader in self.val_loaders if self.done.iteration == 0 else ():
-            if shared := shared_images(self.train_set, loader.dataset):
-                get_root_logger().warning(f'{len(shared)} images are trained on and validated on: {shared[0]}, ...')
         if self.val_loaders and self.done.iteration == 0:
+            for loader in self.val_loaders:
+                if shared := shared_images(self.train_set, loader.dataset):
+                    get_root_logger().warning(f'{len(shared)} images are trained on and validated on: {shared[0]}, ...')
             self.model.check_teacher(self.val_loaders[0])
         elif self._validation_is_due() and not self.model.record.has(self.done.iteration):
             self._validate(progress, saved=True)
