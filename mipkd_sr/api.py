@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mipkd_sr.archs import check_output, check_staged
-from mipkd_sr.archs.loading import NetworkOptions, load_network
-from mipkd_sr.archs.weights import fuse
+from mipkd_sr.archs.loading import NetworkOptions, load_trained
 from mipkd_sr.deploy import upscaling
 from mipkd_sr.deploy.shapes import channels_of
 from mipkd_sr.distill.objective import ImageObjective, Objective
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.evaluation.inference import prepare_network
+from mipkd_sr.evaluation.inference import device_of, prepare_network
 from mipkd_sr.options.checking import check_network
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_RECIPE, STUDENT_SCALES, require_recipe
@@ -66,7 +65,7 @@ def _load(options: Options, weights: Path) -> nn.Module:
         network = options.data.get('network_g')
         check_network(network, 'network_g')
         entry = NetworkOptions(network, str(weights), 'params_ema', 'network_g', '--weights')  # type: ignore[arg-type]
-        return fuse(load_network(entry, options.data.get('scale')).eval())
+        return load_trained(entry, options.data.get('scale'))
 
 
 def upscale(student: nn.Module, image: Image, tile: int = 0, overlap: int = 64) -> Image:
@@ -86,7 +85,7 @@ def upscale(student: nn.Module, image: Image, tile: int = 0, overlap: int = 64) 
         RunError: If the output is not finite.
         TypeError: If it is no such image.
     """
-    device = next((parameter.device for parameter in student.parameters()), torch.device('cpu'))
+    device = device_of(student)
     net, channels = prepare_network(student, tile=tile, overlap=overlap), channels_of(student)
     if isinstance(image, np.ndarray):
         if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
@@ -145,9 +144,10 @@ class Distiller(nn.Module):
             objective.attach(student, teacher, lq_size, scale)
         if teacher is not None:
             check_output(teacher, scale, lq_size)
-        for net, wanted in ((student, Objective.student_indices), (teacher, Objective.teacher_indices)):
-            if net is not None and any(getattr(objective, wanted.__name__)() for objective in named.values()):
-                check_staged(net, scale, lq_size)
+        if any(objective.student_indices() for objective in named.values()):
+            check_staged(student, scale, lq_size)
+        if teacher is not None and any(objective.teacher_indices() for objective in named.values()):
+            check_staged(teacher, scale, lq_size)
         frozen = None if teacher is None else FrozenTeacher(teacher)
         self.step = DistillStep(student, frozen, named, steps, seed)
         self.losses: dict[str, Tensor] = {}

@@ -29,7 +29,7 @@ from mipkd_sr.commands.command_line import (
     TESTING,
     TRAINING,
     add_run_arguments,
-    add_tested_run,
+    add_test_arguments,
     import_packages,
     new_parser,
     run_command,
@@ -58,12 +58,6 @@ def add_command(
     )
     add_arguments(parser)
     parser.set_defaults(command=run)
-
-
-def add_test_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``mipkd test`` takes."""
-    add_run_arguments(parser)
-    add_tested_run(parser)
 
 
 def start(module: str, args: argparse.Namespace) -> int:

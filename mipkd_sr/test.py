@@ -19,12 +19,10 @@ from basicsr.utils import imwrite
 from torch import nn
 from torch.utils.data import Dataset
 
-from mipkd_sr.archs.loading import NetworkOptions, load_network
-from mipkd_sr.archs.weights import fuse
+from mipkd_sr.archs.loading import NetworkOptions, load_trained
 from mipkd_sr.commands.command_line import (
     TESTING,
-    add_run_arguments,
-    add_tested_run,
+    add_test_arguments,
     import_packages,
     new_parser,
     run_command,
@@ -51,8 +49,7 @@ from mipkd_sr.runtime.ranks import failing_together
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see ``run_command``."""
     parser = new_parser('mipkd-test', TESTING)
-    add_run_arguments(parser)
-    add_tested_run(parser)
+    add_test_arguments(parser)
     return start(parser.parse_args(argv))
 
 
@@ -86,7 +83,7 @@ def run(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
     if missing := missing_paths(options.data):
         raise missing[0]
     device = torch.device('cuda' if opt['num_gpu'] else 'cpu')
-    nets = {name: fuse(load_network(entry, opt['scale']).eval()).to(device) for name, entry in entries.items()}
+    nets = {name: load_trained(entry, opt['scale']).to(device) for name, entry in entries.items()}
     datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
     published = published_rows(opt) if opt.get('published') else []
     pictures = figures_of(opt, datasets)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from mipkd_sr.archs import build_network, check_output
-from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.archs.weights import fuse, load_weights
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 PROBE_SIZE = 48
@@ -66,3 +66,8 @@ def load_network(options: NetworkOptions, scale: int | None, lq_size: int = PROB
     with blamed_on(options.key):
         check_output(net, scale or own_scale, lq_size)  # now, as the file may say what a network is made of
     return net
+
+
+def load_trained(options: NetworkOptions, scale: int | None) -> nn.Module:
+    """As ``load_network``, for use: in evaluation mode, and fused; see ``mipkd_sr.archs.weights.fuse``."""
+    return fuse(load_network(options, scale).eval())

@@ -100,6 +100,11 @@ def run_on_images(net: nn.Module, part: str, run: Callable[[Tensor], Found], sid
     raise first or AssertionError('no side was given')
 
 
+def first_convolution(net: nn.Module) -> nn.Conv2d | None:
+    """The first convolution of a network, which takes its images; None if there is none."""
+    return next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
+
+
 def _input_channels(net: nn.Module) -> list[int]:
     """Channels that the images of a network may have, the likeliest first: 3, and what its convolutions take."""
     taken = {layer.in_channels for layer in net.modules() if isinstance(layer, nn.Conv2d)}

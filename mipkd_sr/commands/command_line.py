@@ -96,8 +96,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_import_argument(parser)
 
 
-def add_tested_run(parser: argparse.ArgumentParser) -> None:
-    """``--run`` of a test."""
+def add_test_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a test takes: BasicSR's flags, and ``--run``."""
+    add_run_arguments(parser)
     parser.add_argument('--run', metavar='RUN', help='test the last student of a run, by its name or folder, alone')
 
 

@@ -1,7 +1,8 @@
 """``--dry_run``: everything is checked and built, what would run is printed, and nothing is written."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from mipkd_sr.archs import build_network, feature_shapes
-from mipkd_sr.archs.loading import NetworkOptions, load_network
-from mipkd_sr.archs.weights import fuse
+from mipkd_sr.archs.loading import NetworkOptions, load_trained
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
 from mipkd_sr.data import build_dataset, lq_patch_size, metrics_of
 from mipkd_sr.data.stream import samples_an_iteration
@@ -111,22 +111,29 @@ def try_samples(opt: RunOptions, datasets: Mapping[str, Dataset]) -> None:
             continue
         sample = _sample(dataset, 0, phase)
         if metrics := metrics_of(opt):
-            require(sample, ('gt', 'gt_path'), phase)
+            _require(sample, ('gt', 'gt_path'), phase)
             evaluate({'bicubic': bicubic}, [default_collate([sample])], metrics, torch.device('cpu'))
 
 
-def _sample(dataset: Dataset, index: int, phase: str) -> Any:
+@contextmanager
+def _said_as(what: str) -> Iterator[None]:
+    """A context in which whatever a user's class raises is a RunError that begins with ``what``."""
     try:
-        sample = dataset[index]
+        yield
     except (OptionError, RunError):
         raise
     except Exception as error:
-        raise RunError(f'datasets:{phase}: its sample {index} cannot be read: {traced(error)}.') from error
-    require(sample, ('lq',) if phase == 'train' else ('lq', 'lq_path'), phase)
+        raise RunError(f'{what}: {traced(error)}.') from error
+
+
+def _sample(dataset: Dataset, index: int, phase: str) -> Any:
+    with _said_as(f'datasets:{phase}: its sample {index} cannot be read'):
+        sample = dataset[index]
+    _require(sample, ('lq',) if phase == 'train' else ('lq', 'lq_path'), phase)
     return sample
 
 
-def require(sample: Any, names: Iterable[str], phase: str) -> None:
+def _require(sample: Any, names: Iterable[str], phase: str) -> None:
     """See that a sample has what is wanted of it.
 
     Raises:
@@ -149,15 +156,11 @@ def _try_step(model: DistillModel, opt: TrainingOptions, train_set: Dataset) -> 
     batch = min(opt['datasets']['train']['batch_size_per_gpu'], max(2, least) * parts)
     length = len(train_set)  # type: ignore[arg-type]
     samples = [_sample(train_set, index % length, 'train') for index in range(batch)]
-    require(samples[0], ('gt',), 'train')
-    try:
+    _require(samples[0], ('gt',), 'train')
+    with _said_as('a training step fails'):
         model.feed_data(default_collate(samples))
         model.optimize_parameters(1)
         model.get_current_log()
-    except (OptionError, RunError):
-        raise
-    except Exception as error:
-        raise RunError(f'a training step fails: {traced(error)}.') from error
 
 
 def print_missing(options: Options, missing: list[OptionError]) -> int:
@@ -247,7 +250,7 @@ def describe_testing(options: Options, entries: Mapping[str, NetworkOptions]) ->
     for name, entry in entries.items():
         if entry.file_key in absent:
             entry = replace(entry, file=None, needs_file=False)
-        net = fuse(load_network(entry, opt['scale']).eval())
+        net = load_trained(entry, opt['scale'])
         lines.append(f'  network {name}: {type(net).__name__}, {count_parameters(net):,} parameters')
     for phase, dataset in datasets.items():
         lines.append(f'  {phase}: {opt["datasets"][phase]["name"]}, {len(dataset):,} images')  # type: ignore[arg-type]

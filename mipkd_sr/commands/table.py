@@ -113,8 +113,7 @@ def draw_crops(files: Sequence[Path], root: Path) -> None:
     """Draw the pictures that tests' option files ask for, beside them, of the images that are there."""
     import torch
 
-    from mipkd_sr.archs.loading import load_network
-    from mipkd_sr.archs.weights import fuse
+    from mipkd_sr.archs.loading import load_trained
     from mipkd_sr.data import build_dataset
     from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries
     from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
@@ -128,7 +127,7 @@ def draw_crops(files: Sequence[Path], root: Path) -> None:
         datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
         pictures = figures_of(opt, datasets)
         entries = network_entries(opt) if pictures else {}
-        nets = {name: fuse(load_network(entry, opt['scale']).eval()).to(device) for name, entry in entries.items()}
+        nets = {name: load_trained(entry, opt['scale']).to(device) for name, entry in entries.items()}
         for image, set_name, index in pictures:
             stem = file.with_name(f'{file.stem}_{image}')
             print(*draw_figure(nets, (), set_name, datasets[set_name][index], opt, stem))

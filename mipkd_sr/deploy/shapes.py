@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mipkd_sr.archs.probing import first_convolution
+
 MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 LARGEST = 128
 """Greatest least side of an LR image that is looked for."""
@@ -39,7 +41,7 @@ class Limits(NamedTuple):
 
 def channels_of(net: nn.Module) -> int:
     """Channels of the images that a network takes: one if its first convolution does, else three."""
-    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    first = first_convolution(net)
     return 1 if first is not None and first.in_channels == 1 else 3
 
 

@@ -72,7 +72,7 @@ def evaluate(
     with failing_together(), ExitStack() as stack:
         for net in networks.values():
             if isinstance(net, nn.Module):
-                stack.enter_context(_evaluation_mode(net))
+                stack.enter_context(evaluation_mode(net))
         measuring = _Measuring(rows, stack.enter_context(ThreadPoolExecutor(2)), metrics, references, grey)
         limit = PIXELS_AT_A_TIME if device.type == 'cuda' else 1
         for batch in same_size_batches(batches, limit, order):
@@ -147,7 +147,8 @@ class _Measuring:
 
 
 @contextmanager
-def _evaluation_mode(net: nn.Module) -> Iterator[None]:
+def evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """A context in which a network is in evaluation mode; after it, it is in the mode that it was in."""
     was_training = net.training
     net.eval()
     try:

@@ -101,6 +101,11 @@ def in_whole_windows(net: Network, lq: Tensor, window: int | None = None) -> Ten
     return sr[..., : height * scale, : width * scale]
 
 
+def device_of(net: nn.Module) -> torch.device:
+    """Where a network is; the CPU for one without parameters."""
+    return next((parameter.device for parameter in net.parameters()), torch.device('cpu'))
+
+
 class RunBy(nn.Module):
     """A network, as a module that is run by a function: to be evaluated, it is put into evaluation mode as itself.
 

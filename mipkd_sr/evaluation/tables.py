@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,22 @@ def digits_of(metric: str) -> int:
     return DIGITS.get(metric.split('_')[0], 4)
 
 
+def markdown_row(cells: Iterable[object]) -> str:
+    """One row of a Markdown table, as for a table that is printed row by row."""
+    return f'| {" | ".join(map(str, cells))} |'
+
+
 def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up as text: the first to the left, the others to the right."""
     rows = [list(header), *[list(row) for row in body]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = [
-        '| '
-        + ' | '.join(
+        markdown_row(
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
-        + ' |'
         for row in rows
     ]
-    rule = '| ' + ' | '.join('-' * w if i == 0 else '-' * (w - 1) + ':' for i, w in enumerate(widths)) + ' |'
+    rule = markdown_row('-' * w if i == 0 else '-' * (w - 1) + ':' for i, w in enumerate(widths))
     return '\n'.join([lines[0], rule, *lines[1:]])
 
 

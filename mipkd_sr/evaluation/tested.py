@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from mipkd_sr.archs.loading import NetworkOptions
 from mipkd_sr.data import metrics_of
 from mipkd_sr.evaluation.figures import check_box, comparison_figure, measure_in_box, telling_box
-from mipkd_sr.evaluation.inference import Network, prepare_network
+from mipkd_sr.evaluation.inference import Network, device_of, prepare_network
 from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics
 from mipkd_sr.metrics import least_side
 from mipkd_sr.option_types import TestingOptions
@@ -117,7 +117,7 @@ def draw_figure(
     """Draw a picture of ``sample``, an image of the test set ``set_name``, as ``stem``.png and .pdf."""
     with torch.no_grad():
         images = {
-            row_name: tensor2img(network(sample['lq'][None].to(_device_of(nets[name]))))
+            row_name: tensor2img(network(sample['lq'][None].to(device_of(nets[name]))))
             for row_name, (name, network) in runs_of(nets, opt).items()
             if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
         }
@@ -132,7 +132,3 @@ def draw_figure(
         measured = {name: measure_in_box(metrics, sr, hr, box) for name, sr in images.items()}
         captions = {name: format_metrics(values) for name, values in measured.items()}
     return comparison_figure(hr, images, captions, box, stem)
-
-
-def _device_of(net: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in net.parameters()), torch.device('cpu'))

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from mipkd_sr.archs import check_staged
+from mipkd_sr.archs.probing import first_convolution
 from mipkd_sr.data import lq_patch_size
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.models.teachers import ONLY
@@ -91,7 +92,7 @@ def _check_channels(opt: TrainingOptions, networks: Mapping[str, nn.Module]) -> 
     """Check that networks take one channel where a data set has ``color: y``."""
     for phase, dataset in opt['datasets'].items():
         for name, net in networks.items() if dataset.get('color') == 'y' else ():
-            first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
+            first = first_convolution(net)
             if first is not None and first.in_channels != 1:
                 raise OptionError(
                     f'datasets:{phase}:color',

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from basicsr.utils import get_root_logger
 from torch import nn
-from torch.utils.data import Dataset
 
 from mipkd_sr.archs import build_network
-from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
+from mipkd_sr.evaluation.evaluate import evaluate, evaluation_mode, mean_metrics
 from mipkd_sr.imresize import imresize
 from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.runtime.errors import RunError
@@ -79,17 +77,15 @@ def check_teacher(
 def _doubts(teacher: nn.Module, dataloader: Iterable[Mapping[str, Any]], scale: int, device: torch.device) -> list[str]:
     """What of a few images says that a teacher may be given something else than what it was trained with."""
     gains, closeness = [], []
-    training = teacher.training
-    teacher.eval()
-    for batch in islice(dataloader, LOOKED_AT):
-        if 'gt' not in batch or batch['lq'].shape[1] != 3:
-            return []
-        lq, gt = batch['lq'].to(device), batch['gt'].to(device)
-        sr, of_bgr = (teacher(images).clamp(0, 1) for images in (lq, lq.flip(1)))
-        errors = [(output - gt).square().mean() for output in (sr, of_bgr.flip(1))]
-        gains.append(10 * torch.log10(errors[0] / errors[1]))
-        closeness.append(-10 * torch.log10((imresize(sr, 1 / scale) - lq).square().mean()))
-    teacher.train(training)
+    with evaluation_mode(teacher):
+        for batch in islice(dataloader, LOOKED_AT):
+            if 'gt' not in batch or batch['lq'].shape[1] != 3:
+                return []
+            lq, gt = batch['lq'].to(device), batch['gt'].to(device)
+            sr, of_bgr = (teacher(images).clamp(0, 1) for images in (lq, lq.flip(1)))
+            errors = [(output - gt).square().mean() for output in (sr, of_bgr.flip(1))]
+            gains.append(10 * torch.log10(errors[0] / errors[1]))
+            closeness.append(-10 * torch.log10((imresize(sr, 1 / scale) - lq).square().mean()))
     doubts = []
     if gains and (gain := torch.stack(gains).mean()) > 0.05:
         doubts.append(f'is {gain:.2f} dB better with red and blue exchanged: was it trained on BGR images?')
@@ -99,12 +95,3 @@ def _doubts(teacher: nn.Module, dataloader: Iterable[Mapping[str, Any]], scale: 
             f'networks are within {FAR} dB and more of bicubic ones: are its options (res_scale, img_range) right?'
         )
     return doubts
-
-
-def shared_images(train_set: Dataset, val_set: Dataset) -> list[str]:
-    """The HR files that a training and a validation set have in common."""
-    files = [
-        {str(Path(path['gt_path']).resolve()) for path in getattr(one, 'paths', ()) if isinstance(path, dict)}
-        for one in (train_set, val_set)
-    ]
-    return sorted(files[0] & files[1])

@@ -8,7 +8,7 @@ from typing import Any
 
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
 from mipkd_sr.options.keys import DATASET, NETWORK, RENAMED, TRAIN
-from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, SRModel, model_class, registered
+from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, SRModel, model_class, module_of, registered
 from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 
@@ -192,7 +192,7 @@ def _check_map(opt: Any, form: MapOf, path: str) -> None:
 
 def is_ours(target: Any) -> bool:
     """Whether a class or function is BasicSR's or this package's."""
-    return str(getattr(target, '__module__', '')).startswith(('basicsr.', 'mipkd_sr.'))
+    return module_of(target).startswith(('basicsr.', 'mipkd_sr.'))
 
 
 def _check_dataset(opt: Any, path: str) -> None:

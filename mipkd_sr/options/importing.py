@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mipkd_sr.compat  # noqa: F401  (what a user's package imports of BasicSR needs its repairs)
-from mipkd_sr.options.registries import module_of, types_in
+from mipkd_sr.options.registries import find_anywhere, module_of, types_in
 from mipkd_sr.runtime.errors import OptionError, shown, traced
 
 NOT_USERS = ('basicsr', 'mipkd_sr', 'torch', 'torchvision', '__main__', 'builtins')
@@ -68,7 +68,7 @@ def add_used(opt: dict[str, Any]) -> None:
     So what a run keeps says where its classes are, and other commands find them.
     """
     known = {Path(entry).name.split('.')[0] for entry in opt.get('import') or ()}
-    for module in dict.fromkeys(map(module_of, types_in(opt))):
+    for module in dict.fromkeys(module_of(find_anywhere(name)) for name in types_in(opt)):
         top = module.split('.')[0]
         if module and top not in (*known, *NOT_USERS) and (file := getattr(sys.modules[module], '__file__', None)):
             depth = module.count('.') + (Path(file).stem == '__init__')

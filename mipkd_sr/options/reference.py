@@ -8,7 +8,7 @@ from typing import Any
 from mipkd_sr.options.checking import arguments_of
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 from mipkd_sr.options.keys import DATASET, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER, TEST, TRAIN
-from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY
+from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, module_of
 from mipkd_sr.options.values import NAMES, annotation_of
 
 PREAMBLE = """# Option files
@@ -143,11 +143,11 @@ def _component(form: Component) -> Iterator[str]:
     for name, target in found.items():
         names.setdefault(target, []).append(f'`{name}`')
     for target, own in names.items():
-        if not _module(target).startswith(THEIRS) or form in (METRIC, SCHEDULER):
+        if not module_of(target).startswith(THEIRS) or form in (METRIC, SCHEDULER):
             yield f'### {", ".join(own)}\n'
             yield f'{_summary(target)}\n'
             yield from _table(_argument_rows(form, target), 'argument')
-    others = {name: target for name, target in found.items() if _module(target).startswith(THEIRS)}
+    others = {name: target for name, target in found.items() if module_of(target).startswith(THEIRS)}
     if form in (METRIC, SCHEDULER) or not others:
         return
     yield f'### {"Those of PyTorch" if form is OPTIMIZER else "Those of BasicSR"}\n'
@@ -156,10 +156,6 @@ def _component(form: Component) -> Iterator[str]:
         taken = [_signature(argument) for key, argument in arguments.items() if key not in form.skip]
         yield f'- `{name}`: ' + (', '.join(taken) or 'nothing') + '.'
     yield ''
-
-
-def _module(target: Any) -> str:
-    return str(getattr(target, '__module__', ''))
 
 
 def _signature(argument: inspect.Parameter) -> str:

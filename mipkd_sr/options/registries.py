@@ -96,8 +96,8 @@ def types_in(opt: Any) -> Iterator[str]:
             yield from types_in(value)
 
 
-def module_of(name: str) -> str:
-    """The module of the class that is registered as ``name``; empty if there is none."""
+def find_anywhere(name: str) -> Any:
+    """What is registered as ``name`` in any registry; None if nothing is."""
     for registry in (
         ARCH_REGISTRY,
         DATASET_REGISTRY,
@@ -108,5 +108,10 @@ def module_of(name: str) -> str:
         SCHEDULER_REGISTRY,
     ):
         if (target := registered(registry).get(name)) is not None:
-            return str(getattr(target, '__module__', ''))
-    return ''
+            return target
+    return None
+
+
+def module_of(target: Any) -> str:
+    """The module of what is registered; empty for what has none, as a number."""
+    return str(getattr(target, '__module__', ''))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.costs.measuring import device_name, this_device
     from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters
     from mipkd_sr.evaluation.published import read_published
-    from mipkd_sr.evaluation.tables import markdown_table
+    from mipkd_sr.evaluation.tables import markdown_row, markdown_table
 
     networks, costs = networks_of(args.opt), read_published()
     asked = ['--import', *args.imports] if args.imports else []
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
             sizes = ['--size', str(args.size), '--repeats', str(args.repeats)]
             measured, failure = measure_apart(['complexity-once', '-opt', args.opt, '--network', name, *sizes, *asked])
             cells += measured.split() if measured else [failure, '-']
-        print(f'| {" | ".join(cells)} |', flush=True)
+        print(markdown_row(cells), flush=True)
     print(
         f'\nFor one LR image of {args.size} x {args.size} pixels, in single precision. Published: MiPKD, Table 1, x4.'
     )

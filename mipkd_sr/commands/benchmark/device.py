@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mipkd_sr.archs.exported_arch import open_exported
-    from mipkd_sr.archs.weights import fuse
     from mipkd_sr.deploy.export import FORMATS, export
     from mipkd_sr.deploy.shapes import channels_of, limits_of
+    from mipkd_sr.evaluation.tables import markdown_row
 
     psnr = _numbers(args.psnr)
     if args.figure and not psnr:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError('--figure', f'{args.figure} ends in none of .png, .pdf, .svg; name it so.')
     for file in args.also:
         open_exported(file)
-    net = fuse(student_of(args))
+    net = student_of(args)
     scale, precision = limits_of(net).scale, 'fp16' if args.fp16 else 'fp32'
     size = f'{args.size[0]}x{args.size[1]}'
     common = ['--size', size, '--threads', str(args.threads), '--repeats', str(args.repeats)]
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         kb = round(sum(part.stat().st_size for part in parts if part.exists()) / 1000, 1)
         row = {'runtime': name, 'precision': kind, 'ms': ms, 'peak_memory_mib': memory, 'file_kb': kb or None}
         found.append(row | ({'failure': failure} if failure else {}))
-        print(f'| {name} | {kind} | {failure or ms} | {memory or "-"} | {kb or "-"} |', flush=True)
+        print(markdown_row((name, kind, failure or ms, memory or '-', kb or '-')), flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         for name, module in {**shapes(scale), 'PyTorch': net}.items():
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
                 try:
                     list(export(net, Path(folder, 'net'), [name], args.size, args.fp16))
                 except (OptionError, RunError) as error:  # one that is not installed, or that cannot
-                    print(f'| {name} | {precision} | {error} | - | - |', flush=True)
+                    print(markdown_row((name, precision, error, '-', '-')), flush=True)
                     continue
                 measure(name, precision, Path(folder, f'net{form.ending}'))
         for file in args.also:
