@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import multiprocessing
 import random
 import re
+import shlex
 import shutil
 import signal
 import statistics
@@ -16,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from mipkd_sr.archs import build_network
 from mipkd_sr.cli import main
+from mipkd_sr.runs.identity import trained_with
+from mipkd_sr.runs.own_folder import TRAINING_MARKS, own_folder
+from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.checkpoint import load_file
+from mipkd_sr.studies import progress
 from mipkd_sr.studies.estimate import measure
-from mipkd_sr.studies.folders import completed_options
-from mipkd_sr.studies.page import archive_earlier, page_text
-from mipkd_sr.studies.study import StudyRuns
+from mipkd_sr.studies.page import page_text
+from mipkd_sr.studies.study import Study
 
 from .conftest import ENVIRONMENT, ROOT, STUDENT, TEACHER
 
@@ -112,8 +119,7 @@ def test_the_page_has_tables_curves_and_every_runs_command(finished):
     assert f'| {difference:+.3f} [' in page
     assert 'plain: #1 \\| slower' in page
     assert '![curves](curves.png)' in page
-    assert len(re.findall('^mipkd train -opt recipe.yml ', page, re.M)) == 4
-    assert len(re.findall('^mipkd test -opt test.yml ', page, re.M)) == 4
+    assert len(re.findall('^mipkd compare study.yml --run ', page, re.M)) == 4
     for name in ('curves.png', 'curves.pdf'):
         assert (finished / name).stat().st_size > 5000
     with (finished / 'table.csv').open(newline='') as stream:
@@ -122,20 +128,27 @@ def test_the_page_has_tables_curves_and_every_runs_command(finished):
     assert sorted(values) == pytest.approx(sorted(kd + plain), abs=1e-9)
 
 
-def test_a_run_by_the_pages_command_computes_the_same(finished, tmp_path):
-    import shlex
-
-    from mipkd_sr.train import main as train
-
-    page = (finished / 'report.md').read_text()
-    line = next(line for line in page.splitlines() if line.startswith('mipkd train') and 'plain' in line)
-    arguments = shlex.split(line)[2:]
-    arguments[arguments.index('--root') + 1] = str(tmp_path)
-    arguments[arguments.index('-opt') + 1] = str(finished / 'recipe.yml')
-    assert train(arguments) == 0
-    name = next(part.removeprefix('name=') for part in arguments if part.startswith('name='))
-    files = [root / 'experiments' / name / 'validations.json' for root in (tmp_path, finished)]
-    assert files[0].read_text() == files[1].read_text()
+def test_a_run_by_the_pages_command_computes_the_same(copy, finished, monkeypatch):
+    """From the root, which is not the folder of the study file here, and where nothing has been trained."""
+    root = copy.parent
+    for name in ('experiments', 'results'):
+        shutil.rmtree(copy / name)
+    (copy / 'results.json').unlink()
+    monkeypatch.chdir(root)
+    assert main(['compare', f'{copy.name}/study.yml', '--root', '.', '--report']) == 0
+    assert not (root / 'experiments').exists()
+    study = Study(copy / 'study.yml', root)
+    word = shlex.quote(f'{copy.name}/study.yml')
+    assert f'the whole study: `mipkd compare {word} --root .`.' in (copy / 'report.md').read_text()
+    arguments = [*study.words(root)[1:], '--run', study.jobs[1].name]
+    assert main(arguments) == 0
+    (own,) = root.glob('experiments/*/validations.json')
+    assert own.read_text() == (finished / 'experiments' / own.parent.name / 'validations.json').read_text()
+    assert (root / 'results' / own.parent.name / 'results.json').is_file()
+    report = (copy / 'report.md').read_text()
+    assert report.startswith('# a: b #1 [c] 100%: report\n\n0 of 4')  # with --run no page is written
+    assert main(['compare', f'{copy.name}/study.yml', '--root', '.', '--report']) == 0
+    assert f'\nmipkd compare {word} --root . --run {own.parent.name}\n' in (copy / 'report.md').read_text()
 
 
 def test_nothing_is_done_twice_and_the_page_can_be_written_again(copy, capsys):
@@ -180,18 +193,15 @@ def test_a_changed_recipe_is_told_and_run_under_another_name(copy):
     opt = yaml.safe_load((copy / 'recipe.yml').read_text())
     opt['train']['optim_g']['betas'] = [0.8, 0.99]
     (copy / 'recipe.yml').write_text(yaml.safe_dump(opt))
-    runs = StudyRuns(copy / 'study.yml')
-    assert len(runs.jobs) == 4
+    jobs = Study(copy / 'study.yml').todo()
+    assert len(jobs) == 4
     old = {folder.name for folder in (copy / 'experiments').iterdir()}
-    for run_folder, test in runs.run_folders:
-        assert run_folder.name == f'{run_folder.run.name}_{run_folder.run.digest[:8]}'
-        assert run_folder.name not in old
-        assert (
-            'was trained with other options, weights, images or code than it would be now, and is kept'
-            in run_folder.note
-        )
-        assert test is not None
-        assert test.name == run_folder.name
+    for job in jobs:
+        assert job.run.name == f'{job.name}_{job.digest[:8]}'
+        assert job.run.name not in old
+        assert 'was trained with other options, weights, images or code than it would be now, and is kept' in job.note
+        assert job.test is not None
+        assert job.test.folder.name == job.run.name
 
 
 def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, capsys):
@@ -209,11 +219,11 @@ def test_what_has_finished_is_tested_without_training(copy):
         shutil.rmtree(folder)
     shutil.rmtree(next(copy.glob('experiments/*slower_seed1')))
     (copy / 'results.json').unlink()
-    first = StudyRuns(copy / 'study.yml')
-    tested = {job.run_folder.name for job in first.jobs if not job.train}
-    assert (len(first.jobs), len(tested)) == (1 + 2, 2)
+    todo = Study(copy / 'study.yml').todo()
+    tested = {job.run.name for job in todo if job.is_trained()}
+    assert (len(todo), len(tested)) == (1 + 2, 2)
     assert main(['compare', str(copy / 'study.yml'), '--test', '--jobs', '2']) == 0
-    assert [job.train for job in StudyRuns(copy / 'study.yml').jobs] == [True]
+    assert [job.stages() for job in Study(copy / 'study.yml').todo()] == [['train', 'test']]
     assert all((results / name / 'results.json').is_file() for name in tested)
 
 
@@ -241,15 +251,15 @@ def test_what_an_earlier_page_has_stays_until_a_run_has_come_as_far(copy):
     kept[2]['finished'] = False  # seed 1 of logits KD was stopped after its last validation
     kept[3]['test_digest'] = ''  # and of the other one the test was another
     (copy / 'results.json').write_text(json.dumps(kept))
-    runs = StudyRuns(copy / 'study.yml')
-    assert [(job.run_folder.run.seed, job.train, job.test is None) for job in runs.jobs] == [(1, True, False)] * 2
-    results = runs.results()
+    study = Study(copy / 'study.yml')
+    assert [(job.seed, job.stages()) for job in study.todo()] == [(1, ['train', 'test'])] * 2
+    results = list(study.results().values())
     assert [result.validations for result in results] == [entry['validations'] for entry in kept]
     assert [bool(result.tests) for result in results] == [True, True, True, False]
     kept[0]['validations'] = kept[0]['validations'][:2]
     kept[1] = {'variant': 'of another version'}
     (copy / 'results.json').write_text(json.dumps(kept))
-    assert [result.steps() for result in StudyRuns(copy / 'study.yml').results()] == [4, 4, 4, 4]
+    assert [result.steps() for result in Study(copy / 'study.yml').results().values()] == [4, 4, 4, 4]
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -258,7 +268,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for name, item in inside for place in leaves(item, (*path, name)))]
 
 
-def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy):
+def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy, monkeypatch):
     """What cannot be read in it is measured again."""
     shutil.rmtree(copy / 'experiments')
     shutil.rmtree(copy / 'results')
@@ -272,28 +282,31 @@ def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy):
             holder = holder[name]
         holder[path[-1]] = draws.choice([None, 'text', -1, [], {}, [{}], {'a': {}}, True])
         (copy / 'results.json').write_text(json.dumps(kept[0]))
-        runs = StudyRuns(copy / 'study.yml')
-        results = runs.results()
-        assert page_text(runs.study, runs.run_folders, results)
-        earlier = archive_earlier(runs.study, results)
-        if earlier is None:
+        study = Study(copy / 'study.yml')
+        monkeypatch.setattr(study, 'write', lambda: None)
+        results = study.results()
+        assert page_text(
+            study.study, 4, list(results.values()), {result.run: '' for result in results.values()} | {'': ''}
+        )
+        study.before_work(results)
+        if not (earlier := list(copy.glob('earlier_*'))):
             assert json.loads((copy / 'results.json').read_text()) == [] or len(results) == 4
         else:  # nothing of it is lost
-            assert json.loads((earlier / 'results.json').read_text()) == kept[0]
-            shutil.rmtree(earlier)
-        assert len(runs.jobs) + sum(result.finished for result in results) >= 4
+            assert json.loads((earlier[0] / 'results.json').read_text()) == kept[0]
+            shutil.rmtree(earlier[0])
+        assert len(study.todo()) + sum(result.finished for result in results.values()) >= 4
 
 
 def test_what_was_written_from_runs_that_the_study_has_no_longer_is_archived(copy):
     (copy / 'study.yml').write_text(STUDY.replace('seeds: [0, 1]', 'seeds: [0]'))
-    runs = StudyRuns(copy / 'study.yml')
+    study = Study(copy / 'study.yml')
     report = (copy / 'report.md').read_bytes()
-    earlier = archive_earlier(runs.study, runs.results())
-    runs.write_page()
-    assert earlier is not None
+    study.before_work(study.results())
+    (earlier,) = copy.glob('earlier_*')
     assert (earlier / 'report.md').read_bytes() == report
     assert '2 of 2 runs have finished.' in (copy / 'report.md').read_text()
-    assert archive_earlier(runs.study, runs.results()) is None
+    study.before_work(study.results())
+    assert len(list(copy.glob('earlier_*'))) == 1
 
 
 STUCK = """
@@ -355,10 +368,10 @@ def test_a_plan_counts_what_a_step_needs(training_options, tmp_path):
 
 def test_accumulated_batches_are_counted_each(training_options, tmp_path):
     folder = write_study(tmp_path, STUDY, training_options('kd', train={'accumulation_steps': 3}))
-    (run_folder, _) = StudyRuns(folder / 'study.yml').run_folders[0]
-    three = measure(completed_options(run_folder).training)
-    run_folder.run.variant.options['train']['accumulation_steps'] = 1
-    assert three.multiply_adds_per_step == 3 * measure(completed_options(run_folder).training).multiply_adds_per_step
+    job = Study(folder / 'study.yml').jobs[0]
+    three = measure(job.completed_options().training)
+    job.options['train']['accumulation_steps'] = 1
+    assert three.multiply_adds_per_step == 3 * measure(job.completed_options().training).multiply_adds_per_step
 
 
 def test_a_run_that_fails_is_one_sentence(training_options, tmp_path, capsys):
@@ -370,8 +383,8 @@ variants: {diverges: {force: ['train:optim_g:lr=1e30', 'train:max_skipped_steps=
     assert main(['compare', str(folder / 'study.yml')]) == 4
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    assert line.startswith('error: 1 of 1 runs failed (')
-    assert line.endswith('_diverges_seed0); mend what is said of each above, and run this again to go on.')
+    assert line.startswith('error: 1 of 1 runs failed, the first: ')
+    assert line.endswith('; mend what is said of each above, and run this again to go on.')
     assert '_diverges_seed0: its training failed with exit code 4: iteration 2 was skipped: l_pix not fini' in said.out
 
 
@@ -392,12 +405,13 @@ def long_study(training_options, tmp_path) -> Path:
 
 def test_it_is_stopped_and_resumes(long_study):
     log, states = long_study / 'experiments' / 'long_long_seed0.log', []
+    run = Run.named(long_study, 'long_long_seed0')
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        size = log.stat().st_size if log.is_file() else 0
+        before = run.steps_taken()
         process = subprocess.Popen(
             command(long_study), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
         )
-        until(lambda before=size: log.is_file() and b'iter ' in log.read_bytes()[before:])
+        until(lambda before=before: run.steps_taken() > before)
         process.send_signal(number)
         _, said = process.communicate(timeout=120)
         assert process.returncode == code, said
@@ -408,8 +422,144 @@ def test_it_is_stopped_and_resumes(long_study):
     assert b'Going on from' in log.read_bytes()
     state = load_file(next(long_study.glob(f'experiments/*/training_states/{states[1]}.state')))
     assert state['iter'] == states[1]
-    (job,) = StudyRuns(long_study / 'study.yml').jobs
-    assert states[1] - 2 < job.steps_done() <= states[1]
+    (job,) = Study(long_study / 'study.yml').todo()
+    assert job.steps_to_do() == 100_000 - states[1]
+
+
+def work(commands: list[str], log: Path) -> None:
+    """Take one command after the other, in a process of its own."""
+    with log.open('w') as stream, redirect_stdout(stream):
+        sys.exit(max(main(shlex.split(command)[1:]) for command in commands))
+
+
+def test_two_workers_take_commands_from_one_list(training_options, tmp_path, capsys):
+    """Each goes through all of it: the lock decides who trains a run, and nothing is trained twice."""
+    study = 'recipe: recipe.yml\nseeds: [0, 1]\nvariants: {a: {}}'
+    folder = write_study(tmp_path, study, training_options(train={'total_iter': 60}, val={'val_freq': 30}))
+    assert main(['compare', str(folder / 'study.yml'), '--commands']) == 0
+    commands = capsys.readouterr().out.splitlines()
+    jobs = Study(folder / 'study.yml').jobs
+    assert [shlex.split(command)[-2:] for command in commands] == [['--run', job.name] for job in jobs]
+    logs = [tmp_path / 'first.log', tmp_path / 'second.log']
+    start = multiprocessing.get_context('fork').Process
+    workers = [start(target=work, args=(commands, log)) for log in logs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(500)
+    said = [log.read_text() for log in logs]
+    assert [worker.exitcode for worker in workers] == [0, 0], said
+    assert [job.stages() for job in jobs] == [[], []]
+    for job in jobs:
+        logs = [log.read_text() for log in job.run.folder.glob('train_*.log')]
+        assert sum(log.count('iter 60/60') for log in logs) == 1
+    assert main(['compare', str(folder / 'study.yml'), '--commands']) == 0
+    assert capsys.readouterr().out.strip() == ''
+    assert main(['compare', str(folder / 'study.yml'), '--run', 'absent']) == 2
+    assert '--run: there is no run absent in it; ' in capsys.readouterr().err
+
+
+def test_what_another_process_is_at_is_left_to_it(training_options, tmp_path, capsys):
+    folder = write_study(tmp_path, 'recipe: recipe.yml\nvariants: {a: {}}', training_options())
+    (job,) = Study(folder / 'study.yml').jobs
+    with own_folder(job.run.folder, TRAINING_MARKS, anew=False):
+        assert main(['compare', str(folder / 'study.yml')]) == 0
+    said = capsys.readouterr().out
+    assert f'elsewhere: another process is at {job.run.name} (1 of 1 runs' in said
+    assert 'when they have ended, --report writes it' in said
+
+
+def changed_meanwhile(training_options: Any, tmp_path: Path) -> tuple[Study, Any]:
+    """A study that was planned, of which another process, with another recipe, has trained a run since."""
+    folder = write_study(tmp_path, 'recipe: recipe.yml\nvariants: {fast: {}}', training_options())
+    planned = Study(folder / 'study.yml')
+    planned.estimates(measure=True)
+    opt = yaml.safe_load((folder / 'recipe.yml').read_text())
+    opt['train']['optim_g']['lr'] = 5e-3
+    (folder / 'recipe.yml').write_text(yaml.safe_dump(opt))
+    assert Study(folder / 'study.yml').execute() == 0
+    return planned, opt
+
+
+def test_a_run_that_another_recipe_has_taken_meanwhile_is_not_taken_for_ones_own(training_options, tmp_path):
+    planned, _ = changed_meanwhile(training_options, tmp_path)
+    (theirs,) = tmp_path.glob('experiments/*/validations.json')
+    before = theirs.read_text()
+    assert planned.execute() == 0
+    (job,) = planned.jobs
+    assert job.run.name == f'{job.name}_{job.digest[:8]}'
+    (result,) = planned.results().values()
+    assert result.validations == job.run.validations() != json.loads(before)
+    assert theirs.read_text() == before
+    assert trained_with(job.run).digest == job.digest == result.digest
+
+
+def test_a_run_that_was_resumed_with_other_options_is_not_taken_for_one_of_them(training_options, tmp_path):
+    """As it was trained with them for its second half alone."""
+    opt = training_options(train={'total_iter': 2, 'scheduler': {'milestones': [100]}})
+    folder = write_study(tmp_path, 'recipe: recipe.yml\nseeds: [3]\nvariants: {a: {}}', opt | {'name': 'own'})
+    force = ['train:optim_g:lr=1e-5', 'train:total_iter=4']
+    again = ['train', '-opt', str(folder / 'recipe.yml'), '--root', str(tmp_path), '--auto_resume']
+    assert main(again) == 0
+    assert [job.run.name for job in Study(folder / 'study.yml').jobs if job.is_trained()] == ['own']
+    assert main([*again, '--force_yml', *force]) == 0
+    assert Run.named(tmp_path, 'own').is_finished(4)
+    (folder / 'study.yml').write_text(
+        f'recipe: recipe.yml\nseeds: [3]\nvariants: {{a: {{force: {json.dumps(force)}}}}}'
+    )
+    (job,) = Study(folder / 'study.yml').jobs
+    assert not job.is_trained()
+    assert job.run.name == job.name
+
+
+@pytest.mark.parametrize('what', ['teacher', 'image'])
+def test_a_run_under_another_teacher_or_on_other_images_is_another(what, training_options, pairs, tmp_path):
+    shutil.copytree(pairs, tmp_path / 'data')
+    opt = training_options('kd', train={'total_iter': 2})
+    shutil.copy(opt['path']['pretrain_network_t'], tmp_path / 'teacher.pth')
+    opt['path']['pretrain_network_t'] = 'teacher.pth'
+    for dataset in opt['datasets'].values():
+        dataset |= {'dataroot_gt': 'data/HR', 'dataroot_lq': 'data/LR_x2'}
+    folder = write_study(tmp_path, 'recipe: recipe.yml\nseeds: [3]\nvariants: {a: {}}', opt | {'name': 'own'})
+    assert main(['train', '-opt', str(folder / 'recipe.yml'), '--root', str(tmp_path)]) == 0
+
+    def located() -> tuple[str, bool]:
+        (job,) = Study(folder / 'study.yml').jobs
+        return job.run.name, job.is_trained()
+
+    assert located() == ('own', True)
+    if what == 'teacher':
+        torch.save({'params': build_network(TEACHER).state_dict()}, tmp_path / 'teacher.pth')
+    else:
+        shutil.copy(tmp_path / 'data' / 'HR' / 'wave1.png', tmp_path / 'data' / 'HR' / 'wave2.png')
+    assert located()[1] is False
+
+
+@pytest.mark.parametrize('content', ['null', '5', '"x"', '{}', '[3]', '{"a": 5}', '{"a": {"digest": 1}}', '['])
+def test_files_of_a_study_that_somebody_has_changed_are_as_if_they_were_not_there(content, copy):
+    for file in [copy / 'plan.json', *copy.glob('results/*/results.json'), *copy.glob('experiments/*/*.json')]:
+        file.write_text(content)
+    study = Study(copy / 'study.yml')
+    assert study.write().is_file()
+    assert [result.steps() for result in study.results().values()] == [4, 4, 4, 4]  # as results.json has them
+
+
+def test_where_there_is_no_terminal_a_line_a_minute_says_how_far_it_is(copy, monkeypatch, capsys):
+    monkeypatch.setattr(progress, 'LOOK_SECONDS', 0)
+    monkeypatch.setattr(progress, 'LINE_SECONDS', 0)
+    jobs = Study(copy / 'study.yml').jobs
+    for job in jobs[:2]:
+        shutil.rmtree(job.run.folder)
+    jobs[1].run.folder.mkdir()
+    jobs[1].run.save_timing(3, 0.1)
+    told = progress.StudyProgress(jobs, {}, 2)
+    told.look([jobs[1], jobs[2]])
+    line = capsys.readouterr().out
+    assert re.fullmatch(
+        rf'0 of 4 runs, about 0:00:0\d left; {re.escape(jobs[1].run.name)} at step 3 of 4; '
+        rf'{re.escape(jobs[2].run.name)} is being tested\n',
+        line,
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mipkd_sr.options.reading import dump_options
 from mipkd_sr.runs.identity import digest, kept_digest
 from mipkd_sr.runs.loading import load_options
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.studies.plan import planned_runs, read_study, scale_steps, slug, study_root
+from mipkd_sr.studies.plan import planned_jobs, read_study, scale_steps, slug, study_root
 from mipkd_sr.studies.statistics import paired_by_image, paired_by_seed, t_interval
 from tests.conftest import ROOT
 
@@ -88,10 +88,10 @@ STUDIES = [file for file in (ROOT / 'experiments/studies').rglob('*.yml') if '\n
 def test_the_studies_that_are_there_can_be_read(file):
     study = read_study(file)
     assert study.root == ROOT
-    assert study.name == (file.parent.name if file.stem == 'study' else file.stem)
-    runs = planned_runs(study)
-    assert len({run.digest for run in runs}) == len(runs) == sum(len(own.seeds) for own in study.variants.values())
-    assert all(run.name.startswith(f'{study.name}_') for run in runs)
+    jobs = planned_jobs(study)
+    digests = {digest(job.options, ROOT) for job in jobs}
+    assert len(digests) == len(jobs) == sum(len(own.seeds) for own in study.variants.values())
+    assert all(job.name.startswith(f'{slug(study.folder.name)}_') for job in jobs)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_bad_study_is_one_sentence(text, message, study):
 
 def test_a_variant_may_have_some_of_the_seeds_alone(study):
     text = 'recipe: recipe.yml\nseeds: [0, 1]\nvariants:\n  a: {}\n  b: {steps: 2, seeds: [1]}'
-    assert [(run.variant.name, run.seed) for run in planned_runs(read_study(study(text)))] == [
+    assert [(job.variant, job.seed) for job in planned_jobs(read_study(study(text)))] == [
         ('a', 0),
         ('a', 1),
         ('b', 1),
@@ -142,7 +142,7 @@ def test_a_variant_may_have_some_of_the_seeds_alone(study):
 
 def test_every_run_of_the_long_study_is_kept():
     file = ROOT / 'experiments/studies/convergence/study.yml'
-    planned = {(run.variant.name, run.seed) for run in planned_runs(read_study(file))}
+    planned = {(job.variant, job.seed) for job in planned_jobs(read_study(file))}
     kept = json.loads(file.with_name('results.json').read_text())
     assert planned == {(run['variant'], run['seed']) for run in kept if run['finished']}
 
@@ -152,7 +152,7 @@ def test_variants_of_one_slug_have_folders_of_their_own(study):
         'recipe: recipe.yml\nvariants:\n  lr 1e-3: {}\n  "lr: 1e-3": {force: ["train:optim_g:lr=2e-3"]}\n'
         '  LR 1E-3: {force: ["train:optim_g:lr=3e-3"]}'
     )
-    names = [run.name for run in planned_runs(read_study(file))]
+    names = [job.name for job in planned_jobs(read_study(file))]
     assert len({name.lower() for name in names}) == 3
     assert all('lr-1e-3_seed0_' in name.lower() for name in names)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import yaml
@@ -9,13 +10,12 @@ import yaml
 from mipkd_sr.cli import main
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.recipes import RECIPES, recipe_names
-from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.studies.paper_tables import read_table, shrink
-from mipkd_sr.studies.table_runs import plan_tables
+from mipkd_sr.studies.paper_tables import read_table
+from mipkd_sr.studies.table_runs import Tables
 
 from .conftest import STUDENT, TEACHER
 
-TABLES = sorted(file for file in (RECIPES / 'tables').glob('*.yml') if file.stem != 'miniature')
+TABLES = sorted((RECIPES / 'tables').glob('*.yml'))
 PAPERS = {
     'MiPKD, Table 2': ['mipkd_table2'],
     'MiPKD, Table 3': ['mipkd_table3'],
@@ -57,18 +57,26 @@ def by_name(name):
 
 
 @pytest.mark.parametrize('file', TABLES, ids=lambda file: file.stem)
-def test_every_table_is_right_and_can_be_made_small(file):
-    """Its cells have the same losses, and are told apart by more than their names, small as they are."""
-    whole, small = read_table(file), read_table(file, miniature=True)
+def test_every_table_is_right(file):
+    for cell in read_table(file).cells:
+        assert cell.options['scale'] == cell.options['network_g']['upscale'] == cell.scale
+        assert f'x{cell.scale}' in (cell.teacher_file or f'x{cell.scale}')
+    assert file.stem not in recipe_names()
+
+
+@pytest.mark.parametrize(
+    'file', [file for file in TABLES if file.stem.endswith('_miniature')], ids=lambda file: file.stem
+)
+def test_a_table_in_miniature_has_the_rows_and_losses_of_the_table(file):
+    """Its cells are told apart by more than their names, small as they are."""
+    whole, small = read_table(by_name(file.stem.removesuffix('_miniature'))), read_table(file)
     assert [(cell.row, cell.scale) for cell in whole.cells] == [(cell.row, cell.scale) for cell in small.cells]
     for cell, little in zip(whole.cells, small.cells, strict=True):
-        assert cell.options['scale'] == cell.options['network_g']['upscale'] == cell.scale
         losses = {key: loss for key, loss in cell.options['train'].items() if key.endswith('_opt')}
         assert losses == {key: loss for key, loss in little.options['train'].items() if key.endswith('_opt')}
         assert little.options['train']['total_iter'] < 1000 < cell.options['train']['total_iter']
         assert little.options['network_g'] != cell.options['network_g']
-        assert f'x{cell.scale}' in (cell.teacher_file or f'x{cell.scale}')
-    assert file.stem not in recipe_names()
+        assert little.teacher_file is None or little.teacher_file != cell.teacher_file
 
 
 def test_a_cell_is_what_its_bases_and_changes_say():
@@ -109,14 +117,6 @@ def test_both_kinds_of_encoders_of_mipkds_table_8_have_similar_sizes():
         loss.attach(*nets, 8, 4)
         sizes.append(sum(parameter.numel() for parameter in loss.feature_mixers.parameters()))
     assert max(sizes) / min(sizes) < 1.05
-
-
-def test_sizes_shrink_number_by_number_and_unknown_ones_are_refused():
-    sizes = {'Net': {'width': {'64': 12}, 'depths': {'6': 1, '2': 1}, 'heads': {'6': 2}}}
-    small = shrink({'type': 'Net', 'width': 64, 'depths': [6, 2, 6], 'other': 5}, sizes)
-    assert small == {'type': 'Net', 'width': 12, 'depths': [1, 1, 1], 'other': 5}
-    with pytest.raises(OptionError, match=r'sizes:Net:width: has no 48'):
-        shrink({'type': 'Net', 'width': 48}, sizes)
 
 
 @pytest.fixture
@@ -161,17 +161,20 @@ def test_a_table_is_made_from_nothing_one_row_at_a_time_and_resumed(table, tmp_p
     assert '1 of 1 cells' in (page / 'report.md').read_text()
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert 'to be done: 0 teachers, 1 others' in out
+    assert 'To be done: 1 runs\n  own_table_KD_x2\n' in out
+    assert re.search(r'^done: own_table_KD_x2 \(1 of 1 runs, ', out, re.M)
     assert 'not run: own_table, CSD x2: train:csd_opt:vgg_file: ' in out
     text = (page / 'report.md').read_text()
-    assert '2 of 3 cells have been measured. **These are partial results.**' in text
+    assert '2 of 3 cells have been measured. **These are partial results**.' in text
     assert 'Test sets that are not there, and were left out: Set14.' in text
     assert 'https://arxiv.org/abs/2309.14162' not in text
     with (page / 'table.csv').open() as stream:
         rows = list(csv.DictReader(stream))
     (ours,) = (row for row in rows if (row['row'], row['set'], row['metric']) == ('KD', 'Set5', 'psnr'))
-    raw = {cell['row']: cell for cell in json.loads((page / 'results.json').read_text())}
-    images = [image['psnr'] for image in raw['KD']['images']['Set5'].values()]
+    raw = {result['variant']: result['tests'] for result in json.loads((page / 'results.json').read_text())}
+    assert list(raw) == ['own_table, teacher x2', 'own_table, KD x2']
+    own = raw['own_table, KD x2']['Set5']
+    images = [image['psnr'] for image in own.values()]
     assert float(ours['ours']) == pytest.approx(sum(images) / 5)
     assert ours['published'] == '38.04'
     assert f'{sum(images) / 5 - 38.04:+.2f} / -' in text
@@ -179,12 +182,12 @@ def test_a_table_is_made_from_nothing_one_row_at_a_time_and_resumed(table, tmp_p
     assert main(['test', '-opt', str(page / 'own_table_x2.yml'), '--root', str(tmp_path)]) == 0
     together = json.loads((tmp_path / 'results' / 'own_table_x2' / 'results.json').read_text())
     assert list(together) == ['teacher', 'KD']
-    assert together['KD']['images']['Set5'].keys() == raw['KD']['images']['Set5'].keys()
+    assert together['KD']['images']['Set5'].keys() == own.keys()
     assert {image['psnr'] for image in together['KD']['images']['Set5'].values()} == set(images)
     assert all('psnr_to_teacher' in image for image in together['KD']['images']['Set5'].values())
     assert (tmp_path / 'results' / 'own_table_x2' / 'figure_wave1.png').is_file()
     assert main([*arguments, '--plan']) == 0
-    assert 'to be done: 0 teachers, 0 others' in capsys.readouterr().out
+    assert 'Everything has been done.' in capsys.readouterr().out
     kept = yaml.safe_load((tmp_path / 'experiments' / 'own_table_KD_x2.yml').read_text())
     assert kept['path']['pretrain_network_t'] == 'experiments/teacher_x2/models/net_g_latest.pth'
     assert kept['network_g']['num_feat'] == STUDENT['num_feat']
@@ -195,12 +198,11 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
     given.parent.mkdir(parents=True)
     given.write_bytes(teacher_file.read_bytes())
     read = read_table(table)
-    runs = plan_tables([read], read.cells, tmp_path)
-    assert not runs.teachers
-    teacher, student, _ = runs.runs
-    assert teacher.run_folder is None
-    assert teacher.test.weights == given
-    assert student.run_folder.run.variant.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
+    teacher, student, _ = Tables([read], read.cells, tmp_path, tmp_path / 'page').runs
+    assert teacher.job.stages() == ['test']
+    assert teacher.job.test.weights == given
+    assert student.job.teacher is None
+    assert student.job.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -244,22 +246,37 @@ def test_an_unknown_row_or_table_is_one_sentence(table, tmp_path, capsys):
 
 def test_tables_of_costs_are_measured_here_beside_the_published(tmp_path, capsys):
     """Small networks; what is counted of them against what is counted by hand of a convolution."""
-    small = ['--miniature', '--repeats', '1', '--root', str(tmp_path), '--out', str(tmp_path / 'page')]
-    only = ['--only', 'EDSR student', 'MiPKD', 'KD']
-    assert main(['table', 'mipkd_table1', 'mipkd_table5', *only, *small, '--plan']) == 0
+    small = {'network_g': {'num_feat': 12, 'num_block': 4}, 'network_t': {'num_feat': 24, 'num_block': 4}}
+    small |= {'num_gpu': 0, 'datasets': {'train': {'lq_size': 16, 'batch_size_per_gpu': 4}}}
+    (tmp_path / 'small.yml').write_text(yaml.safe_dump(small))
+    rows = {'mipkd_table1': ['EDSR student'], 'mipkd_table5': ['KD', 'MiPKD']}
+    for name, own in rows.items():
+        table = yaml.safe_load(by_name(name).read_text())
+        table['rows'] = {row: table['rows'][row] for row in own}
+        for holder in (table, *table['rows'].values()):
+            files = [str(RECIPES / 'train' / '_base' / f'{base}.yml') for base in holder['bases']]
+            after = files.index(str(RECIPES / 'train' / '_base' / 'edsr.yml')) + 1 if 'edsr' in holder['bases'] else 0
+            holder['bases'] = [*files[:after], *(['small.yml'] if after else []), *files[after:]]
+        (tmp_path / f'{name}.yml').write_text(yaml.safe_dump(table))
+    files = [str(tmp_path / f'{name}.yml') for name in rows]
+    arguments = ['table', *files, '--repeats', '1', '--root', str(tmp_path), '--out', str(tmp_path / 'page')]
+    assert main([*arguments, '--plan']) == 0
     assert 'mipkd_table5: to be measured here: KD, MiPKD' in capsys.readouterr().out
-    assert main(['table', 'mipkd_table1', 'mipkd_table5', *only, *small]) == 0
-    page = (tmp_path / 'page' / 'costs.md').read_text()
-    rows = {words[0] + words[1]: words[2:] for words in map(cells, page.splitlines()) if len(words) > 2}
-    (net,) = (c for c in read_table(by_name('mipkd_table1'), miniature=True).cells if c.row == 'EDSR student')
-    width, blocks = net.options['network_g']['num_feat'], net.options['network_g']['num_block']
+    assert main(arguments) == 0
+    page = (tmp_path / 'page' / 'report.md').read_text()
+    found = {words[0] + words[1]: words[2:] for words in map(cells, page.splitlines()) if len(words) > 2}
+    width, blocks = 12, 4
     inner = (2 * blocks + 1) * width * width + 2 * 4 * width * width  # and two upsampling convolutions
-    assert float(rows['EDSR student x4ours'][0]) == round(
+    assert float(found['EDSR student x4ours'][0]) == round(
         (9 * (6 * width + inner) + (2 * blocks + 10) * width + 3) / 1e6, 2
     )
     assert ['', 'published', '2.70', '207.28', '-'] in [cells(line) for line in page.splitlines()]
-    assert float(rows['KD x2ours'][0]) > 0
+    assert float(found['KD x2ours'][0]) > 0
     assert 'four V100' in page
+    assert main([*arguments, '--report']) == 0  # from what was measured
+    assert (tmp_path / 'page' / 'report.md').read_text() == page
+    (tmp_path / 'page' / 'costs.json').write_text('{"mipkd_table1": {"rows": 5}}')
+    assert main([*arguments, '--report']) == 0
 
 
 def cells(line):

@@ -36,8 +36,6 @@ EXIT_MISSING_DATA = 3
 """A dry run found everything right except that data or checkpoints are not there."""
 EXIT_CANNOT_GO_ON = 4
 """A command had to stop: a full disk, an image that cannot be read, numbers that are not finite."""
-EXIT_BUSY = 5
-"""Another process trains or tests under this name; that is, another machine that shares the folder may."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; a training run that was stopped by a signal ends with 128 + the signal's number."""
 EXIT_NO_READER = 141
@@ -188,7 +186,7 @@ def run_command(
         return code
     except OptionError as error:
         words = (cut(word) for word in str(error).split(' '))  # one path may be of thousands of characters
-        code = EXIT_BUSY if isinstance(error, BusyError) else EXIT_BAD_OPTIONS
+        code = error.exit_code if isinstance(error, BusyError) else EXIT_BAD_OPTIONS
         return _fail(cut(' '.join(words), 9000), code)  # it may name many files
     except RunError as error:
         return _fail(cut(last_sentence(error)), EXIT_CANNOT_GO_ON)

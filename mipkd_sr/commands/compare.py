@@ -2,6 +2,7 @@
 
 mipkd compare experiments/studies/mipkd/study.yml --plan     # what there is to do, and how long it will take here
 mipkd compare experiments/studies/mipkd/study.yml --jobs 2   # do it: two runs at a time
+mipkd compare experiments/studies/mipkd/study.yml --commands # a command a run, for a cluster: see docs/running.md
 mipkd compare experiments/studies/mipkd/study.yml --report   # write the page again from what there is
 
 A study file names the variants, each an option file and changes to it (entries of --force_yml):
@@ -24,42 +25,69 @@ results.json has count as well, so that a study can be continued where their fol
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mipkd_sr.commands.command_line import add_import_argument, interrupted_at_once
 from mipkd_sr.runtime.errors import OptionError
+
+if TYPE_CHECKING:
+    from mipkd_sr.studies.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument('study', type=Path, help='the study file')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time on CPUs')
-    parser.add_argument('--devices', nargs='+', default=[], help='GPUs to use, a run at a time on each: 0 1 2')
-    parser.add_argument(
-        '--root',
-        type=Path,
-        help='folder for experiments, results and relative paths; by default the folder that holds the experiments/ or '
+    add_pipeline_arguments(
+        parser,
+        'folder for experiments, results and relative paths; by default the folder that holds the experiments/ or '
         "options/ folder which the study is in, or the study's own",
     )
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser, root: str) -> None:
+    """The arguments of studies and tables; ``root`` is the help of ``--root``."""
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time on CPUs')
+    parser.add_argument('--devices', nargs='+', default=[], help='GPUs to use, a run at a time on each: 0 1 2')
+    parser.add_argument('--root', type=Path, help=root)
+    parser.add_argument('--run', nargs='+', default=[], metavar='NAME', help='do these runs alone, and write no page')
     add_import_argument(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument('--plan', action='store_true', help='measure a few steps, print what is to be done, and stop')
+    what.add_argument('--plan', action='store_true', help='print what is to be done, and how long it takes; then stop')
+    what.add_argument('--commands', action='store_true', help='print a command for each run to be done, and stop')
     what.add_argument('--test', action='store_true', help='test what has finished training, and train nothing')
     what.add_argument('--report', action='store_true', help='write the page from what there is, and stop')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    check_jobs(args)
+    from mipkd_sr.studies.study import Study  # starts PyTorch
+
+    return follow(Study(args.study, args.root), args)
+
+
+def check_jobs(args: argparse.Namespace) -> None:
+    """See that there is to be at least one run at a time.
+
+    Raises:
+        OptionError: If not.
+    """
     if args.jobs < 1:
         raise OptionError('--jobs', 'must be at least 1.')
-    from mipkd_sr.studies.study import StudyRuns  # starts PyTorch
 
-    runs = StudyRuns(args.study, args.root, args.jobs, args.devices)
+
+def follow(pipeline: 'Pipeline', args: argparse.Namespace) -> int:
+    """Do what the arguments ask for; returns the exit code."""
+    pipeline.test_only = args.test
+    pipeline.devices = args.devices or [''] * args.jobs
+    pipeline.choose(args.run)
     if args.report:
-        print(f'written: {runs.write_page()}')
+        print(f'written: {pipeline.write()}')
         return 0
-    if args.test:
-        runs.leave_training()
-    else:
+    if args.commands:
+        print(*pipeline.commands(), sep='\n')
+        return 0
+    if not args.test:
         with interrupted_at_once():
-            print(runs.plan())
-    return 0 if args.plan else runs.execute()
+            print(pipeline.plan(), flush=True)
+    return 0 if args.plan else pipeline.execute()

@@ -8,7 +8,8 @@ from torch import nn
 
 from mipkd_sr.models.learning_rate import replay_schedule
 from mipkd_sr.runs.options_of_state import SCHEDULE, changes, incomparable, options_of_state
-from mipkd_sr.runs.validation_record import ValidationRecord, is_validation
+from mipkd_sr.runs.validation_record import VALIDATIONS, ValidationRecord
+from mipkd_sr.runtime.files import fits
 
 PLAIN = (bool, int, float, list, tuple)
 """What changes in a scheduler is of these types; what else it holds, it is built with anew."""
@@ -79,7 +80,7 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
             if schedule_is_new:
                 group.update(scheduled[number][index])
     entries, best = state.get('validations'), state.get('best_metric_results')
-    if not isinstance(entries, list) or not all(map(is_validation, entries)) or not isinstance(best, dict):
+    if not fits(entries, VALIDATIONS) or not isinstance(best, dict):
         raise ValueError('the training state has no history of validations as a run keeps it')
     model.record = ValidationRecord(entries, best)
     model.record.forget(*incomparable(state['options'], new.values()))

@@ -23,9 +23,10 @@ from mipkd_sr.options.forms import Section
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.runs.loading import leave_out_added, path_keys
-from mipkd_sr.runs.run import Run
+from mipkd_sr.runs.run import SESSIONS, Run
 from mipkd_sr.runtime.checkpoint import file_digest
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import fits
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     '': (
@@ -209,12 +210,7 @@ def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
         state: A training state of its; then as far as to that.
     """
     entries = run.sessions() if state is None or 'history' not in state else state['history']
-    try:
-        sessions = [Session(**entry) for entry in entries]
-        if not all(isinstance(one.digest, str) and isinstance(one.inputs, dict) for one in sessions):
-            raise TypeError
-    except TypeError:  # somebody has changed the file
-        sessions = []
+    sessions = [Session(**entry) for entry in entries] if fits(entries, SESSIONS) else []
     if not sessions and (kept := kept_digest(run.folder)):
         return [Session(0, kept, {}, '')]
     return sessions or ([] if state is None else [Session(0, '', {}, '')])

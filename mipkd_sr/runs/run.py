@@ -1,6 +1,7 @@
 """One training run's folder: where each of its files is, what they say, and how they are written."""
 
 import filecmp
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from mipkd_sr.options.reading import Options, read_options
-from mipkd_sr.runs.validation_record import ValidationRecord, is_validation
+from mipkd_sr.runs.validation_record import VALIDATIONS, ValidationRecord
 from mipkd_sr.runtime.checkpoint import is_whole, load_file, save_atomically
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.runtime.files import read_json, write_json
+from mipkd_sr.runtime.files import atomic_write, fits, read_json, write_json
 
+SESSIONS = [{'after': int, 'digest': str, 'inputs': {str: str}, 'code': str}]
+NOT_TIMED = {'iter': 0, 'seconds_per_step': None}
+"""What its files hold; see ``mipkd_sr.runtime.files.fits``."""
 Networks = dict[str, dict[str, Tensor]]
 """A student's file: ``params``, and ``params_ema`` where there is a moving average."""
 
@@ -103,7 +107,7 @@ class Run:
 
     @property
     def timing_file(self) -> Path:
-        """What a step took, once it has ended."""
+        """How far it has come, and what a step took, a few seconds ago."""
         return self.folder / 'timing.json'
 
     @property
@@ -133,19 +137,24 @@ class Run:
     def validations(self) -> list[dict[str, Any]]:
         """Its validations so far; see ``ValidationRecord.entries``."""
         entries = read_json(self.validations_file, [])
-        whole = isinstance(entries, list) and all(map(is_validation, entries))
-        return entries if whole else []
+        return entries if fits(entries, VALIDATIONS) else []
 
     def seconds_per_step(self) -> float | None:
         """What a step took in its last session; None if that is not known."""
-        timing = read_json(self.timing_file, {})
-        seconds = timing.get('seconds_per_step') if isinstance(timing, dict) else None
-        return seconds if isinstance(seconds, int | float) else None
+        return self._timing()['seconds_per_step']
+
+    def steps_taken(self) -> int:
+        """How far its last session has come, a few seconds ago if it is going on."""
+        return self._timing()['iter']
+
+    def _timing(self) -> dict[str, Any]:
+        timing = {'iter': 0, **read} if isinstance(read := read_json(self.timing_file, {}), dict) else {}
+        return timing if fits(timing, {'iter': int, 'seconds_per_step': (float, None)}) else dict(NOT_TIMED)
 
     def sessions(self) -> list[Any]:
         """What it was trained with over all its steps, as ``mipkd_sr.runs.identity`` reads it."""
         entries = read_json(self.history_file, [])
-        return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
+        return entries if fits(entries, SESSIONS) else []
 
     def numbered_states(self) -> list[Path]:
         """Its training states, the newest first."""
@@ -186,9 +195,10 @@ class Run:
         """Write the history of validations; see ``ValidationRecord.entries``."""
         write_json(validations, self.validations_file)
 
-    def save_timing(self, seconds_per_step: float) -> None:
-        """Write what a step took."""
-        write_json({'seconds_per_step': seconds_per_step}, self.timing_file)
+    def save_timing(self, iteration: int, seconds_per_step: float | None) -> None:
+        """Write how far it has come, and what a step took."""
+        with atomic_write(self.timing_file) as part:
+            part.write_text(json.dumps({'iter': iteration, 'seconds_per_step': seconds_per_step}), encoding='utf-8')
 
     def save_sessions(self, sessions: Iterable[Mapping[str, Any]]) -> None:
         """Write what it was trained with; see ``sessions``."""

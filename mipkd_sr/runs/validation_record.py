@@ -4,6 +4,9 @@ from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
+VALIDATIONS = [{'iter': int, 'dataset': str, str: float}]
+"""The form of ``ValidationRecord.entries``; see ``mipkd_sr.runtime.files.fits``."""
+
 
 class ValidationRecord:
     """The history of a run's validations.
@@ -85,10 +88,3 @@ def _update(best: dict[str, Any], metric: str, value: float, iteration: int, bet
     improves = old is None or (value >= old['val'] if better == 'higher' else value <= old['val'])
     if improves:
         best[metric] = {'better': better, 'val': value, 'iter': iteration}
-
-
-def is_validation(entry: Any) -> bool:
-    """Whether something is a validation as ``ValidationRecord.entries`` has them."""
-    if not isinstance(entry, dict) or not isinstance(entry.get('dataset'), str) or type(entry.get('iter')) is not int:
-        return False
-    return all(isinstance(value, int | float) for name, value in entry.items() if name != 'dataset')

@@ -30,6 +30,8 @@ class OptionError(ValueError):
 class BusyError(OptionError):
     """Another process has what this one was to write to, such as a run's folder."""
 
+    exit_code = 5
+
 
 class RunError(Exception):
     """A run cannot go on: an image that cannot be read, a full disk, numbers that are not finite.

@@ -78,6 +78,26 @@ def read_json(file: Path, otherwise: Any) -> Any:
         return otherwise
 
 
+def fits(value: Any, form: Any) -> bool:
+    """Whether a value that was read from JSON has a form.
+
+    Args:
+        value: The value.
+        form: A type; None; a tuple of forms that it may have; ``[form]`` for a list; ``{'name': form, str: form}`` for
+            a mapping with those names, and others of the second form. A whole number is a ``float``; a bool is not.
+    """
+    if isinstance(form, tuple):
+        return any(fits(value, one) for one in form)
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
+    if isinstance(form, dict):
+        inside = isinstance(value, dict) and all(name is str or name in value for name in form)
+        return inside and all(fits(item, form.get(name, form.get(str, object))) for name, item in value.items())
+    if (form in (int, float) and isinstance(value, bool)) or form is None:
+        return value is form
+    return isinstance(value, int | float if form is float else form)
+
+
 def unused(path: Path) -> Path:
     """``path``, or with a number after it if it is there already."""
     number, free = 1, path

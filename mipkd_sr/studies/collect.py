@@ -1,18 +1,23 @@
 """What the runs of a study have measured so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import Rows
-from mipkd_sr.runs.identity import code_versions
-from mipkd_sr.runtime.files import read_json
-from mipkd_sr.studies.estimate import Estimate
-from mipkd_sr.studies.folders import RunFolder, TestFolder
+from mipkd_sr.runs.identity import Session, code_versions, history
+from mipkd_sr.runs.validation_record import VALIDATIONS
+from mipkd_sr.runtime.files import fits, read_json
+from mipkd_sr.studies.job import Job, are_images
 
-PER_STEP = ('seconds_per_step', 'multiply_adds_per_step')
-"""What a result and an estimate both tell; an estimate's is of this machine, or of an idle one."""
+RESULT = {
+    **dict.fromkeys(('variant', 'run', 'digest', 'test_digest'), str),
+    **dict.fromkeys(('seed', 'total_iter'), int),
+    **dict.fromkeys(('seconds_per_step', 'multiply_adds_per_step'), (float, None)),
+    **{'finished': bool, 'validations': VALIDATIONS, 'code': [str], 'tests': dict, 'inputs': {str: str}},
+}
+"""The form of a result in a page's results.json."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,13 @@ class Result:
         digest: What it computes.
         finished: Whether it has taken all its steps.
         total_iter: Steps that it is to take.
-        validations: ``iter``, ``dataset`` and each metric's mean, in order.
+        validations: ``iter``, ``dataset`` and each metric's mean, in order; none where the weights were there already.
         seconds_per_step: As measured before the study, else as its last session took; None if neither is there.
         multiply_adds_per_step: What a step needs; None if that was not counted.
         code: Versions of the code that trained it, as far as they are known.
         tests: For each test set, each image's metrics; empty before the end.
         test_digest: What the test computes; empty where there is none.
+        inputs: Digests of what it read besides its options, as far as they are known.
     """
 
     variant: str
@@ -46,10 +52,11 @@ class Result:
     code: list[str] = field(default_factory=list)
     tests: dict[str, Rows] = field(default_factory=dict)
     test_digest: str = ''
+    inputs: dict[str, str] = field(default_factory=dict)
 
     def steps(self) -> int:
         """Steps at its last validation."""
-        return self.validations[-1]['iter']
+        return self.validations[-1]['iter'] if self.validations else 0
 
     def value_at(self, step: int | None, dataset: str, metric: str) -> float | None:
         """A metric's mean on a validation set at a step (None: the last); None if it was not measured there."""
@@ -71,128 +78,85 @@ class Result:
         """Each image's value of a metric in a test set."""
         return {name: row[metric] for name, row in self.tests.get(test_set, {}).items() if metric in row}
 
+    def is_of(self, wanted: Session) -> bool:
+        """Whether it is what a run of ``wanted`` measures, on whatever machine: times of files are left aside."""
+        own, now = (
+            {key: text.partition('/')[0] for key, text in some.items()} for some in (self.inputs, wanted.inputs)
+        )
+        return self.digest == wanted.digest and not Session(0, self.digest, own, '').changed_inputs(now)
 
-def read_results(file: Path) -> dict[str, Result]:
-    """The results that a page was written from, by what their runs compute; what cannot be read is left out.
 
-    Args:
-        file: The page's ``results.json``, as ``as_plain`` gives it.
-    """
-    results: dict[str, Result] = {}
+def read_results(file: Path) -> list[Result]:
+    """The results that a page was written from; what cannot be read is left out."""
+    results = []
     entries = read_json(file, [])
     for entry in entries if isinstance(entries, list) else ():
         try:
             result = Result(**entry)
-            if _is_whole(result):
-                results[result.digest] = result
-        except (TypeError, LookupError, AttributeError):
+        except TypeError:
             continue
+        if fits(asdict(result), RESULT) and are_images(result.tests) and (result.validations or result.tests):
+            results.append(result)
     return results
 
 
-def _is_whole(result: Result) -> bool:
-    """Whether a result that was read from a file has what pages are made of; other types raise, or are not."""
-    numbers: list[Any] = [number for number in (getattr(result, name) for name in PER_STEP) if number is not None]
-    texts: list[Any] = [result.digest, result.test_digest, *result.code]
-    for entry in result.validations:
-        texts.append(entry['dataset'])
-        numbers += [value for name, value in entry.items() if name != 'dataset']
-    for images in result.tests.values():
-        numbers += [value for row in images.values() for value in row.values()]
-    return (
-        result.steps() > 0
-        and all(len({tuple(row) for row in images.values()}) == 1 for images in result.tests.values())
-        and isinstance(result.finished, bool)
-        and all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, int | float) for number in numbers)
-    )
-
-
-def is_kept(run_folder: RunFolder, test: TestFolder | None, kept: Mapping[str, Result]) -> bool:
+def is_kept(job: Job, kept: Sequence[Result]) -> bool:
     """Whether ``kept`` has all that a run and its test would measure."""
-    result = kept.get(run_folder.run.digest)
-    return result is not None and result.finished and (test is None or result.test_digest == test.digest)
+    result = _measured_earlier(job, kept)
+    return result is not None and result.finished and (job.test is None or bool(result.tests))
 
 
-def collect(
-    run_folders: Sequence[tuple[RunFolder, TestFolder | None]],
-    estimates: Mapping[str, Estimate],
-    kept: Mapping[str, Result],
-) -> list[Result]:
-    """Read what the runs have measured; those that have not begun are left out.
+def result_of(job: Job, kept: Sequence[Result]) -> Result | None:
+    """What a run has measured; None if it has not begun.
 
     Args:
-        run_folders: The runs, each with its test.
-        estimates: What a step of each variant takes.
+        job: The run.
         kept: Results of an earlier page, for runs whose folder is not there or has not come as far.
     """
-    results = []
-    for run_folder, test in run_folders:
-        found = [_measured(run_folder, test), _measured_earlier(run_folder, test, kept)]
-        there = [result for result in found if result is not None]
-        if not there:
-            continue
-        result = max(there, key=_progress)  # of equals what is in the folder
-        estimate = estimates.get(result.variant)
-        if estimate is not None:
-            result = replace(result, **{name: getattr(estimate, name) for name in PER_STEP})
-        results.append(result)
-    return results
+    found = [result for result in (_measured(job), _measured_earlier(job, kept)) if result is not None]
+    return max(found, key=lambda one: (one.steps(), bool(one.tests)), default=None)  # of equals what is in the folder
 
 
-def _progress(result: Result) -> tuple[int, bool]:
-    return result.steps(), bool(result.tests)
-
-
-def _measured(run_folder: RunFolder, test: TestFolder | None) -> Result | None:
-    """What is in a run's folder; None if it has not validated yet."""
-    validations = run_folder.disk.validations()
-    if not validations:
+def _measured(job: Job) -> Result | None:
+    """What is in a run's folder; None if it has measured nothing yet, or has been trained with something else."""
+    sessions, validations = history(job.run), job.run.validations()
+    if not job.given and not (validations and all(one.is_like(job.wanted) for one in sessions)):
         return None
-    finished = run_folder.is_finished()
-    tests = test.images() if test is not None and finished else {}
+    finished = job.is_trained()
+    tests = job.test.images() if job.test is not None and finished else {}
+    if job.given and not tests:
+        return None
     return Result(
-        run_folder.run.variant.name,
-        run_folder.run.seed,
-        run_folder.name,
-        run_folder.run.digest,
+        job.variant,
+        job.seed,
+        job.run.name,
+        job.digest,
         finished,
-        run_folder.total_iter,
+        job.total_iter,
         validations,
-        run_folder.disk.seconds_per_step(),
-        code=code_versions(run_folder.disk),
+        job.run.seconds_per_step(),
+        code=code_versions(job.run),
         tests=tests,
-        test_digest=test.digest if test is not None and tests else '',
+        test_digest=job.test.digest if job.test is not None and tests else '',
+        inputs=sessions[-1].inputs if sessions else {},
     )
 
 
-def _measured_earlier(run_folder: RunFolder, test: TestFolder | None, kept: Mapping[str, Result]) -> Result | None:
+def _measured_earlier(job: Job, kept: Sequence[Result]) -> Result | None:
     """What ``kept`` has of a run, as the study names it now, and of its test; None if it has nothing."""
-    run = run_folder.run
-    result = kept.get(run.digest)
+    digest = job.test.digest if job.test else ''
+    of_run = [result for result in kept if result.is_of(job.wanted)]
+    result = max(of_run, key=lambda one: one.test_digest == digest, default=None)
     if result is None:
         return None
-    if test is None or result.test_digest != test.digest:
+    if result.test_digest != digest:
         result = replace(result, tests={}, test_digest='')
-    return replace(
-        result, variant=run.variant.name, seed=run.seed, run=run_folder.name, total_iter=run_folder.total_iter
-    )
-
-
-def as_plain(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Results as JSON holds them."""
-    return [asdict(result) for result in results]
+    return replace(result, variant=job.variant, seed=job.seed, run=job.run.name, total_iter=job.total_iter)
 
 
 def of_variant(results: Sequence[Result], variant: str) -> list[Result]:
     """The results of one variant."""
     return [result for result in results if result.variant == variant]
-
-
-def by_seed(results: Sequence[Result], step: int | None, dataset: str, metric: str) -> dict[int, float]:
-    """For each seed, a metric's mean on a validation set at a step (None: the last), where it was measured."""
-    values = {result.seed: result.value_at(step, dataset, metric) for result in results}
-    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def datasets_and_metrics(results: Sequence[Result]) -> dict[str, list[str]]:
@@ -202,4 +166,13 @@ def datasets_and_metrics(results: Sequence[Result]) -> dict[str, list[str]]:
         for entry in result.validations:
             metrics = found.setdefault(entry['dataset'], [])
             metrics += [name for name in entry if name not in ('iter', 'dataset', *metrics)]
+    return found
+
+
+def test_sets(results: Sequence[Result]) -> dict[str, list[str]]:
+    """The test sets that have been measured, and the metrics of each."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for name, images in result.tests.items():
+            found.setdefault(name, list(next(iter(images.values()), {})))
     return found

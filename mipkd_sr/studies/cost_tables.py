@@ -14,13 +14,12 @@ from mipkd_sr.costs.comparing import random_vgg
 from mipkd_sr.costs.measuring import this_device
 from mipkd_sr.costs.methods import batch_for, first_step, take_step
 from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters, measure_speed, seconds_of
-from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.evaluation.tables import markdown_table
 from mipkd_sr.losses import csd_loss
 from mipkd_sr.models import build_model
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.studies.estimate import machine
-from mipkd_sr.studies.paper_tables import Cell, PaperTable
+from mipkd_sr.studies.paper_tables import Cell
 
 SIDE = 256
 """Side of the LR image of MiPKD's Table 1, in pixels."""
@@ -32,34 +31,40 @@ COLUMNS = {
 }
 
 
-def cost_section(table: PaperTable, cells: Sequence[Cell], repeats: int) -> str:
-    """Measure the cells of a table of costs, and write its section: a line of ours a row, and of the published.
+MEASURED = {'machine': str, 'repeats': int, 'rows': {str: {str: float}}}
+"""The form of what ``measure_costs`` gives."""
+
+
+def measure_costs(cells: Sequence[Cell], what: str, repeats: int) -> dict[str, Any]:
+    """Measure a table of costs: on which machine, how often, and each cell's costs, in the order of the cells.
 
     Args:
-        table: A table that says what is to be measured.
         cells: Its cells that are wanted.
+        what: ``networks`` or ``steps``.
         repeats: How often each is run; the median counts.
     """
-    ours = network_costs(cells, repeats) if table.measure == 'networks' else step_costs(cells, repeats)
-    published = read_published()
-    columns = [name for name in COLUMNS if name in ours[0]]
+    measured = network_costs(cells, repeats) if what == 'networks' else step_costs(cells, repeats)
+    names = [f'{cell.row} x{cell.scale}' for cell in cells]
+    return {
+        'machine': machine(torch.get_num_threads()),
+        'repeats': repeats,
+        'rows': dict(zip(names, measured, strict=True)),
+    }
+
+
+def cost_section(
+    cells: Sequence[Cell], measured: Mapping[str, Any], published: Mapping[str, Mapping[Any, Any]]
+) -> list[str]:
+    """The parts of a table of costs: a line of ours a row, as ``measure_costs`` gave it, and of the published."""
+    columns = [name for name in COLUMNS if any(name in costs for costs in measured['rows'].values())]
     rows: list[list[str]] = []
-    sources: dict[str, None] = {}
-    for cell, costs in zip(cells, ours, strict=True):
-        rows.append([f'{cell.row} x{cell.scale}', 'ours', *_texts(costs, columns)])
+    for cell in cells:
+        name = f'{cell.row} x{cell.scale}'
+        rows.append([name, 'ours', *_texts(measured['rows'].get(name, {}), columns)])
         if cell.published:
             rows.append(['', 'published', *_texts(published[cell.published].get('costs', {}), columns)])
-            sources[published[cell.published]['source']] = None
     text = markdown_table(['row', '', *(COLUMNS[name][0] for name in columns)], rows)
-    where = f'Ours on {machine(torch.get_num_threads())}; medians of {repeats}.'
-    parts = [
-        f'## {table.title}',
-        table.note.strip(),
-        text,
-        where,
-        f'Published: {"; ".join(sources)}.' if sources else '',
-    ]
-    return '\n\n'.join(part for part in parts if part)
+    return [text, f'Ours on {measured["machine"]}; medians of {measured["repeats"]}.']
 
 
 def _texts(costs: Mapping[str, float], columns: Sequence[str]) -> list[str]:
@@ -70,6 +75,7 @@ def network_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]
     """Parameters, multiply-adds and images a second of each cell's student, on an image of SIDE x SIDE pixels."""
     found = []
     for cell in cells:
+        print(f'  {cell.row} x{cell.scale}', flush=True)
         net = build_network(cell.options['network_g'])
         counts = {'parameters': count_parameters(net), 'multiply_adds': count_multiply_adds(net, SIDE)}
         found.append(counts | {'images_a_second': measure_speed(net, SIDE, this_device(), repeats)[0]})
@@ -80,6 +86,7 @@ def step_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]:
     """Seconds of a training step of each cell, in turn, on noise and with random weights, without reading images."""
     device, work, seconds = this_device(), [], []
     for cell in cells:
+        print(f'  {cell.row} x{cell.scale}', flush=True)
         own: dict[str, Any] = deepcopy(cell.options)
         own['path'].update(pretrain_network_t=None, pretrain_network_g=None, init_network_g=None)
         own.update(num_gpu=int(device.type == 'cuda'), rank=0, world_size=1, dist=False, is_train=True)

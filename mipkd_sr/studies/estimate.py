@@ -2,27 +2,27 @@
 
 import logging
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from basicsr.utils import get_root_logger
-from torch import Tensor
 
 from mipkd_sr.costs.counting import count_needed
 from mipkd_sr.costs.methods import batch_for, take_step
 from mipkd_sr.data import build_dataset
+from mipkd_sr.evaluation.complexity import seconds_of
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.runtime.files import read_json, write_json
+from mipkd_sr.runtime.files import fits, read_json, write_json
 from mipkd_sr.runtime.seeding import seed_everything
-from mipkd_sr.studies.folders import RunFolder, completed_options
+from mipkd_sr.studies.job import Job
 
 STEPS, COUNTED = 12, 24
 """Steps that are timed, and steps whose multiply-adds are counted; methods that draw what they do need several."""
@@ -41,10 +41,9 @@ class Estimate(NamedTuple):
     multiply_adds_per_step: float
     seconds_per_validation: float
 
-    def seconds(self, run_folder: RunFolder, steps: int) -> float:
+    def seconds(self, job: Job, steps: int) -> float:
         """Seconds of ``steps`` steps of a run, validations included."""
-        freq = run_folder.run.variant.options['val']['val_freq']
-        return steps * (self.seconds_per_step + self.seconds_per_validation / freq)
+        return steps * (self.seconds_per_step + self.seconds_per_validation / job.options['val']['val_freq'])
 
 
 def machine(threads: int) -> str:
@@ -53,50 +52,44 @@ def machine(threads: int) -> str:
     return f'{platform.node()}, {device}, {threads} thread(s) a run, torch {torch.__version__}'
 
 
-def kept_estimates(run_folders: Sequence[RunFolder], file: Path) -> dict[str, Estimate]:
-    """The variants' estimates that ``file`` has, of whatever machine."""
-    kept = read_json(file, {})
-    found = {}
-    for run_folder in run_folders:
-        entry = kept.get(run_folder.run.variant.name, {})
-        if entry.get('digest') == run_folder.run.digest:
-            found[run_folder.run.variant.name] = Estimate(*(entry[field] for field in Estimate._fields))
-    return found
-
-
-def estimates(run_folders: Sequence[RunFolder], file: Path, threads: int) -> dict[str, Estimate]:
-    """Each variant's estimate, measured where ``file`` does not have it for this machine.
+def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> dict[str, Estimate]:
+    """Each variant's estimate that ``file`` has.
 
     Args:
-        run_folders: The study's runs.
+        jobs: The study's runs.
         file: Where estimates are kept.
-        threads: Threads of a run on a CPU.
+        threads: Threads of a run on a CPU; then what the file does not have of this machine is measured, and written.
 
     Raises:
         OptionError: If a model or a data set cannot be built.
     """
     kept = read_json(file, {})
-    here, found = machine(threads), {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for run_folder in {run_folder.run.variant.name: run_folder for run_folder in reversed(run_folders)}.values():
-            name, identity = run_folder.run.variant.name, run_folder.run.digest
-            entry = kept.get(name, {})
-            if (entry.get('digest'), entry.get('machine')) != (identity, here):
-                try:
-                    estimate = measure(completed_options(run_folder).training)
-                except OptionError as error:
-                    raise OptionError(f'variants:{name}', str(error)) from None
-                entry = {'digest': identity, 'machine': here, **estimate._asdict()}
-            found[name] = entry
-    finally:
-        torch.set_num_threads(before)
-    found = {run_folder.run.variant.name: found[run_folder.run.variant.name] for run_folder in run_folders}
-    if found != kept:
+    entry = {'digest': str, 'machine': str, **dict.fromkeys(Estimate._fields, float)}
+    kept = kept if fits(kept, {str: entry}) else {}
+    found: dict[str, dict[str, Any]] = {}
+    for job in {job.variant: job for job in reversed(jobs)}.values():
+        own = kept.get(job.variant, {})
+        if own.get('digest') == job.digest and (threads is None or own['machine'] == machine(threads)):
+            found[job.variant] = own
+        elif threads is not None:
+            found[job.variant] = {'digest': job.digest, 'machine': machine(threads), **_measure_with(job, threads)}
+    found = {job.variant: found[job.variant] for job in jobs if job.variant in found}
+    if threads is not None and found != kept:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(found, file)
     return {name: Estimate(*(entry[field] for field in Estimate._fields)) for name, entry in found.items()}
+
+
+def _measure_with(job: Job, threads: int) -> dict[str, float]:
+    print(f'  {job.variant}', flush=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return measure(job.completed_options().training)._asdict()
+    except OptionError as error:
+        raise OptionError(f'variants:{job.variant}', str(error)) from None
+    finally:
+        torch.set_num_threads(before)
 
 
 def measure(opt: TrainingOptions) -> Estimate:
@@ -129,7 +122,7 @@ def _measure(opt: TrainingOptions) -> Estimate:
     model.opt['train']['accumulation_steps'] = 1
     counts = [count_needed(model, few, iteration) / len(few['lq']) for iteration in spread_over(total, COUNTED)]
     take_step(model, batch, total)  # the first of its size has more to do
-    times = [_timed_step(model, batch, iteration) for iteration in spread_over(total, STEPS)]
+    times = [seconds_of(partial(take_step, model, batch, step), device) for step in spread_over(total, STEPS)]
     batch_size = opt['datasets']['train']['batch_size_per_gpu']
     return Estimate(
         parts * float(np.median(times)), float(np.mean(counts)) * batch_size * parts, _validation_seconds(model, opt)
@@ -142,28 +135,15 @@ def spread_over(total: int, count: int) -> list[int]:
     return [int((number + 0.5) * total / count) + 1 for number in range(count)]
 
 
-def _timed_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> float:
-    start = time.perf_counter()
-    take_step(model, batch, iteration)
-    if model.device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 @torch.no_grad()
 def _validation_seconds(model: DistillModel, opt: TrainingOptions) -> float:
     """From one image of each set, run through the networks twice; metrics are computed beside the networks' runs."""
     total = 0.0
     nets = [net for net in (model.net_for_testing(), model.net_t) if net is not None]
     for phase in opt['datasets']:
-        if phase == 'train':
-            continue
-        dataset: Any = build_dataset(opt, phase)
-        lq = dataset[0]['lq'][None].to(model.device)
-        for _ in range(2):
-            start = time.perf_counter()
-            for net in nets:
-                net(lq).cpu()
-            seconds = time.perf_counter() - start
-        total += len(dataset) * seconds
+        if phase != 'train':
+            dataset: Any = build_dataset(opt, phase)
+            lq = dataset[0]['lq'][None].to(model.device)
+            seconds = [sum(seconds_of(partial(net, lq), model.device) for net in nets) for _ in range(2)]
+            total += len(dataset) * seconds[1]
     return total

@@ -1,50 +1,25 @@
 """Running what a study still lacks: trainings and tests, each a process, on the devices there are."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from mipkd_sr.options.reading import dump_options
-from mipkd_sr.runtime.files import atomic_write
-from mipkd_sr.studies.collect import Result, is_kept
-from mipkd_sr.studies.folders import RunFolder, TestFolder
+from mipkd_sr.runs.identity import trained_with
+from mipkd_sr.runtime.errors import BusyError
+from mipkd_sr.studies.job import Job
 
 POLL_SECONDS = 0.2
+RETRY_SECONDS = 30.0
+"""After which one looks again at a teacher that another process trains."""
 LOG_TAIL = 65536
-"""Bytes at the end of a log in which the last step is looked for."""
-STEP = re.compile(rb'iter ([\d,]+)/[\d,]+, lr')
-"""The step in a line of a training's log; see ``mipkd_sr.training.progress``."""
-
-
-@dataclass
-class Job:
-    """What is still to be done for one run.
-
-    Attributes:
-        run_folder: The run and its folder.
-        test: Its test; None if none is to be made.
-        train: Whether it has to be trained, or trained on.
-    """
-
-    run_folder: RunFolder
-    test: TestFolder | None
-    train: bool
-
-    def steps_done(self) -> int:
-        """Steps taken so far, as its log and its validations tell; a step or more behind."""
-        if not self.train:
-            return self.run_folder.total_iter
-        validations = self.run_folder.disk.validations()
-        return max(validations[-1]['iter'] if validations else 0, _last_logged_step(self.run_folder.log))
+"""Bytes at the end of a log in which its last error is looked for."""
 
 
 @dataclass
@@ -52,53 +27,14 @@ class Outcome:
     """How the jobs ended.
 
     Attributes:
-        failed: Names of the runs that failed.
+        failed: For each job that failed, a sentence.
+        elsewhere: Names of the runs that other processes are at.
         stopped_by: The signal that stopped them; 0 if none did.
     """
 
     failed: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
     stopped_by: int = 0
-
-
-def jobs_of(
-    run_folders: Sequence[tuple[RunFolder, TestFolder | None]], kept: Mapping[str, Result] | None = None
-) -> list[Job]:
-    """What is still to be done for the runs of a study, given each with its test.
-
-    Args:
-        run_folders: The runs, each with its test.
-        kept: What was measured earlier, by what the runs compute; it is not measured again.
-    """
-    jobs = []
-    for run_folder, test in run_folders:
-        if is_kept(run_folder, test, kept or {}):
-            continue
-        train = not run_folder.is_finished()
-        needed = test if test is not None and (train or not test.images()) else None
-        if train or needed:
-            jobs.append(Job(run_folder, needed, train))
-    return jobs
-
-
-def write_option_file(opt: dict[str, Any], file: Path) -> None:
-    """Write options where a command can be given them.
-
-    Raises:
-        OSError: If that cannot be done.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as part:
-        part.write_text(dump_options(opt), encoding='utf-8')
-
-
-def training_command(run_folder: RunFolder) -> list[str]:
-    """The arguments of ``mipkd-train`` for a run: trains it, or goes on with it."""
-    return ['-opt', str(run_folder.option_file), '--root', str(run_folder.root), '--auto_resume', '--unchanged']
-
-
-def testing_command(run_folder: RunFolder, test: TestFolder) -> list[str]:
-    """The arguments of ``mipkd-test`` for the test at the end of a run."""
-    return ['-opt', str(test.option_file), '--root', str(run_folder.root)]
 
 
 @dataclass
@@ -114,28 +50,29 @@ class _Active:
 class Executor:
     """Runs jobs, a few at a time. SIGINT and SIGTERM are passed on: the trainings under way save and stop.
 
-    Each process has a session of its own, so that a Ctrl-C in the terminal reaches it once, from here.
+    Other processes, on this machine or on others that share the folder, may run the same jobs: a run's lock decides who
+    has it, and what a run was trained with is looked at when it begins and when it ends. Each process has a session of
+    its own, so that a Ctrl-C in the terminal reaches it once, from here.
 
     Args:
-        jobs: What is to be done.
-        at_a_time: Jobs at a time, where no devices are given.
-        devices: GPUs, a job at a time on each.
-        on_progress: Called several times a second.
-        on_end: Called when a job has ended, with the job and a sentence if it has failed.
+        jobs: What is to be done, teachers before what needs them.
+        devices: GPUs, a job at a time on each; on CPUs ``''`` for each job that is to go at a time.
+        on_progress: Called several times a second, with the jobs that are under way.
+        on_end: Called when a job has ended, with the job and what is to be said of it if it was not done here.
     """
 
     def __init__(
         self,
         jobs: Sequence[Job],
-        at_a_time: int,
         devices: Sequence[str],
-        on_progress: Callable[[], None],
-        on_end: Callable[[Job, str | None], None],
+        on_progress: Callable[[Sequence[Job]], None],
+        on_end: Callable[[Job, str], None],
     ) -> None:
-        self.waiting = deque(jobs)
-        self.free = deque(devices or [''] * at_a_time)
+        self.waiting = list(jobs)
+        self.free = deque(devices)
         self.threads = max(1, (os.cpu_count() or 1) // len(self.free))
         self.active: list[_Active] = []
+        self.not_before: dict[Job, float] = {}
         self.on_progress = on_progress
         self.on_end = on_end
         self.outcome = Outcome()
@@ -145,10 +82,10 @@ class Executor:
         usual = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while self.active or (self.waiting and not self.outcome.stopped_by):
-                while self.waiting and self.free and not self.outcome.stopped_by:
-                    self._begin(self.waiting.popleft(), self.free.popleft())
+                while self.free and not self.outcome.stopped_by and (job := self._next()):
+                    self._begin(job)
                 self._look_after()
-                self.on_progress()
+                self.on_progress([active.job for active in self.active])
                 time.sleep(POLL_SECONDS)
         finally:
             for active in self.active:  # an error of our own must leave no process behind
@@ -162,28 +99,36 @@ class Executor:
         for active in self.active:
             active.process.send_signal(number)
 
-    def _begin(self, job: Job, device: str) -> None:
-        stages = deque([*(['train'] if job.train else []), *(['test'] if job.test else [])])
-        self.active.append(_Active(job, device, stages, self._start(job, stages[0], device)))
+    def _next(self) -> Job | None:
+        """The first job whose teacher is there; those whose teacher has failed are given up."""
+        ahead = [*self.waiting, *(active.job for active in self.active)]
+        for job in list(self.waiting):
+            if self.not_before.get(job, 0) > time.monotonic() or job.teacher in ahead or job.twin in ahead:
+                continue
+            self.waiting.remove(job)
+            if job.teacher is None or job.teacher.is_trained():
+                return job
+            self._end(job, f'{job.run.name}: its teacher, {job.teacher.run.name}, has not been trained.')
+        return None
+
+    def _begin(self, job: Job) -> None:
+        """Start a job; what has happened to its folder since the plan, here or elsewhere, counts."""
+        job.locate({job.run.name: trained_with(job.run)} if job.run.folder.exists() else {})
+        if stages := deque(job.stages()):
+            device = self.free.popleft()
+            self.active.append(_Active(job, device, stages, self._start(job, stages[0], device)))
+        else:
+            self.on_end(job, '')
 
     def _start(self, job: Job, stage: str, device: str) -> subprocess.Popen[bytes]:
-        run_folder = job.run_folder
-        if stage == 'train':
-            write_option_file(run_folder.run.options(run_folder.name), run_folder.option_file)
-            command = ['-m', 'mipkd_sr.train', *training_command(run_folder)]
-        else:
-            assert job.test is not None
-            write_option_file(job.test.options, job.test.option_file)
-            command = ['-m', 'mipkd_sr.test', *testing_command(run_folder, job.test)]
         environment = os.environ | {'PYTHONWARNINGS': 'ignore'}
         environment.setdefault('OMP_NUM_THREADS', str(self.threads))
         if device:
             environment['CUDA_VISIBLE_DEVICES'] = device
-        run_folder.log.parent.mkdir(parents=True, exist_ok=True)
-        with run_folder.log.open('ab') as log:
-            return subprocess.Popen(
-                [sys.executable, *command], env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+        command = [sys.executable, '-m', f'mipkd_sr.{stage}', *job.command(stage)]
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open('ab') as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def _look_after(self) -> None:
         """Go on with the next stage, or the next job, where a process has ended."""
@@ -191,25 +136,41 @@ class Executor:
             code = active.process.poll()
             if code is None:
                 continue
-            stage = active.stages.popleft()
-            if code == 0 and active.stages and not self.outcome.stopped_by:
-                active.process = self._start(active.job, active.stages[0], active.device)
+            job, stage = active.job, active.stages.popleft()
+            sentence = _what_went_wrong(job, stage, code)
+            if not sentence and active.stages and not self.outcome.stopped_by:
+                active.process = self._start(job, active.stages[0], active.device)
                 continue
             self.active.remove(active)
             self.free.append(active.device)
             if self.outcome.stopped_by and (code != 0 or active.stages):
                 continue
-            sentence = _why_failed(active.job.run_folder, stage, code) if code else None
-            if sentence:
-                self.outcome.failed.append(active.job.run_folder.name)
-            self.on_end(active.job, sentence)
+            if code == BusyError.exit_code and any(job in (other.teacher, other.twin) for other in self.waiting):
+                self.waiting.insert(0, job)
+                self.not_before[job] = time.monotonic() + RETRY_SECONDS
+            elif code == BusyError.exit_code:
+                self.outcome.elsewhere.append(job.run.name)
+                self.on_end(job, f'elsewhere: another process is at {job.run.name}')
+            else:
+                self._end(job, sentence)
+
+    def _end(self, job: Job, failure: str) -> None:
+        if failure:
+            self.outcome.failed.append(failure)
+        self.on_end(job, f'FAILED: {failure}' if failure else '')
 
 
-def _why_failed(run_folder: RunFolder, stage: str, code: int) -> str:
+def _what_went_wrong(job: Job, stage: str, code: int) -> str:
+    """A sentence for a stage that failed; nothing for one that did not."""
     what = 'its training' if stage == 'train' else 'its test'
-    lines = _tail(run_folder.log).decode(errors='replace').splitlines()
-    said = next((line.removeprefix('error: ') for line in reversed(lines) if line.startswith('error: ')), '')
-    return f'{run_folder.name}: {what} failed with exit code {code}: {said or f"see {run_folder.log}."}'
+    if code:
+        lines = _tail(job.log).decode(errors='replace').splitlines()
+        said = next((line.removeprefix('error: ') for line in reversed(lines) if line.startswith('error: ')), '')
+        return f'{job.run.name}: {what} failed with exit code {code}: {said or f"see {job.log}."}'
+    session = trained_with(job.run) if stage == 'train' else job.wanted
+    if session is None or not session.is_like(job.wanted):
+        return f'{job.run.name} was trained with other options, weights, images or code than planned; run this again.'
+    return ''
 
 
 def _tail(file: Path) -> bytes:
@@ -219,8 +180,3 @@ def _tail(file: Path) -> bytes:
             return stream.read()
     except OSError:
         return b''
-
-
-def _last_logged_step(log: Path) -> int:
-    found = STEP.findall(_tail(log))
-    return int(found[-1].replace(b',', b'')) if found else 0

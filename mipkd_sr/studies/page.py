@@ -1,76 +1,39 @@
 """The page of a study: Markdown, with tables, curves and the commands behind the numbers; written whole each time."""
 
 import csv
-import json
-import os
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from basicsr.utils import get_time_str
 
 from mipkd_sr.evaluation.figures import study_figure
 from mipkd_sr.evaluation.tables import digits_of, markdown_table, protocol
-from mipkd_sr.options.recipes import RECIPES
-from mipkd_sr.runtime.files import atomic_write, read_json
-from mipkd_sr.studies.collect import Result, as_plain, datasets_and_metrics, of_variant
-from mipkd_sr.studies.folders import RunFolder, TestFolder
-from mipkd_sr.studies.plan import Study, study_root
-from mipkd_sr.studies.tables import Table, end_table, steps_differences, steps_table, test_differences, test_table
+from mipkd_sr.studies.collect import Result, datasets_and_metrics, of_variant, test_sets
+from mipkd_sr.studies.pipeline import PARTIAL
+from mipkd_sr.studies.plan import StudyFile
+from mipkd_sr.studies.tables import (
+    Table,
+    at_step,
+    differences_table,
+    end_table,
+    on_test_set,
+    test_differences,
+    values_table,
+)
 
-FILES = ('report.md', 'results.json', 'table.csv', 'curves.png', 'curves.pdf')
-"""What a study's folder is given."""
 
+def page_text(study: StudyFile, total: int, results: Sequence[Result], commands: Mapping[str, str]) -> str:
+    """The page's text.
 
-def write_page(
-    study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]
-) -> Path:
-    """Write the study's page, its raw numbers, its table and its curves; returns the page.
-
-    Raises:
-        OSError: If a file cannot be written; those that were there before are still there.
+    Args:
+        study: The study.
+        total: How many runs it has.
+        results: What they have measured.
+        commands: For each run, and for ``''``, the whole, the command behind it.
     """
-    study.folder.mkdir(parents=True, exist_ok=True)
-    if results:
-        draw_curves(study, results)
-        table = StringIO(newline='')
-        csv.writer(table).writerows(_csv_rows(study, results))
-        _write(table.getvalue(), study.folder / 'table.csv')
-    _write(json.dumps(as_plain(results), indent=1) + '\n', study.results_file)
-    page = study.folder / 'report.md'
-    _write(page_text(study, run_folders, results), page)
-    return page
-
-
-def _write(text: str, file: Path) -> None:
-    with atomic_write(file) as part:
-        part.write_text(text, encoding='utf-8', newline='')
-
-
-def archive_earlier(study: Study, results: Sequence[Result]) -> Path | None:
-    """Move what was written here, if some of it is not among ``results``, into a folder of its own; returns that."""
-    here = [result.digest for result in results]
-    earlier = read_json(study.results_file, None)
-    if not study.results_file.exists() or (
-        isinstance(earlier, list) and all(isinstance(entry, dict) and entry.get('digest') in here for entry in earlier)
-    ):
-        return None
-    folder = study.folder / f'earlier_{get_time_str()}'
-    folder.mkdir()
-    for name in FILES:
-        if (study.folder / name).exists():
-            (study.folder / name).rename(folder / name)
-    return folder
-
-
-def page_text(
-    study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]
-) -> str:
-    """The page's text."""
-    parts = [f'# {_escaped(study.folder.name)}: report', _state(study, run_folders, results)]
+    parts = [f'# {_escaped(study.folder.name)}: report', _state(total, results)]
     done = [result for result in results if result.finished]
     if done:
         parts += ['## At the end', _END_TEXT.format(baseline=_escaped(study.baseline)), _table(end_table(study, done))]
@@ -78,15 +41,24 @@ def page_text(
         parts += ['## Over the steps', _CURVES_TEXT, '![curves](curves.png)']
         for dataset, metrics in datasets_and_metrics(results).items():
             if study.report_at:
-                tables = (make(study, results, dataset, metrics[0]) for make in (steps_table, steps_differences))
+                columns = [at_step(step, dataset, metrics[0]) for step in study.report_at]
+                tables = (make(study, results, columns) for make in (values_table, differences_table))
                 parts += [f'{metrics[0]} on {dataset}:', *(_table(table) for table in tables if table[1])]
-    if any(result.tests for result in results):
-        assert study.test is not None
-        parts += ['## Test sets', _TEST_TEXT.format(protocol=protocol(study.test)), _table(test_table(study, results))]
+    if study.test is not None and any(result.tests for result in results):
+        columns = [on_test_set(name, metric) for name, own in test_sets(results).items() for metric in own]
+        parts += [
+            '## Test sets',
+            _TEST_TEXT.format(protocol=protocol(study.test)),
+            _table(values_table(study, results, columns)),
+        ]
         if (differences := test_differences(study, results))[1]:
             parts += [_TEST_DIFFERENCES_TEXT, _table(differences)]
-    parts += ['## Commands', _commands(study, run_folders, results)]
-    return '\n\n'.join(parts) + '\n'
+    runs = [commands[result.run] for result in results]
+    parts += [
+        '## Commands',
+        f'From the folder that holds `experiments`, the whole study: `{commands[""]}`. Run by run:',
+    ]
+    return '\n\n'.join([*parts, '\n'.join(['```', *runs, '```'])]) + '\n'
 
 
 _END_TEXT = (
@@ -111,12 +83,11 @@ _TEST_DIFFERENCES_TEXT = (
 )
 
 
-def _state(study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]) -> str:
+def _state(total: int, results: Sequence[Result]) -> str:
     finished = sum(result.finished for result in results)
-    text = f'{finished} of {len(run_folders)} runs have finished.'
-    if finished < len(run_folders):
-        begun = len(results) - finished
-        text += f' **These are partial results**: {begun} more have begun, and the intervals are of what there is.'
+    text = f'{finished} of {total} runs have finished.'
+    if finished < total:
+        text += f'{PARTIAL}: {len(results) - finished} more have begun, and the intervals are of what there is.'
     versions = sorted({version for result in results for version in result.code})
     unknown = sum(not result.code for result in results)
     if versions:
@@ -135,7 +106,7 @@ def _escaped(text: str) -> str:
     return ' '.join(text.split()).replace('|', '\\|')
 
 
-def _csv_rows(study: Study, results: Sequence[Result]) -> list[list[Any]]:
+def csv_text(results: Sequence[Result]) -> str:
     """Every validation's and every test set's means, a value a row."""
     rows: list[list[Any]] = [['variant', 'seed', 'steps', 'set', 'kind', 'metric', 'value']]
     for result in results:
@@ -149,76 +120,12 @@ def _csv_rows(study: Study, results: Sequence[Result]) -> list[list[Any]]:
             for metric in next(iter(images.values()), {}):
                 mean = float(np.mean([row[metric] for row in images.values()]))
                 rows.append([result.variant, result.seed, result.total_iter, name, 'test', metric, mean])
-    return rows
+    text = StringIO(newline='')
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
-def _commands(
-    study: Study, run_folders: Sequence[tuple[RunFolder, TestFolder | None]], results: Sequence[Result]
-) -> str:
-    """The command for the whole, and for each number's run."""
-    home = study_root(study.file)
-    imports = ['--import', *_imports(study, home)] if study.imports else []
-    whole = shlex.join(['mipkd', 'compare', _from_root(study.file, home), *imports])
-    lines = [f"The whole study, from the project's folder: `{whole}`. Run by run:", '', '```']
-    shown = {result.run for result in results}
-    for run_folder, test in run_folders:
-        if run_folder.name not in shown:
-            continue
-        lines.append(shlex.join(['mipkd', 'train', *imports, *_training_arguments(run_folder, home)]))
-        if test is not None:
-            lines.append(shlex.join(['mipkd', 'test', *imports, *_testing_arguments(study, run_folder, test)]))
-    return '\n'.join([*lines, '```'])
-
-
-def _imports(study: Study, home: Path) -> list[str]:
-    """The packages of the user's as a command run in ``home`` finds them: what is not installed by its folder."""
-    return [_from_root(Path(name), home) if os.sep in name else name for name in study.imports]
-
-
-def _training_arguments(run_folder: RunFolder, home: Path) -> list[str]:
-    variant = run_folder.run.variant
-    force = [f'name={run_folder.name}', f'manual_seed={run_folder.run.seed}', *variant.force]
-    if variant.steps != 1:
-        train = variant.options['train']
-        force.append(f'train:total_iter={train["total_iter"]}')
-        if train['warmup_iter'] > 0:
-            force.append(f'train:warmup_iter={train["warmup_iter"]}')
-        schedule = train['scheduler']
-        force += [f'train:scheduler:{k}={v}' for k, v in schedule.items() if k in ('milestones', 'periods', 'restarts')]
-    return ['-opt', _option_file(variant.recipe, home), '--root', '.', '--force_yml', *force]
-
-
-def _testing_arguments(study: Study, run_folder: RunFolder, test: TestFolder) -> list[str]:
-    assert study.test_file is not None
-    weights = _from_root(run_folder.weights, study.root)
-    force = [f'{name}=~' for name in ('networks', 'teacher', 'published', 'figure')]
-    force += [
-        f'network_g={json.dumps(run_folder.run.variant.options["network_g"])}',
-        f'path:pretrain_network_g={weights}',
-    ]
-    return [
-        '-opt',
-        _option_file(study.test_file, study_root(study.file)),
-        '--root',
-        '.',
-        '--force_yml',
-        f'name={test.name}',
-        *force,
-    ]
-
-
-def _option_file(file: Path, root: Path) -> str:
-    """An option file as a command run in ``root`` takes it: a shipped recipe by its name."""
-    if RECIPES in file.parents:
-        return file.relative_to(RECIPES).with_suffix('').as_posix()
-    return _from_root(file, root)
-
-
-def _from_root(file: Path, root: Path) -> str:
-    return Path(os.path.relpath(os.path.normpath(file), root)).as_posix()
-
-
-def draw_curves(study: Study, results: Sequence[Result]) -> list[Path]:
+def draw_curves(study: StudyFile, results: Sequence[Result]) -> list[Path]:
     """Draw the first metric on the first validation set against steps, seconds and multiply-adds."""
     dataset, metrics = next(iter(datasets_and_metrics(results).items()))
     steps = {name: curve for name in study.variants if (curve := _mean_curve(results, name, dataset, metrics[0])).size}

@@ -60,13 +60,6 @@ TABLE = Section(
         'rows': MapOf(ROW),
     }
 )
-MINIATURE = Section(
-    {
-        'import': TRAIN.keys['import'],
-        'sizes': Section({}, patterns={'': Key('any', 'Sizes.')}),
-        'changes': CHANGES,
-    }
-)
 BASES = Path('../train/_base')
 """Where bases lie that are named without a path, from the table file's folder."""
 PLAIN_LOSS = {'type': 'L1Loss', 'loss_weight': 1}
@@ -99,46 +92,31 @@ class Cell:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table file, read.
+    """A table file, read: the file, its checked content, and its cells, scale by scale."""
 
-    Attributes:
-        name: The file's name without its ending.
-        file: The file.
-        title: What it is.
-        note: What is to be said of it; empty if nothing is.
-        scales: Scales.
-        rows: Names of the rows.
-        sets: Names of the test sets; None for all of the test file.
-        test_file: The option file for testing.
-        cells: The cells, scale by scale.
-        measure: What a table of costs measures; None for one that is trained and tested.
-    """
-
-    name: str
     file: Path
-    title: str
-    note: str
-    scales: tuple[int, ...]
-    rows: tuple[str, ...]
-    sets: tuple[str, ...] | None
-    test_file: Path
+    opt: dict[str, Any]
     cells: list[Cell]
-    measure: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.file.stem
+
+    @property
+    def test_file(self) -> Path:
+        """The option file for testing."""
+        return self.file.parent / self.opt['test']
 
 
-def read_table(file: Path, miniature: bool = False) -> PaperTable:
+def read_table(file: Path) -> PaperTable:
     """Read a table file and the option files that it names, and check every cell. Nothing is written.
-
-    Args:
-        file: The table file.
-        miniature: Whether to make cells as small as ``miniature.yml`` beside it says.
 
     Raises:
         OptionError: If something in it is wrong. The message says what, in which file, and what to do.
     """
     file = file.absolute()
     opt = read_options(file).data
-    small = file.with_name('miniature.yml') if miniature else None
     try:
         rows = opt.get('rows') or {}
         if isinstance(rows, dict):
@@ -146,47 +124,19 @@ def read_table(file: Path, miniature: bool = False) -> PaperTable:
         check_form(opt, TABLE)
         if opt['import']:
             opt['changes'] = {'import': opt['import'], **opt['changes']}
-        shrinking = _read_miniature(small) if small else None
         published = read_published()
         cells = [
-            _cell(file, opt, name, scale, shrinking, published)
+            _cell(file, opt, name, scale, published)
             for scale in opt['scales']
             for name, row in opt['rows'].items()
             if scale in (row['scales'] or opt['scales'])
         ]
     except OptionError as error:
         raise OptionError('', f'{file}: {error}') from None
-    return PaperTable(
-        file.stem,
-        file,
-        opt['title'],
-        opt['note'] or '',
-        tuple(opt['scales']),
-        tuple(opt['rows']),
-        tuple(opt['sets']) if opt['sets'] else None,
-        file.parent / opt['test'],
-        cells,
-        opt['measure'],
-    )
+    return PaperTable(file, opt, cells)
 
 
-def _read_miniature(file: Path) -> dict[str, Any]:
-    opt = read_options(file).data
-    try:
-        check_form(opt, MINIATURE)
-    except OptionError as error:
-        raise OptionError('', f'{file}: {error}') from None
-    return opt
-
-
-def _cell(
-    file: Path,
-    opt: Mapping[str, Any],
-    name: str,
-    scale: int,
-    miniature: Mapping[str, Any] | None,
-    published: Mapping[str, Any],
-) -> Cell:
+def _cell(file: Path, opt: Mapping[str, Any], name: str, scale: int, published: Mapping[str, Any]) -> Cell:
     row = opt['rows'][name]
     key = f'rows:{name}'
     label = row['published'] if row['published'] != '' else (opt['published'] or '').replace('{row}', name) or None
@@ -194,7 +144,7 @@ def _cell(
         raise OptionError(
             f'{key}:published', f'there is no published result {shown(label)}; name one of published.yml, or ~.'
         )
-    options = _options(file, [*opt['bases'], *row['bases']], (opt['changes'], row['changes']), scale, miniature)
+    options = _options(file, [*opt['bases'], *row['bases']], (opt['changes'], row['changes']), scale)
     _check_mappings(options.data, key)
     has_teacher = bool(options.data.get('network_t'))
     if row['teacher'] and not has_teacher:
@@ -202,7 +152,7 @@ def _cell(
     teacher_file = (options.data.get('path') or {}).get('pretrain_network_t') if has_teacher else None
     teacher = None
     if has_teacher:
-        plain = _options(file, opt['bases'], (opt['changes'],), scale, miniature)
+        plain = _options(file, opt['bases'], (opt['changes'],), scale)
         _check_mappings(plain.data, key)
         teacher = _plain_training(plain.data, options.data['network_t'], str(teacher_file))
         _check(teacher, options, key)
@@ -212,22 +162,10 @@ def _cell(
     return Cell(file.stem, name, scale, own, label, row['teacher'], teacher_file, teacher)
 
 
-def _options(
-    file: Path,
-    bases: Iterable[str],
-    changes: Iterable[Mapping[str, Any]],
-    scale: int,
-    miniature: Mapping[str, Any] | None,
-) -> Options:
+def _options(file: Path, bases: Iterable[str], changes: Iterable[Mapping[str, Any]], scale: int) -> Options:
     """A cell's options, not yet checked."""
     files = [file.parent / (base if base.endswith('.yml') else BASES / f'{base}.yml') for base in bases]
-    last = [miniature['changes']] if miniature else []
-    options = compose_options(file, files, [*changes, {'scale': scale}, *last])
-    if miniature:
-        for key in ('network_g', 'network_t'):
-            if options.data.get(key):
-                options.data[key] = shrink(options.data[key], miniature['sizes'])
-    return options
+    return compose_options(file, files, [*changes, {'scale': scale}])
 
 
 def _check_mappings(opt: dict[str, Any], key: str) -> None:
@@ -256,24 +194,6 @@ def _plain_training(opt: Mapping[str, Any], network: Mapping[str, Any], weights:
     own['train'] = {key: value for key, value in (own.get('train') or {}).items() if not str(key).endswith('_opt')}
     own['train']['pixel_opt'] = dict(PLAIN_LOSS)
     return own
-
-
-def shrink(network: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """A network with the sizes that ``sizes`` (type -> argument -> number -> number) gives for its own.
-
-    Raises:
-        OptionError: If a size of its is not there.
-    """
-    small = dict(network)
-    for name, replaced in sizes.get(str(network.get('type')), {}).items():
-        if name not in small:
-            continue
-        values = small[name] if isinstance(small[name], list) else [small[name]]
-        if absent := [value for value in values if str(value) not in replaced]:
-            raise OptionError(f'sizes:{network["type"]}:{name}', f'has no {absent[0]}; add it to miniature.yml.')
-        few = [replaced[str(value)] for value in values]
-        small[name] = few if isinstance(small[name], list) else few[0]
-    return small
 
 
 def chosen_cells(tables: Sequence[PaperTable], only: Sequence[str]) -> list[Cell]:

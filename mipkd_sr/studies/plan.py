@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.checking import check, check_form
-from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.keys import TEST, TRAIN
@@ -31,6 +30,7 @@ from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.runs.identity import digest
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.strict_yaml import read_yaml
+from mipkd_sr.studies.job import Job
 
 VARIANT = Section(
     {
@@ -57,86 +57,37 @@ LONGEST_SLUG = 80
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a study.
+    """One row of a study: the checked options of its runs, ``name`` and ``manual_seed`` the recipe's, and its seeds."""
 
-    Attributes:
-        name: Its name in tables.
-        recipe: Its option file.
-        force: Changes to it, entries as of --force_yml.
-        steps: Factor on the recipe's steps.
-        options: The checked options of its runs; ``name`` and ``manual_seed`` are the recipe's.
-        seeds: Its seeds.
-    """
-
-    name: str
-    recipe: Path
-    force: tuple[str, ...]
-    steps: float
     options: dict[str, Any]
-    seeds: tuple[int, ...] = ()
-
-    @property
-    def total_iter(self) -> int:
-        """Steps of its runs."""
-        return self.options['train']['total_iter']
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyFile:
     """A study file, read.
 
     Attributes:
         file: The study file.
         root: Folder for experiments, results and relative paths.
-        name: What its runs' names begin with.
         folder: Where its results are written.
         variants: By name, in the file's order.
         seeds: Seeds.
         baseline: Name of the variant that the others are compared with.
         report_at: Steps that the table shows.
         test: The checked options of the test at the end of each run; None if there is none.
-        test_file: Their file.
         imports: Packages of the user's that the study file, or ``--import``, names; every run imports them.
     """
 
     file: Path
     root: Path
-    name: str
     folder: Path
     variants: dict[str, Variant]
     seeds: tuple[int, ...]
     baseline: str
     report_at: tuple[int, ...]
     test: dict[str, Any] | None
-    test_file: Path | None
     imports: tuple[str, ...] = ()
-
-    @property
-    def results_file(self) -> Path:
-        """What its runs have measured, as the page's numbers."""
-        return self.folder / 'results.json'
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One training run of a study.
-
-    Attributes:
-        variant: Its variant.
-        seed: Its seed.
-        digest: What it computes; see ``mipkd_sr.runs.identity``.
-        name: Its name where no other run has that.
-    """
-
-    variant: Variant
-    seed: int
-    digest: str
-    name: str
-
-    def options(self, name: str) -> dict[str, Any]:
-        """Its options under a name: what ``mipkd-train`` is given, nothing left to defaults that may change."""
-        opt = deepcopy(self.variant.options)
-        return spell_out(opt) | {'name': name, 'manual_seed': self.seed}
 
 
 def study_root(file: Path) -> Path:
@@ -147,7 +98,7 @@ def study_root(file: Path) -> Path:
     return file.absolute().parent
 
 
-def read_study(file: Path, root: Path | None = None) -> Study:
+def read_study(file: Path, root: Path | None = None) -> StudyFile:
     """Read a study file and the option files that it names, and check them. Nothing is written.
 
     Args:
@@ -170,31 +121,17 @@ def read_study(file: Path, root: Path | None = None) -> Study:
             raise OptionError('seeds', 'must name at least one seed, and each once.')
         variants = {name: _read_variant(name, own, opt, file) for name, own in opt['variants'].items()}
         report_at = tuple(sorted(set(opt['report_at'])))
-        for variant in variants.values():
-            _check_validation(variant, report_at)
+        for name, variant in variants.items():
+            _check_validation(name, variant.options, report_at)
         baseline = opt['baseline'] or next(iter(variants))
         if baseline not in variants:
             raise OptionError('baseline', f"'{baseline}' is none of the variants; there are: {', '.join(variants)}.")
         _refuse_equals(variants, root)
-        test_file = _option_file(opt['test'], file.parent, 'test') if opt['test'] else None
-        test = _read_test(test_file) if test_file else None
+        test = _read_test(_option_file(opt['test'], file.parent, 'test')) if opt['test'] else None
     except OptionError as error:
         raise OptionError('', f'{file}: {error}') from None
-    own_folder = file.stem != 'study'  # several studies may lie in one folder
-    folder = file.parent / file.stem if own_folder else file.parent
-    return Study(
-        file,
-        root,
-        slug(folder.name),
-        folder,
-        variants,
-        tuple(opt['seeds']),
-        baseline,
-        report_at,
-        test,
-        test_file,
-        tuple(imports),
-    )
+    folder = file.parent if file.stem == 'study' else file.parent / file.stem  # several may lie in one folder
+    return StudyFile(file, root, folder, variants, tuple(opt['seeds']), baseline, report_at, test, tuple(imports))
 
 
 def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], file: Path) -> Variant:
@@ -215,7 +152,7 @@ def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], f
     seeds = tuple(study['seeds'] if own['seeds'] is None else own['seeds'])
     if not seeds or not set(seeds) <= set(study['seeds']):
         raise OptionError(f'{key}:seeds', f"must be some of the study's, {study['seeds']}, or ~ for all of them.")
-    return Variant(name, path, tuple(own['force']), own['steps'], options.data, seeds)
+    return Variant(options.data, seeds)
 
 
 def _option_file(name: str, folder: Path, key: str) -> Path:
@@ -238,13 +175,13 @@ def scale_steps(opt: dict[str, Any], factor: float) -> None:
             scheduler[name] = [round(factor * step) for step in scheduler[name]]
 
 
-def _check_validation(variant: Variant, report_at: tuple[int, ...]) -> None:
-    opt, key = variant.options, f'variants:{variant.name}'
+def _check_validation(name: str, opt: Mapping[str, Any], report_at: tuple[int, ...]) -> None:
     if not (opt.get('val') or {}).get('metrics') or not any(phase != 'train' for phase in opt['datasets']):
+        key = f'variants:{name}'
         raise OptionError(key, 'has a recipe without val:metrics or without a validation set; a study needs both.')
     for step in report_at:
-        if step % opt['val']['val_freq'] and step < variant.total_iter:
-            raise OptionError('report_at', f"{step} is no step at which '{variant.name}' validates; see val:val_freq.")
+        if step % opt['val']['val_freq'] and step < opt['train']['total_iter']:
+            raise OptionError('report_at', f"{step} is no step at which '{name}' validates; see val:val_freq.")
 
 
 def _refuse_equals(variants: Mapping[str, Variant], root: Path) -> None:
@@ -257,17 +194,25 @@ def _refuse_equals(variants: Mapping[str, Variant], root: Path) -> None:
 
 def _read_test(file: Path) -> dict[str, Any]:
     """The options of a test without the networks that it names."""
-    options = read_options(file)
-    try:
-        check(options.data, TEST)
-    except OptionError as error:
-        raise OptionError('test', options.explain(error)) from None
-    for name in ('networks', 'network_g', 'published', 'figure'):
-        options.data.pop(name, None)
-    options.data['teacher'] = None
-    if not options.data['val'].get('metrics'):
+    opt = checked_test(read_options(file), 'test')
+    if not opt['val'].get('metrics'):
         raise OptionError('test', f'{file} names no val:metrics; a study needs them.')
-    return options.data
+    return opt
+
+
+def checked_test(options: Options, key: str) -> dict[str, Any]:
+    """Options for testing, checked, without what names or draws networks.
+
+    Raises:
+        OptionError: If they are wrong; it says so of ``key``.
+    """
+    of_networks = ('networks', 'network_g', 'published', 'figure', 'teacher')
+    opt = options.data = {name: value for name, value in options.data.items() if name not in of_networks}
+    try:
+        check(opt, TEST)
+    except OptionError as error:
+        raise OptionError(key, options.explain(error)) from None
+    return {name: value for name, value in opt.items() if name not in of_networks} | {'teacher': None}
 
 
 def slug(text: str) -> str:
@@ -275,18 +220,18 @@ def slug(text: str) -> str:
     return re.sub(r'\W+', '-', text).strip('-')[:LONGEST_SLUG].rstrip('-') or 'unnamed'
 
 
-def planned_runs(study: Study) -> list[PlannedRun]:
+def planned_jobs(study: StudyFile) -> list[Job]:
     """The runs of a study, in the order in which they are trained: seed by seed, so that a whole row of variants is
     there early.
     """
-    runs = []
+    jobs, names = [], []
     for seed in study.seeds:
-        for variant in (variant for variant in study.variants.values() if seed in variant.seeds):
-            identity = digest(variant.options | {'manual_seed': seed}, study.root)
-            runs.append(PlannedRun(variant, seed, identity, f'{study.name}_{slug(variant.name)}_seed{seed}'))
-    names = [run.name.lower() for run in runs]  # some file systems take upper and lower case as the same
-    return [_told_apart(run) if names.count(run.name.lower()) > 1 else run for run in runs]
-
-
-def _told_apart(run: PlannedRun) -> PlannedRun:
-    return PlannedRun(run.variant, run.seed, run.digest, f'{run.name}_{run.digest[:8]}')
+        for variant, own in ((name, own) for name, own in study.variants.items() if seed in own.seeds):
+            names.append(f'{slug(study.folder.name)}_{slug(variant)}_seed{seed}')
+            options = deepcopy(own.options) | {'manual_seed': seed}
+            jobs.append(Job(variant, names[-1], options, study.root, study.test))
+    lower = [name.lower() for name in names]  # some file systems take upper and lower case as the same
+    for job in jobs:
+        if lower.count(job.name.lower()) > 1:
+            job.name += f'_{digest(job.options, study.root)[:8]}'
+    return jobs

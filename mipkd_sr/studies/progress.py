@@ -1,4 +1,4 @@
-"""How far a study is: a progress bar over all its runs, weighted by what their steps take, with the time left."""
+"""How far a study is: a bar over all its runs, or a line each minute where there is no terminal, with the time left."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,12 @@ from datetime import timedelta
 from tqdm import tqdm
 
 from mipkd_sr.studies.estimate import Estimate
-from mipkd_sr.studies.execute import Job
+from mipkd_sr.studies.job import Job
 
 LOOK_SECONDS = 1.0
-"""Seconds between two looks at the runs' logs."""
+"""Seconds between two looks at how far the runs are."""
+LINE_SECONDS = 60.0
+"""Seconds between two lines, where there is no terminal."""
 
 
 def hours(seconds: float) -> str:
@@ -20,60 +22,69 @@ def hours(seconds: float) -> str:
     return f'{seconds / 60:.0f} minutes' if seconds >= 90 else f'{seconds:.0f} seconds'
 
 
-def expected_seconds(job: Job, estimates: Mapping[str, Estimate], steps: int) -> float:
-    """Seconds that ``steps`` steps of a job's run are expected to take."""
-    return estimates[job.run_folder.run.variant.name].seconds(job.run_folder, steps) if steps else 0.0
-
-
 class StudyProgress:
-    """The progress of the jobs of a study, on a bar where there is a terminal.
+    """The progress of jobs.
 
     Args:
         jobs: All that is to be done.
-        estimates: What a step of each variant takes.
+        estimates: What a step of each variant takes; where it is not known, all steps are taken to be alike.
         at_a_time: Jobs that run at a time.
     """
 
     def __init__(self, jobs: Sequence[Job], estimates: Mapping[str, Estimate], at_a_time: int) -> None:
-        self.jobs = list(jobs)
         self.estimates = estimates
         self.at_a_time = at_a_time
-        self.done_before = {id(job): job.steps_done() for job in jobs}
-        self.total = sum(self._seconds(job, job.run_folder.total_iter) for job in jobs)
-        self.start = self.looked = time.monotonic()
+        self.before = {job: job.steps_to_do() for job in jobs}
+        self.left = dict(self.before)
+        self.jobs = list(jobs)
+        self.total = self._work(self.before)
+        self.start = self.looked = self.said = time.monotonic()
         self.ended = 0
-        # disable=None: no bar where there is no terminal; the lines at the end of each run carry the time left too
+        # disable=None: no bar where there is no terminal
         self.bar = tqdm(total=100, disable=None, bar_format='{percentage:3.0f}%|{bar}| {desc}', leave=False)
 
-    def _seconds(self, job: Job, steps: int) -> float:
-        return expected_seconds(job, self.estimates, max(0, steps - self.done_before[id(job)]))
+    def _work(self, steps: Mapping[Job, int]) -> float:
+        known = self.estimates
+        return sum(
+            known[job.variant].seconds(job, steps[job]) if job.variant in known else steps[job] for job in self.jobs
+        )
 
-    def look(self) -> None:
-        """Move the bar, once a second at most."""
+    def look(self, active: Sequence[Job]) -> None:
+        """Move the bar, once a second at most; or say a line, once a minute."""
         now = time.monotonic()
-        if self.bar.disable or now - self.looked < LOOK_SECONDS:
+        if now - self.looked < LOOK_SECONDS:
             return
         self.looked = now
-        done = self._done()
-        self.bar.n = 100 * done / self.total if self.total else 100
-        self.bar.set_description_str(f'{self.ended} of {len(self.jobs)} runs, {self.left(done)}', refresh=True)
+        for job in active:
+            self.left[job] = min(self.left[job], job.total_iter - job.run.steps_taken())
+        state = f'{self.ended} of {len(self.jobs)} runs, {self.time_left()}'
+        if not self.bar.disable:
+            self.bar.n = 100 * (1 - self._work(self.left) / self.total) if self.total else 100
+            self.bar.set_description_str(state, refresh=True)
+        elif now - self.said >= LINE_SECONDS:
+            self.said = now
+            print(f'{state}; {"; ".join(map(self._where, active)) or "waiting for another process"}', flush=True)
 
-    def _done(self) -> float:
-        """Expected seconds of the steps taken since the start."""
-        return sum(self._seconds(job, job.steps_done()) for job in self.jobs)
+    def _where(self, job: Job) -> str:
+        if not self.left[job]:
+            return f'{job.run.name} is being tested'
+        return f'{job.run.name} at step {job.total_iter - self.left[job]:,} of {job.total_iter:,}'
 
-    def left(self, done: float) -> str:
-        """The time left: from the speed so far, or, before there is one, from the plan."""
-        elapsed = time.monotonic() - self.start
-        pace = elapsed / done if done > 0 else 1 / self.at_a_time
-        return f'about {timedelta(seconds=round(pace * (self.total - done)))} left'
+    def time_left(self) -> str:
+        """The time left: from the speed so far, or, before there is one, from the estimates."""
+        left = self._work(self.left)
+        done = self.total - left
+        if done <= 0 and not self.estimates:
+            return 'time left not known yet'
+        pace = (time.monotonic() - self.start) / done if done > 0 else 1 / self.at_a_time
+        return f'about {timedelta(seconds=round(pace * left))} left'
 
-    def end(self, job: Job, failure: str | None) -> None:
-        """Say that a job has ended."""
+    def end(self, job: Job, said: str) -> None:
+        """Say that a job has ended, and what is to be said of it if it was not done here."""
         self.ended += 1
-        job.train = job.train and failure is not None
-        what = f'FAILED: {failure}' if failure else f'done: {job.run_folder.name}'
-        tqdm.write(f'{what} ({self.ended} of {len(self.jobs)} runs, {self.left(self._done())})')
+        self.left[job] = 0
+        self.said = time.monotonic()
+        tqdm.write(f'{said or f"done: {job.run.name}"} ({self.ended} of {len(self.jobs)} runs, {self.time_left()})')
 
     def close(self) -> None:
         """Take the bar away."""

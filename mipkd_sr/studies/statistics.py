@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy import stats
 
 LEVEL = 0.95
 """Confidence of every interval."""
@@ -13,14 +13,7 @@ RESAMPLES = 10_000
 
 
 class Interval(NamedTuple):
-    """A mean with its interval.
-
-    Attributes:
-        mean: The mean.
-        low: Lower end; NaN if there is too little to tell.
-        high: Upper end; NaN if there is too little to tell.
-        size: How many values it is of.
-    """
+    """A mean of ``size`` values, and the ends of its interval; NaN if there is too little to tell."""
 
     mean: float
     low: float
@@ -30,21 +23,15 @@ class Interval(NamedTuple):
 
 def t_interval(values: Sequence[float]) -> Interval:
     """The mean of independent values, and Student's 95 % interval around it: ``mean ± t_{n-1} s / sqrt(n)``."""
-    count = len(values)
-    mean = float(np.mean(values))
-    if count < 2:
-        return Interval(mean, float('nan'), float('nan'), count)
-    half = float(student_t.ppf(0.5 + LEVEL / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    mean, count = float(np.mean(values)), len(values)
+    half = float('nan')
+    if count > 1:
+        half = float(stats.t.ppf(0.5 + LEVEL / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
     return Interval(mean, mean - half, mean + half, count)
 
 
 def paired_by_seed(own: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
-    """The difference to a baseline, seed by seed, with a t-interval over seeds; None if they share no seed.
-
-    Args:
-        own: A value for each seed.
-        baseline: The same of the baseline.
-    """
+    """The difference to a baseline, seed by seed, with a t-interval over seeds; None if they share no seed."""
     shared = [seed for seed in own if seed in baseline]
     return t_interval([own[seed] - baseline[seed] for seed in shared]) if shared else None
 
@@ -70,10 +57,8 @@ def paired_by_image(
     images = [name for name in measured[0] if all(name in values for values in measured)] if measured else []
     if not images:
         return None
-    differences = np.mean(
-        [[own[number][name] - baseline[number][name] for name in images] for number in shared], axis=0
-    )
+    values = [[own[number][name] - baseline[number][name] for name in images] for number in shared]
+    differences = np.mean(values, axis=0)
     draws = np.random.default_rng(seed).integers(len(images), size=(RESAMPLES, len(images)))
-    tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(differences[draws].mean(axis=1), [tail, 100 - tail])
+    low, high = np.percentile(differences[draws].mean(axis=1), [50 - 50 * LEVEL, 50 + 50 * LEVEL])
     return Interval(float(np.mean(differences)), float(low), float(high), len(images))

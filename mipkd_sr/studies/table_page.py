@@ -1,96 +1,107 @@
 """The page of the papers' tables: our value, the published one and the difference, cell by cell, as far as they are."""
 
 import csv
-import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
-from mipkd_sr.evaluation.published import published_values, read_published
+import yaml
+
+from mipkd_sr.evaluation.evaluate import mean_metrics
+from mipkd_sr.evaluation.published import published_values
 from mipkd_sr.evaluation.tables import digits_of, format_metrics, markdown_table, protocol
-from mipkd_sr.runs.identity import code_versions
-from mipkd_sr.runtime.files import atomic_write
-from mipkd_sr.studies.paper_tables import PaperTable
-from mipkd_sr.studies.table_runs import CellRun, TableRuns
+from mipkd_sr.options.reading import read_options
+from mipkd_sr.studies.collect import Result
+from mipkd_sr.studies.cost_tables import cost_section
+from mipkd_sr.studies.job import Job
+from mipkd_sr.studies.paper_tables import Cell, PaperTable
+from mipkd_sr.studies.pipeline import PARTIAL
 
 METRICS = ('psnr', 'ssim')
-MINIATURE = (
-    '**Miniature**: networks, patches and steps are those of `miniature.yml`. The numbers show that every cell is '
-    'trained, tested and compared; networks of this size after so few steps say nothing about the methods, and the '
-    'differences to the published values are no measure of anything.'
-)
+Published = Mapping[str, Mapping[Any, Any]]
+"""The published results; see ``mipkd_sr.evaluation.published.read_published``."""
 
 
-def write_table_page(
-    tables: Sequence[PaperTable], runs: TableRuns, folder: Path, command: str, miniature: bool
-) -> Path:
-    """Write ``report.md``, ``table.csv`` and ``results.json`` to ``folder``; returns the page.
+@dataclass
+class CellRun:
+    """A cell on this machine.
 
-    Raises:
-        OSError: If a file cannot be written; those that were there before are still there.
+    Attributes:
+        cell: The cell.
+        job: Its run and test; None where it cannot be run.
+        skipped: Why it cannot be run; empty if it can.
+        result: What it has measured; None if it has not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {id(run): run.values() for run in runs.runs}
-    entries = read_published()
-    rows = [row for run in runs.runs for row in _values_of(run, values[id(run)], entries)]
-    text = StringIO(newline='')
-    writer = csv.DictWriter(text, ['table', 'row', 'scale', 'set', 'metric', 'ours', 'published'], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(text.getvalue(), folder / 'table.csv')
-    _write(json.dumps(_raw(runs), indent=1) + '\n', folder / 'results.json')
-    parts = ['# Tables of the papers', _state(runs, values), f'`{command}`']
-    if miniature:
-        parts.append(MINIATURE)
+
+    cell: Cell
+    job: Job | None
+    skipped: str = ''
+    result: Result | None = None
+
+    def values(self) -> dict[str, dict[str, float]]:
+        """For each test set the means over images; empty before the end."""
+        return {name: mean_metrics(images) for name, images in self.result.tests.items()} if self.result else {}
+
+
+def page_text(
+    tables: Sequence[PaperTable],
+    runs: Sequence[CellRun],
+    costs: Mapping[str, Mapping[str, Any]],
+    absent_sets: Mapping[str, Sequence[str]],
+    published: Published,
+    command: str,
+) -> str:
+    """The page's text.
+
+    Args:
+        tables: The tables.
+        runs: Their cells that are wanted.
+        costs: What was measured for each table of costs, by its name; see ``measure_costs``.
+        absent_sets: Test sets that are not there and are left out, by table.
+        published: The published results.
+        command: The command behind the page.
+    """
+    parts = ['# Tables of the papers', _state(runs), f'`{command}`']
     for table in tables:
-        parts += _section(table, runs, values, entries)
-    page = folder / 'report.md'
-    _write('\n\n'.join(parts) + '\n', page)
-    return page
+        own = [run for run in runs if run.cell.table == table.name]
+        if not own:
+            continue
+        parts += [f'## {table.opt["title"]}', *([table.opt['note'].strip()] if table.opt['note'] else [])]
+        if table.name in costs:
+            parts += cost_section([run.cell for run in own], costs[table.name], published)
+        elif table.opt['measure'] is None:
+            parts += _of_runs(table, own, absent_sets.get(table.name, ()), published)
+        if sources := dict.fromkeys(published[run.cell.published]['source'] for run in own if run.cell.published):
+            parts.append('Published values: ' + '; '.join(sources) + '.')
+        last = own[-1].cell
+        parts.append(f'One cell alone: `mipkd table {table.name} --only {shlex.quote(last.row)} x{last.scale}`')
+    return '\n\n'.join(parts) + '\n'
 
 
-def _write(text: str, file: Path) -> None:
-    with atomic_write(file) as part:
-        part.write_text(text, encoding='utf-8', newline='')
-
-
-def _state(runs: TableRuns, values: Mapping[int, Any]) -> str:
-    measured = sum(bool(values[id(run)]) for run in runs.runs)
-    text = f'{measured} of {len(runs.runs)} cells have been measured.'
-    if measured < len(runs.runs):
-        text += ' **These are partial results.**'
-    versions = sorted({version for run_folder, _ in runs.run_folders for version in code_versions(run_folder.disk)})
+def _state(runs: Sequence[CellRun]) -> str:
+    trained = [run for run in runs if run.job or run.skipped]
+    measured = sum(bool(run.values()) for run in trained)
+    text = f'{measured} of {len(trained)} cells have been measured.' + (
+        f'{PARTIAL}.' if measured < len(trained) else ''
+    )
+    versions = sorted({version for run in runs if run.result for version in run.result.code})
     return f'{text} Trained by mipkd_sr {", ".join(versions)}.' if versions else text
 
 
-def _section(
-    table: PaperTable, runs: TableRuns, values: Mapping[int, Any], entries: Mapping[str, Mapping[Any, Any]]
-) -> list[str]:
-    own = [run for run in runs.runs if run.cell.table == table.name]
-    if not own:
-        return []
-    parts = [f'## {table.title}']
-    if table.note:
-        parts.append(table.note.strip())
-    for scale in table.scales:
-        cells = [run for run in own if run.cell.scale == scale]
-        if cells:
-            parts += [f'x{scale}:', _table(cells, table.sets, values, entries)]
-    measured = next((run for run in own if run.test is not None), None)
-    if measured is not None and measured.test is not None:
-        parts.append(f'Ours: PSNR / SSIM of the weights at the end of each run, {_how(measured.test.options)}')
-    if absent := runs.absent_sets.get(table.name):
+def _of_runs(table: PaperTable, runs: Sequence[CellRun], absent: Sequence[str], published: Published) -> list[str]:
+    parts = []
+    for scale in table.opt['scales']:
+        if cells := [run for run in runs if run.cell.scale == scale]:
+            parts += [f'x{scale}:', _table(cells, table.opt['sets'], published)]
+    tested = next((run.job.test.options for run in runs if run.job and run.job.test), None)
+    if tested is not None:
+        parts.append(f'Ours: PSNR / SSIM of the weights at the end of each run, {_how(tested)}')
+    if absent:
         parts.append(f'Test sets that are not there, and were left out: {", ".join(absent)}.')
-    skipped = [f'{run.cell.row} x{run.cell.scale}: {run.skipped}' for run in own if run.skipped]
-    parts += [f'Not run: {reason}' for reason in dict.fromkeys(skipped)]
-    sources = dict.fromkeys(entries[run.cell.published]['source'] for run in own if run.cell.published)
-    if sources:
-        parts.append('Published values: ' + '; '.join(sources) + '.')
-    last = own[-1].cell
-    parts.append(f'One cell alone: `mipkd table {table.name} --only {shlex.quote(last.row)} x{last.scale}`')
-    return parts
+    skipped = [f'Not run: {run.cell.row} x{run.cell.scale}: {run.skipped}' for run in runs if run.skipped]
+    return [*parts, *dict.fromkeys(skipped)]
 
 
 def _how(test: Mapping[str, Any]) -> str:
@@ -102,18 +113,13 @@ def _how(test: Mapping[str, Any]) -> str:
     return protocol({**test, 'val': {**test['val'], 'metrics': metrics}}).partition(', ')[2]
 
 
-def _table(
-    cells: Sequence[CellRun],
-    sets: Sequence[str] | None,
-    values: Mapping[int, Mapping[str, Mapping[str, float]]],
-    entries: Mapping[str, Mapping[Any, Any]],
-) -> str:
+def _table(cells: Sequence[CellRun], sets: Sequence[str] | None, published: Published) -> str:
     """Three lines a row: ours, published, difference."""
-    names = list(sets or dict.fromkeys(name for run in cells for name in values[id(run)]))
+    names = list(sets or dict.fromkeys(name for run in cells for name in run.values()))
     body = []
     for run in cells:
-        ours, label, scale = values[id(run)], run.cell.published, run.cell.scale
-        theirs = {name: published_values(entries, label, scale, name) for name in names} if label else {}
+        ours, label, scale = run.values(), run.cell.published, run.cell.scale
+        theirs = {name: published_values(published, label, scale, name) for name in names} if label else {}
         body.append([run.cell.row, 'ours', *(format_metrics(_of(ours.get(name, {}))) for name in names)])
         if any(theirs.values()):
             body.append(['', 'published', *(format_metrics(_of(theirs[name])) for name in names)])
@@ -133,42 +139,45 @@ def _difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
     )
 
 
-def _values_of(
-    run: CellRun, values: Mapping[str, Mapping[str, float]], entries: Mapping[str, Mapping[Any, Any]]
-) -> list[dict[str, Any]]:
+def csv_text(runs: Sequence[CellRun], published: Published) -> str:
     """Every value of a cell that is measured or published, a row each."""
-    cell, rows = run.cell, []
-    published = entries[cell.published].get(cell.scale, {}) if cell.published else {}
-    for name in dict.fromkeys([*values, *published]):
-        theirs = published_values(entries, cell.published, cell.scale, name) if cell.published else {}
-        for metric in METRICS:
-            ours = values.get(name, {}).get(metric)
-            if ours is not None or metric in theirs:
-                rows.append(
-                    {
-                        'table': cell.table,
-                        'row': cell.row,
-                        'scale': cell.scale,
-                        'set': name,
-                        'metric': metric,
-                        'ours': ours,
-                        'published': theirs.get(metric),
-                    }
-                )
-    return rows
+    text = StringIO(newline='')
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['table', 'row', 'scale', 'set', 'metric', 'ours', 'published'])
+    for run in runs:
+        cell, values = run.cell, run.values()
+        theirs = published[cell.published].get(cell.scale, {}) if cell.published else {}
+        for name in dict.fromkeys([*values, *theirs]):
+            their = published_values(published, cell.published, cell.scale, name) if cell.published else {}
+            for metric in METRICS:
+                ours = values.get(name, {}).get(metric)
+                if ours is not None or metric in their:
+                    writer.writerow([cell.table, cell.row, cell.scale, name, metric, ours, their.get(metric)])
+    return text.getvalue()
 
 
-def _raw(runs: TableRuns) -> list[dict[str, Any]]:
-    """Every image's values."""
-    return [
-        {
-            'table': run.cell.table,
-            'row': run.cell.row,
-            'scale': run.cell.scale,
-            'published': run.cell.published,
-            'run': run.run_folder.name if run.run_folder else None,
-            'skipped': run.skipped,
-            'images': run.test.images() if run.test is not None and run.values() else {},
-        }
-        for run in runs.runs
-    ]
+def together(tables: Sequence[PaperTable], runs: Sequence[CellRun]) -> dict[str, str]:
+    """An option file for ``mipkd test`` for each table and scale that has finished cells, by its name.
+
+    Its networks are the rows, its test sets those that are there, its pictures those of the table's test file: with it
+    the crops of all rows are drawn, and it is measured how close they are to the teacher.
+    """
+    files = {}
+    for table in tables:
+        for scale in table.opt['scales']:
+            own = [run for run in runs if (run.cell.table, run.cell.scale) == (table.name, scale) and run.values()]
+            tests = {run.cell.row: run.job.test.options for run in own if run.job and run.job.test}
+            if not tests:
+                continue
+            name, first = f'{table.name}_x{scale}', next(iter(tests.values()))
+            opt: dict[str, Any] = {'name': name, **{key: first[key] for key in ('scale', 'datasets', 'val')}}
+            opt['networks'] = {
+                row: {'network': test['network_g'], 'path': test['path']['pretrain_network_g']}
+                for row, test in tests.items()
+            }
+            if teacher := next((run.cell.row for run in own if run.cell.is_teacher), None):
+                opt['teacher'] = teacher
+            if figure := read_options(table.test_file).data.get('figure'):
+                opt |= {'skip_missing': True, 'figure': figure}
+            files[f'{name}.yml'] = yaml.safe_dump(opt, sort_keys=False, allow_unicode=True)
+    return files

@@ -13,7 +13,6 @@ from mipkd_sr.data.stream import TrainingBatches, samples_an_iteration
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.learning_rate import BEFORE_THE_OPTIMIZER
 from mipkd_sr.option_types import TrainingOptions
-from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.distributed import longest_silence
 from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
@@ -75,8 +74,7 @@ class Trainer:
                 'learned: mend that, and run it again.'
             )
         self.model.save(-1, -1)
-        if self.opt['rank'] == 0 and before < total_iter:
-            Run.of(self.opt).save_timing(progress.seconds_per_step())
+        progress.tell()
 
     def _look_before_the_first_step(self, progress: ProgressLog) -> None:
         """Measure the teacher; or make up for a validation that the state was saved before."""

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,9 @@ from mipkd_sr.runs.run import Run
 from mipkd_sr.training.tensorboard import TensorBoard
 from mipkd_sr.training.wandb_log import Curves, WandbLog
 
+TELL_SECONDS = 2.0
+"""Seconds between two writes of how far a run has come."""
+
 
 class ProgressLog:
     """Reports the progress of a training run. Ranks other than the first report nothing.
@@ -26,7 +30,8 @@ class ProgressLog:
 
     def __init__(self, opt: TrainingOptions, first_iter: int) -> None:
         self.total_iter = opt['train']['total_iter']
-        self.gradients_file = Run.of(opt).gradients_file
+        self.run = Run.of(opt)
+        self._told = 0.0
         self.first_iter = first_iter
         self.start_time = self._fetching = self._reported = time.monotonic()
         self._waited = self._in_steps = 0.0
@@ -35,7 +40,7 @@ class ProgressLog:
         self.logger = get_root_logger()
         loggers: list[TensorBoard | WandbLog] = []
         if opt['logger']['use_tb_logger'] and not self.silent:
-            loggers.append(TensorBoard(Run.of(opt).tensorboard, first_iter))
+            loggers.append(TensorBoard(self.run.tensorboard, first_iter))
         if opt['logger']['wandb']['project'] and not self.silent:
             loggers.append(WandbLog(opt))
         self.tb_logger = Curves(*loggers) if loggers else None
@@ -61,10 +66,19 @@ class ProgressLog:
         self._in_steps += time.monotonic() - self._fetching
         self._steps += 1
         self.bar.update()
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._told = time.monotonic()
+            with suppress(OSError):  # a full disk must not end the run for this
+                self.tell()
 
-    def seconds_per_step(self) -> float:
-        """Mean over this session's iterations, data included, saving and validation not."""
-        return self._in_steps / self._steps
+    def tell(self) -> None:
+        """Write to the run's folder how far it has come.
+
+        Raises:
+            OSError: If that cannot be done.
+        """
+        if not self.silent and self._steps:
+            self.run.save_timing(self.first_iter - 1 + self._steps, self._in_steps / self._steps)
 
     def log_step(self, epoch: int, iteration: int, lr: float, values: Mapping[str, float]) -> None:
         """Log one iteration.
@@ -101,7 +115,7 @@ class ProgressLog:
         values = {name: (float(norm), float(cosine)) for name, (norm, cosine) in gradients.items()}
         text = ', '.join(f'{name} {norm:.3g} ({cosine:+.2f})' for name, (norm, cosine) in values.items())
         self.logger.info(f"iter {iteration:,}, gradients as multiples of l_pix's (cosine with it): {text}")
-        with self.gradients_file.open('a', encoding='utf-8') as file:
+        with self.run.gradients_file.open('a', encoding='utf-8') as file:
             file.write(json.dumps({'iter': iteration, 'losses': values}) + '\n')
         if self.tb_logger:
             for name, (norm, cosine) in values.items():

@@ -28,8 +28,7 @@ def recipe_files() -> list[Path]:
     """Every shipped option file but the bases, every table, and the studies."""
     files = sorted(file for kind in ('train', 'test', 'tables') for file in (ROOT / 'options' / kind).rglob('*.yml'))
     files += sorted(ROOT.glob('experiments/studies/*/study.yml'))
-    kept = [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
-    return [file for file in kept if file.name != 'miniature.yml']
+    return [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
 
 
 def small(network: dict[str, Any]) -> dict[str, Any]:
