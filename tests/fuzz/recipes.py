@@ -28,7 +28,8 @@ def recipe_files() -> list[Path]:
     """Every shipped option file but the bases, every table, and the studies."""
     files = sorted(file for kind in ('train', 'test', 'tables') for file in (ROOT / 'options' / kind).rglob('*.yml'))
     files += sorted(ROOT.glob('experiments/studies/*/study.yml'))
-    return [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
+    kept = [file for file in files if not any(part.startswith('_') for part in file.relative_to(ROOT).parts)]
+    return [file for file in kept if not file.stem.endswith('_miniature')]  # the same tables again
 
 
 def small(network: dict[str, Any]) -> dict[str, Any]:
