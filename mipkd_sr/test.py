@@ -33,13 +33,13 @@ from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
 from mipkd_sr.evaluation.published import published_rows
-from mipkd_sr.evaluation.tables import Row, protocol, results_table, write_results
+from mipkd_sr.evaluation.results import Row, protocol, results_table, write_results
 from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries, runs_of
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.options.reading import Options, dump_options
-from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
 from mipkd_sr.runs.own_folder import TESTING_MARKS, own_folder
 from mipkd_sr.runs.run import find_run
+from mipkd_sr.runs.run_options import leave_out_missing, load_options, missing_paths
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.log import run_log
 from mipkd_sr.runtime.long_work import told

@@ -31,8 +31,8 @@ from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.reading import Options
-from mipkd_sr.runs.loading import load_options, missing_paths
 from mipkd_sr.runs.options_of_state import changes
+from mipkd_sr.runs.run_options import load_options, missing_paths
 from mipkd_sr.runs.start import Start, experiment_folder, find_start, resume
 from mipkd_sr.runtime import distributed
 from mipkd_sr.runtime.errors import OptionError

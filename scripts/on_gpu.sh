@@ -136,8 +136,8 @@ students() {
 
 export -f environment small cost plan prepare loader students # for the shell that timeout starts
 step environment environment
-FILES=(tests/test_gpu.py)
-[ -n "$TINY" ] || FILES+=(tests/test_distributed.py tests/test_step_cost.py tests/test_switches.py)
+FILES=(tests/end_to_end/test_gpu.py)
+[ -n "$TINY" ] || FILES+=(tests/end_to_end/test_distributed.py tests/costs/test_step_cost.py tests/end_to_end/test_switches.py)
 step tests $PYTHON -m pytest "${FILES[@]}" -rs --junitxml "$OUT/tests.xml"
 for pair in edsr rcan swinir; do
     step "step_${pair}_tf32" cost $pair tf32 train:tf32=true

@@ -60,6 +60,12 @@ def upward_imports(package: str, source: str) -> list[str]:
     return sorted(name for name in names if FLOOR_OF.get(name, len(FLOORS)) >= FLOOR_OF[package])
 
 
+def test_a_name_means_one_file() -> None:
+    """Those of commands aside, which are the commands' names."""
+    names = [file.stem for file in FILES if file.name != '__init__.py' and 'commands' not in file.parts]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_folder_has_a_floor() -> None:
     found = {file.relative_to(PACKAGE).parts[0].removesuffix('.py') for file in FILES} - {'__init__', '__main__'}
     assert found == set(FLOOR_OF)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipkd_sr.imresize import imresize, imresize_uint8
-
-from .conftest import SHARED_DATA
+from tests.conftest import SHARED_DATA
 
 
 @pytest.mark.parametrize('scale', [Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), 2, 3, 4])

@@ -51,7 +51,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from mipkd_sr.deploy.export import export
+    from mipkd_sr.deploy.exporting import export
 
     for line in export(student_of(args), args.out, args.to, args.size, args.fp16, args.layout):
         print(line, flush=True)

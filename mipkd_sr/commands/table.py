@@ -82,7 +82,7 @@ def draw_crops(files: Sequence[Path], root: Path) -> None:
     from mipkd_sr.archs.loading import load_trained
     from mipkd_sr.data import build_dataset
     from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries
-    from mipkd_sr.runs.loading import leave_out_missing, load_options, missing_paths
+    from mipkd_sr.runs.run_options import leave_out_missing, load_options, missing_paths
 
     for file in files:
         options = load_options(file, False, root)

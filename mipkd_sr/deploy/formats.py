@@ -18,7 +18,7 @@ from mipkd_sr.runtime.errors import RunError
 
 
 class Plan(NamedTuple):
-    """What a file is to be: see ``mipkd_sr.deploy.export.export``."""
+    """What a file is to be: see ``mipkd_sr.deploy.exporting.export``."""
 
     size: Size | None
     half: bool

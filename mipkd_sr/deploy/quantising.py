@@ -15,7 +15,7 @@ from mipkd_sr.archs.exported_arch import Size, in_windows
 from mipkd_sr.archs.quantized_arch import Quantized
 from mipkd_sr.archs.weights import settle
 from mipkd_sr.deploy import formats
-from mipkd_sr.deploy.export import quiet, require, verify
+from mipkd_sr.deploy.exporting import quiet, require, verify
 from mipkd_sr.deploy.formats import Plan
 from mipkd_sr.deploy.shapes import TransposedShuffle, limits_of
 from mipkd_sr.runtime.checkpoint import save_atomically, write_digest

@@ -18,7 +18,7 @@ from mipkd_sr.evaluation.figures import (
     parameters_figure,
     study_figure,
 )
-from mipkd_sr.evaluation.tables import ENSEMBLE
+from mipkd_sr.evaluation.results import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
 
 TO = 'psnr_to_'

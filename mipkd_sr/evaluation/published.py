@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mipkd_sr.evaluation.tables import Row
+from mipkd_sr.evaluation.results import Row
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.runtime.errors import OptionError, advice, shown
 from mipkd_sr.runtime.strict_yaml import read_yaml

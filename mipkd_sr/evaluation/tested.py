@@ -13,7 +13,7 @@ from mipkd_sr.archs.loading import NetworkOptions
 from mipkd_sr.data import metrics_of
 from mipkd_sr.evaluation.figures import check_box, comparison_figure, measure_in_box, telling_box
 from mipkd_sr.evaluation.inference import Network, device_of, prepare_network
-from mipkd_sr.evaluation.tables import ENSEMBLE, Row, format_metrics
+from mipkd_sr.evaluation.results import ENSEMBLE, Row, format_metrics
 from mipkd_sr.metrics import least_side
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.runtime.errors import OptionError, shown

@@ -66,7 +66,7 @@ class DistillModel(ModelHooks, SRModel):
         skipped_steps: Account of the steps that were skipped because their numbers were not finite.
 
     Args:
-        opt: Options, as ``mipkd_sr.runs.loading.load_options`` completes them, or as BasicSR's ``parse_options``
+        opt: Options, as ``mipkd_sr.runs.run_options.load_options`` completes them, or as BasicSR's ``parse_options``
             reads them: they are checked and completed here, in place.
 
     Raises:

@@ -22,8 +22,8 @@ from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.forms import Section
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.reading import read_options
-from mipkd_sr.runs.loading import leave_out_added, path_keys
 from mipkd_sr.runs.run import SESSIONS, Run
+from mipkd_sr.runs.run_options import leave_out_added, path_keys
 from mipkd_sr.runtime.checkpoint import file_digest
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.files import fits

@@ -14,7 +14,7 @@ from mipkd_sr.costs.comparing import random_vgg
 from mipkd_sr.costs.measuring import this_device
 from mipkd_sr.costs.methods import batch_for, first_step, take_step
 from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters, measure_speed, seconds_of
-from mipkd_sr.evaluation.tables import markdown_table
+from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.losses import csd_loss
 from mipkd_sr.models import build_model
 from mipkd_sr.option_types import TrainingOptions

@@ -13,8 +13,8 @@ from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.keys import TEST
 from mipkd_sr.options.reading import Options, dump_options
 from mipkd_sr.runs.identity import Session, digest, history, inputs, kept_digest, trained_with
-from mipkd_sr.runs.loading import complete, path_keys
 from mipkd_sr.runs.run import Run
+from mipkd_sr.runs.run_options import complete, path_keys
 from mipkd_sr.runtime.checkpoint import file_digest
 from mipkd_sr.runtime.files import atomic_write, fits, read_json, unused
 

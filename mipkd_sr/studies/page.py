@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mipkd_sr.evaluation.figures import study_figure
-from mipkd_sr.evaluation.tables import digits_of, markdown_table, protocol
+from mipkd_sr.evaluation.results import digits_of, markdown_table, protocol
 from mipkd_sr.studies.collect import Result, datasets_and_metrics, of_variant, test_sets
 from mipkd_sr.studies.pipeline import PARTIAL
-from mipkd_sr.studies.plan import StudyFile
+from mipkd_sr.studies.study_file import StudyFile
 from mipkd_sr.studies.tables import (
     Table,
     at_step,

@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mipkd_sr.runs.identity import code_version
-from mipkd_sr.runs.loading import complete, missing_paths
+from mipkd_sr.runs.run_options import complete, missing_paths
 from mipkd_sr.runtime.errors import OptionError, RunError
 from mipkd_sr.runtime.files import atomic_write
 from mipkd_sr.studies.collect import Result, is_kept, read_results, result_of
 from mipkd_sr.studies.estimate import Estimate
 from mipkd_sr.studies.execute import Executor
 from mipkd_sr.studies.job import Job
-from mipkd_sr.studies.progress import StudyProgress
+from mipkd_sr.studies.study_progress import StudyProgress
 
 PARTIAL = ' **These are partial results**'
 PER_STEP = ('seconds_per_step', 'multiply_adds_per_step')

@@ -8,7 +8,7 @@ from typing import Any
 
 from basicsr.utils import get_time_str
 
-from mipkd_sr.evaluation.tables import markdown_table
+from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.runs.identity import Session
 from mipkd_sr.runtime.files import read_json
 from mipkd_sr.studies.collect import Result
@@ -16,8 +16,8 @@ from mipkd_sr.studies.estimate import Estimate, estimates
 from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.page import csv_text, draw_curves, page_text
 from mipkd_sr.studies.pipeline import Pipeline
-from mipkd_sr.studies.plan import planned_jobs, read_study, study_root
-from mipkd_sr.studies.progress import hours
+from mipkd_sr.studies.study_file import planned_jobs, read_study, study_root
+from mipkd_sr.studies.study_progress import hours
 
 FILES = ('report.md', 'results.json', 'table.csv', 'curves.png', 'curves.pdf')
 """What a study's folder is given."""

@@ -11,7 +11,7 @@ import yaml
 
 from mipkd_sr.evaluation.evaluate import mean_metrics
 from mipkd_sr.evaluation.published import published_values
-from mipkd_sr.evaluation.tables import digits_of, format_metrics, markdown_table, protocol
+from mipkd_sr.evaluation.results import digits_of, format_metrics, markdown_table, protocol
 from mipkd_sr.options.reading import read_options
 from mipkd_sr.studies.collect import Result
 from mipkd_sr.studies.cost_tables import cost_section

@@ -15,7 +15,7 @@ from mipkd_sr.studies.cost_tables import MEASURED, measure_costs
 from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.pipeline import Pipeline, missing_files
-from mipkd_sr.studies.plan import checked_test, slug
+from mipkd_sr.studies.study_file import checked_test, slug
 from mipkd_sr.studies.table_page import CellRun, csv_text, page_text, together
 
 SEED = 0

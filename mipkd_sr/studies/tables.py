@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mipkd_sr.evaluation.tables import digits_of
+from mipkd_sr.evaluation.results import digits_of
 from mipkd_sr.studies.collect import Result, datasets_and_metrics, of_variant, test_sets
-from mipkd_sr.studies.plan import StudyFile
 from mipkd_sr.studies.statistics import Interval, paired_by_image, paired_by_seed
+from mipkd_sr.studies.study_file import StudyFile
 
 Table = tuple[list[str], list[list[str]]]
 """Header and body."""

@@ -17,7 +17,7 @@ from mipkd_sr.runtime.distributed import longest_silence
 from mipkd_sr.runtime.errors import Interrupted, RunError
 from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.runtime.stop_requests import CANNOT_GO_ON, StopRequests
-from mipkd_sr.training.progress import ProgressLog
+from mipkd_sr.training.progress_log import ProgressLog
 
 
 class Progress(NamedTuple):

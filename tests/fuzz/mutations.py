@@ -17,7 +17,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from mipkd_sr.options.forms import Component, Key, MapOf, Section
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.studies.paper_tables import TABLE
-from mipkd_sr.studies.plan import STUDY
+from mipkd_sr.studies.study_file import STUDY
 from tests.fuzz.recipes import Recipe
 
 NUMBERS = (0, -1, -2, 1, 2, 3, 5, 7, 50, 2**31, -(2**31), 2**63, 2**64, 10**30, 0.5, -0.5, 1e-9, 1e-320, 1e300, 1.5)

@@ -20,10 +20,10 @@ from torch import nn
 
 from mipkd_sr.api import load_student
 from mipkd_sr.costs.measuring import device_name
-from mipkd_sr.deploy.export import export
+from mipkd_sr.deploy.exporting import export
 from mipkd_sr.evaluation.complexity import seconds_of
 from mipkd_sr.evaluation.inference import prepare_network
-from mipkd_sr.evaluation.tables import markdown_table
+from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.options.recipes import STUDENT_SCALES
 
 WIDTH, HEIGHT = 640, 360

@@ -15,7 +15,7 @@ from torch import nn
 
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.models import build_model
-from mipkd_sr.runs.loading import load_options
+from mipkd_sr.runs.run_options import load_options
 from mipkd_sr.runtime.seeding import seed_everything
 
 HERE = Path(__file__).parent

@@ -27,7 +27,7 @@ def networks_of(file: str) -> dict[str, Any]:
     Raises:
         OptionError: If it names none.
     """
-    from mipkd_sr.runs.loading import load_options
+    from mipkd_sr.runs.run_options import load_options
     from mipkd_sr.runtime.errors import OptionError
 
     networks = load_options(file, False).data.get('networks')
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.costs.measuring import device_name, this_device
     from mipkd_sr.evaluation.complexity import count_multiply_adds, count_parameters
     from mipkd_sr.evaluation.published import read_published
-    from mipkd_sr.evaluation.tables import markdown_row, markdown_table
+    from mipkd_sr.evaluation.results import markdown_row, markdown_table
 
     networks, costs = networks_of(args.opt), read_published()
     asked = ['--import', *args.imports] if args.imports else []

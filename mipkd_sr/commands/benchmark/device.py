@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mipkd_sr.archs.exported_arch import open_exported
-    from mipkd_sr.deploy.export import FORMATS, export
+    from mipkd_sr.deploy.exporting import FORMATS, export
     from mipkd_sr.deploy.shapes import channels_of, limits_of
-    from mipkd_sr.evaluation.tables import markdown_row
+    from mipkd_sr.evaluation.results import markdown_row
 
     psnr = _numbers(args.psnr)
     if args.figure and not psnr:

@@ -22,7 +22,7 @@ def run_options(args: argparse.Namespace) -> TrainingOptions:
     """The options of a training run, with the batch and patch that the command line asks for, on the GPU if any."""
     import torch
 
-    from mipkd_sr.runs.loading import load_options
+    from mipkd_sr.runs.run_options import load_options
 
     force = list(args.force)
     if args.batch:

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     """Plan a step of scratch, KD, DUKD, MiPKD, and MiPKD + DUKD."""
     from mipkd_sr.costs.planner import GPUS, plan_step
     from mipkd_sr.data import lq_patch_size
-    from mipkd_sr.evaluation.tables import markdown_table
+    from mipkd_sr.evaluation.results import markdown_table
     from mipkd_sr.runtime.errors import OptionError
 
     if args.gpu and args.gpu not in GPUS:

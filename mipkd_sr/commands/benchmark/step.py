@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from mipkd_sr.costs.comparing import StepComparison, batch_size_and_side, profile
     from mipkd_sr.costs.measuring import device_name, this_device
     from mipkd_sr.costs.methods import METHODS
-    from mipkd_sr.evaluation.tables import markdown_table
+    from mipkd_sr.evaluation.results import markdown_table
     from mipkd_sr.runtime.errors import OptionError
 
     if unknown := [name for name in args.methods if name not in METHODS]:

@@ -1,0 +1,221 @@
+"""What a step of each method does, in counts that do not depend on the machine."""
+
+import json
+
+import pytest
+import torch
+from torch._dynamo.exc import BackendCompilerFailed
+
+from mipkd_sr.cli import main as mipkd
+from mipkd_sr.costs.comparing import StepComparison
+from mipkd_sr.costs.counting import count_floor, count_needed, count_step
+from mipkd_sr.costs.memory import PeakMemory, measure_memory
+from mipkd_sr.costs.methods import METHODS, batch_for, first_step, model_for, take_step
+from mipkd_sr.costs.planner import plan_step
+from mipkd_sr.runs.run_options import load_options
+from tests.conftest import ROOT
+from tests.gradients import tiny_vgg, tiny_vqgan
+
+PIXELS = 8 * 24 * 24
+STUDENT = 9 * (3 * 16 + 9 * 16 * 16 + 16 * 64 + 4 * 16 * 3) * PIXELS
+TEACHER = 9 * (3 * 32 + 21 * 32 * 32 + 32 * 128 + 4 * 32 * 3) * PIXELS
+"""Multiply-adds of one forward of the demo's networks by hand: all convolutions are 3 x 3, the last is at HR."""
+FIRST = 9 * 3 * 16 * PIXELS
+"""The student's first convolution, whose input needs no gradient."""
+FLOOR = TEACHER + 3 * STUDENT - FIRST
+
+EXPECTED = {
+    # teacher forwards, student forwards, and the most operators that a step may take after the first
+    'scratch': (0, 1, 360),
+    'KD': (1, 1, 436),
+    'RKD': (1, 1, 620),
+    'AT': (1, 1, 560),
+    'FitNet': (1, 1, 596),
+    'CrossKD': (1, 1, 654),
+    'FAKD': (1, 1, 1100),
+    'CSD': (1, 1, 1500),
+    'wavelet': (1, 1, 800),
+    'ECO': (1, 1, 600),
+    'DCKD': (1, 1, 3000),
+    'DUKD': (2, 2, 749),
+    'DCKD + DUKD': (2, 2, 3300),
+    'MiPKD': (1, 1, 1100),
+    'MiPKD + DUKD': (2, 2, 1410),
+}
+"""LR patch and zoom-in share a forward; zoom-out, of another size, has its own."""
+
+
+@pytest.fixture
+def opt(monkeypatch):
+    monkeypatch.setattr('mipkd_sr.losses.csd_loss.vgg19_features', tiny_vgg)
+    monkeypatch.setattr('mipkd_sr.losses.dckd_loss.load_vqgan', tiny_vqgan)
+    options = load_options(ROOT / 'options/train/demo/mipkd.yml', is_train=True).data
+    options['num_gpu'] = 0
+    return options
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_forwards_and_operators_of_a_step(method, opt):
+    if method == 'CSD':  # defined for a student of the teacher's depth
+        opt['network_g']['num_block'] = opt['network_t']['num_block']
+    model, batch = model_for(opt, method), batch_for(opt, torch.device('cpu'))
+    teacher, student, operators = EXPECTED[method]
+    take_step(model, batch, 1)  # creates the optimizer's state
+    for iteration in (500, 501, 502):
+        counts = count_step(model, batch, iteration)
+        assert (counts.teacher_forwards, counts.student_forwards) == (teacher, student)
+        assert counts.operators <= operators, counts
+
+
+ZOOM_OUT = 8 * 3 * (12 * 24 * 24 + 12 * 24 * 12)
+"""The downsampling of the LR batch by 2, as two matrix products."""
+
+
+@pytest.mark.parametrize(('method', 'times', 'more'), [('KD', 1, 0), ('DUKD', 2.25, ZOOM_OUT)])
+def test_a_step_does_the_arithmetic_that_it_cannot_do_without(method, times, more, opt):
+    """DUKD at x2: zoom-in is as large as the LR batch, zoom-out a quarter of it."""
+    model, batch = model_for(opt, method), batch_for(opt, torch.device('cpu'))
+    assert count_floor(model, batch) == FLOOR
+    assert count_step(model, batch, 1).multiply_adds == times * FLOOR + more
+
+
+def test_mipkd_does_its_mixers_and_the_paths_that_it_takes(opt):
+    """Counted by hand at three positions; a path through the teacher needs its input's gradient, and no weights'.
+
+    Its body is computed again for that, but for the last convolution of each of at most six parts.
+    """
+    for probability in (0.0, 1.0):
+        opt['train']['mipkd_opt'] = None
+        changes = {'type': 'MiPKDLoss', 'drop_probability': 0.0, 'student_probability': probability}
+        model = model_for(opt, 'MiPKD', mipkd_opt=changes)
+        batch = batch_for(opt, torch.device('cpu'))
+        mixer = 9 * (16 * 8 + 32 * 8 + 8 * 32) * PIXELS
+        to_student = 32 * 16 * PIXELS
+        backward = 3 * mixer - 9 * 32 * 8 * PIXELS  # the teacher's feature map needs no gradient
+        paths = again = 0
+        for index_s, index_t in zip((1, 3, 4), (3, 7, 10), strict=True):
+            if probability:
+                rest = 9 * ((2 * (4 - index_s) + 1) * 256 + 16 * 64 + 4 * 16 * 3) * PIXELS
+                paths += 3 * (rest + to_student)
+            else:
+                rest = 9 * ((2 * (10 - index_t) + 1) * 1024 + 32 * 128 + 4 * 32 * 3) * PIXELS
+                units = 10 - index_t
+                paths += 2 * rest
+                again += 9 * (2 * units - min(6, units)) * 1024 * PIXELS
+        assert model.objectives['mipkd'].unit_pairs == [(1, 3), (3, 7), (4, 10)]
+        needed = FLOOR + 3 * backward + paths
+        assert count_needed(model, batch, 500) == needed
+        assert count_step(model, batch, 500).multiply_adds == needed + again
+
+
+def test_mipkd_needs_at_most_six_tenths_more_memory_than_kd(opt):
+    """For a pair in the proportions of EDSR 64/32 under 256/32, whichever path a step takes, with l_ae and without."""
+    opt['network_g'] |= {'num_feat': 8, 'num_block': 32}
+    opt['network_t'] |= {'num_feat': 32, 'num_block': 32}
+    peaks = {}
+    for method in ('KD', 'MiPKD'):
+        model, batch = model_for(opt, method), batch_for(opt, torch.device('cpu'))
+        take_step(model, batch, 1)
+        memory = [measure_memory(model, batch, iteration) for iteration in (*range(2, 10), *range(500, 512))]
+        peaks[method] = {step.peak for step in memory}
+        held = {step.held for step in memory}
+        assert len(held) == 1
+    assert len(peaks['KD']) == 1
+    assert len(peaks['MiPKD']) >= 4  # no path, and paths of different lengths
+    assert max(peaks['MiPKD']) <= 1.6 * max(peaks['KD'])
+
+
+def test_memory_is_that_of_the_tensors_alive_at_a_time():
+    """Three maps of 4 MiB: the input, the first product and the second; then the first is let go."""
+    first = torch.ones(2**20)
+    with PeakMemory([first]) as memory:
+        second = first * 2
+        third = second.view(2**10, 2**10).t() + 1
+        del second
+        assert memory.live == 2 * 2**22
+        fourth = third.sum()
+    assert memory.held == 2**22
+    assert memory.peak == 3 * 2**22
+    assert memory.live == 2 * 2**22 + 4
+    assert fourth.item() == 3 * 2**20
+
+
+def test_no_autograd_state_is_kept_of_the_teachers_own_forward(opt):
+    model, batch = model_for(opt, 'KD'), batch_for(opt, torch.device('cpu'))
+    kept = []
+
+    def note(tensor):
+        kept.append(tensor.data_ptr())
+        return tensor
+
+    addresses = {parameter.data_ptr() for parameter in model.net_t.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        take_step(model, batch, 1)
+    assert kept
+    assert not addresses & set(kept)
+
+
+def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys):
+    file = tmp_path / 'step.json'
+    arguments = ['-opt', str(ROOT / 'options/train/demo/mipkd.yml'), '--batch', '1', '--patch', '8', '--repeats', '2']
+    assert mipkd(['benchmark', 'step', *arguments, '--methods', 'DUKD', 'MiPKD', '--profile', '--json', str(file)]) == 0
+    steps = json.loads(file.read_text())['steps']
+    assert list(steps) == ['floor of KD', 'KD', 'DUKD', 'MiPKD']
+    assert 1 < steps['DUKD']['peak_memory_mib'] < 100
+    assert steps['KD']['mean_times_kd'] == 1
+    assert steps['KD']['arithmetic_times_floor'] == 1
+    assert steps['DUKD']['arithmetic_times_floor'] == pytest.approx(2.25, abs=0.01)
+    assert all(step['seconds'] > 0 for step in steps.values())
+    said = capsys.readouterr().out
+    assert '1 patches of 8 x 8, 2 steps of each in turn' in said
+    assert 'aten::' in said
+
+
+def test_a_method_that_cannot_be_compiled_is_left_out_of_the_benchmark(opt, monkeypatch):
+    def refuse(*_):
+        raise BackendCompilerFailed(torch.compile, TypeError('no order'), None)
+
+    comparison = StepComparison(opt, ['DUKD', 'FitNet'], torch.device('cpu'))
+    monkeypatch.setattr(comparison.models['DUKD'], 'optimize_parameters', refuse)
+    costs = comparison.measure(2)
+    assert [name for name in costs if 'floor' not in name] == ['KD', 'FitNet']
+    assert 'DUKD is left out: torch.compile failed' in comparison.left_out[0]
+    monkeypatch.setattr(comparison.models['KD'], 'optimize_parameters', refuse)
+    with pytest.raises(BackendCompilerFailed):
+        comparison.measure(2)
+
+
+def test_a_plan_grows_with_the_batch_and_shrinks_with_the_device(opt):
+    plans = {}
+    for batch in (2, 4):
+        opt['datasets']['train']['batch_size_per_gpu'] = batch
+        for speed in (1, 2):
+            plans[batch, speed] = plan_step(opt, 'KD', speed * 1e12, speed * 1e11, steps=1)
+    assert plans[4, 1].seconds == pytest.approx(2 * plans[2, 1].seconds)
+    assert plans[4, 2].seconds == pytest.approx(plans[4, 1].seconds / 2)
+    assert plans[4, 2].memory == plans[4, 1].memory > plans[2, 1].memory
+    arithmetic = 2 * FLOOR * 4 / 8 / 1e12
+    assert arithmetic < plans[4, 1].seconds < 10 * arithmetic
+
+
+@pytest.mark.parametrize('method', ['KD', 'MiPKD'])
+def test_the_memory_that_a_plan_expects_from_one_sample_is_that_of_a_batch(method, opt):
+    model, batch = model_for(opt, method), batch_for(opt, torch.device('cpu'))
+    take_step(model, batch, 1)
+    first = first_step(opt)
+    peak = max(measure_memory(model, batch, number).peak for number in (first, first + 1))
+    assert peak == pytest.approx(plan_step(opt, method, 1e12, 1e11, steps=2).memory, rel=0.03)
+
+
+def test_the_planner_says_hours_and_memory(capsys):
+    recipe = str(ROOT / 'options/train/demo/mipkd.yml')
+    assert mipkd(['benchmark', 'plan', '-opt', recipe, '--gpu', 'V100', '--gpus', '4', '--utilisation', '0.5']) == 0
+    said = capsys.readouterr().out
+    assert [line.split('|')[1].strip() for line in said.splitlines()[2:7]] == [
+        'scratch',
+        'KD',
+        'DUKD',
+        'MiPKD',
+        'MiPKD + DUKD',
+    ]
+    assert '1,000 steps of 8 patches of 24 x 24 on each of 4 x V100 (32 GB), 50% of its roofline' in said

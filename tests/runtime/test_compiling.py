@@ -1,0 +1,219 @@
+"""Regions of a step that are compiled: as many calls outside of them as stated, and the results of uncompiled code."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import BackendCompilerFailed
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mipkd_sr.costs.methods import batch_for, model_for, take_step
+from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.runs.run_options import load_options
+from mipkd_sr.runtime import compiling
+from tests.conftest import NETWORKS, ROOT
+from tests.gradients import tiny_vgg, tiny_vqgan
+
+pytestmark = pytest.mark.filterwarnings('ignore')  # torch.compile's own
+
+OUTSIDE = {
+    'KD': 40,
+    'RKD': 40,
+    'FitNet': 40,
+    'CrossKD': 50,
+    'FAKD': 200,
+    'CSD': 50,
+    'wavelet': 40,
+    'ECO': 60,
+    'DCKD': 90,
+    'DUKD': 90,
+    'MiPKD': 100,
+}
+"""The most operators, views aside, that a step may run outside of compiled regions, the optimizer being fused."""
+
+
+class CountOutside(TorchDispatchMode):
+    """Counts operators that are no views, but for those of compiled regions."""
+
+    inside = outside = regions = 0
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:  # so that the compiler does not mind it
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.outside += not self.inside and not func.is_view and func.namespace == 'aten'
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountOutside]:
+    """Counts, beside a backend that traces and differentiates as all others do, and then runs the operators."""
+    mode = CountOutside()
+
+    def compiler(traced: nn.Module, _: Any) -> Any:
+        def run(*args: Any) -> Any:
+            mode.inside += 1
+            mode.regions += 1
+            try:
+                return traced(*args)
+            finally:
+                mode.inside -= 1
+
+        return make_boxed_func(run)
+
+    monkeypatch.setattr(compiling, 'BACKEND', aot_autograd(fw_compiler=compiler, bw_compiler=compiler))
+    monkeypatch.setattr('mipkd_sr.losses.csd_loss.vgg19_features', tiny_vgg)
+    monkeypatch.setattr('mipkd_sr.losses.dckd_loss.load_vqgan', tiny_vqgan)
+    torch._dynamo.reset()
+    yield mode
+    torch._dynamo.reset()
+
+
+def build(method: str, networks: dict[str, Any] | None = None, **train: Any) -> tuple[DistillModel, dict[str, Any]]:
+    """A model of a method for two EDSRs or two of ``networks``, and a batch of 2 patches of 16 x 16."""
+    opt = load_options(ROOT / 'options/train/demo/mipkd.yml', is_train=True).data
+    opt['num_gpu'] = 0
+    opt['datasets']['train'] |= {'batch_size_per_gpu': 4 if method == 'RKD' else 2, 'gt_size': 32}
+    small = {'type': 'StagedEDSR', 'num_feat': 8, 'num_block': 3, 'upscale': 2}
+    opt['network_g'], opt['network_t'] = dict(networks or small), {**(networks or small)}
+    if not networks:
+        opt['network_t']['num_feat'] = 12
+    opt['train'] |= {'total_iter': 20, 'ema_decay': 0.9, 'optim_g': {'type': 'SGD', 'lr': 1e-3, 'fused': True}}
+    return model_for(opt, method, **train), batch_for(opt, torch.device('cpu'))
+
+
+def weights_of(model: DistillModel) -> torch.Tensor:
+    """All that is trained."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.step.parameters()])
+
+
+def weights_after(count: int, method: str, networks: dict[str, Any] | None = None, **train: Any) -> torch.Tensor:
+    """All that was trained, after some steps."""
+    model, batch = build(method, networks, **train)
+    for iteration in range(1, count + 1):
+        torch.manual_seed(iteration)
+        take_step(model, batch, iteration)
+    return weights_of(model)
+
+
+@pytest.mark.parametrize('method', OUTSIDE)
+def test_compiled_steps_train_as_others_do_and_run_few_operators_outside(method, counter, caplog):
+    steps, (plain, batch), (compiled, _) = (1, 9, 10), build(method), build(method, compile='graphs')
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        for model in (plain, compiled):
+            for iteration in steps:
+                take_step(model, batch, iteration)
+    assert 'compile' not in caplog.text
+    assert torch.allclose(weights_of(compiled), weights_of(plain), rtol=0, atol=1e-4)
+    counter.regions = counter.outside = 0
+    with counter:
+        take_step(compiled, batch, steps[-1])
+    assert 7 <= counter.regions <= 30
+    assert 0 < counter.outside <= OUTSIDE[method]
+
+
+SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    'accumulation and a norm': ('DUKD', {'accumulation_steps': 2, 'grad_clip': 0.1}),
+    'two steps': ('DUKD', {'second_step': ['dukd_opt']}),
+    'fp16 and a gate': (
+        'KD',
+        {'precision': 'fp16', 'channels_last': True, 'kd_opt': {'type': 'LogitsKDLoss', 'gate': 4}},
+    ),
+    'a term that ends': ('FitNet', {'fitnet_opt': {'type': 'FitNetLoss', 'schedule': {'shape': 'window', 'end': 0.1}}}),
+    'balance': ('FitNet', {'fitnet_opt': {'type': 'FitNetLoss', 'balance': 0.5}}),
+    'teacher paths': ('MiPKD', {'mipkd_opt': {'type': 'MiPKDLoss', 'student_probability': 0, 'drop_probability': 0}}),
+}
+
+
+@pytest.mark.parametrize('name', SWITCHES)
+def test_compiled_steps_know_every_switch(name, counter):
+    method, train = SWITCHES[name]
+    plain = weights_after(3, method, **train)
+    atol = 2e-3 if 'fp16' in name else 1e-4
+    assert torch.allclose(weights_after(3, method, compile='graphs', **train), plain, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize('kind', ['SwinIR'])
+def test_compiled_networks_train_as_uncompiled_ones_do(kind, counter, caplog):
+    """SwinIR's drop-path, too."""
+    networks = {'type': f'Staged{kind}', **NETWORKS[kind], 'upscale': 2}
+    plain = weights_after(2, 'KD', networks)
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        assert torch.allclose(weights_after(2, 'KD', networks, compile='graphs'), plain, rtol=0, atol=1e-4)
+    assert 'compile' not in caplog.text
+
+
+class Breaking(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return x + float(x.sum().item())
+
+
+def test_what_cannot_be_compiled_says_so_once_and_is_run_as_it_is(counter, caplog, monkeypatch):
+    nets = [Breaking(), Breaking(), nn.Identity()]
+    x = torch.rand(2)
+
+    @compiling.region
+    def run(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return net(x)
+
+    with compiling.compiling('graphs'), caplog.at_level(logging.WARNING, 'basicsr'):
+        for net in nets * 2:
+            assert torch.equal(run(net, x), net(x))
+        said = [record.getMessage() for record in caplog.records if record.name == 'basicsr']
+        assert 1 <= len(said) <= 2, said  # the second may have no code of its own
+        assert all(
+            line.startswith('Breaking is compiled in parts, without CUDA graphs: torch.comp') for line in said
+        ), said
+        monkeypatch.setattr(compiling, 'BACKEND', lambda *_: 1 / 0)
+        torch._dynamo.reset()
+        assert torch.equal(compiling.region(lambda net, x: net(x + 1))(nets[2], x), x + 1)
+    assert 'Identity is run as it is: torch.compile failed (' in caplog.records[-1].getMessage()
+
+
+def test_a_compiler_that_fails_in_the_backward_pass_is_left(counter, caplog, monkeypatch):
+    def fail(*_: Any) -> Any:
+        raise BackendCompilerFailed(fail, TypeError('no order'), None)
+
+    forward_alone = aot_autograd(fw_compiler=lambda traced, _: make_boxed_func(traced), bw_compiler=fail)
+    plain = weights_after(2, 'KD')
+    monkeypatch.setattr(compiling, 'BACKEND', forward_alone)
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        assert torch.equal(weights_after(2, 'KD', compile='graphs'), plain)
+    assert 'torch.compile failed' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'device', 'capability', 'steps', 'mode'),
+    [
+        (False, 'cuda', (9, 0), 10**6, 'false'),
+        (True, 'cpu', None, 1, 'true'),
+        ('graphs', 'cuda', (6, 1), 1, 'graphs'),
+        ('auto', 'cpu', None, 10**6, 'false'),
+        ('auto', 'cuda', (9, 0), 10**6, 'graphs'),
+        ('auto', 'cuda', (6, 1), 10**6, 'false'),
+        ('auto', 'cuda', (9, 0), 100, 'false'),
+    ],
+)
+def test_auto_is_graphs_where_they_can_be_and_pay(wanted, device, capability, steps, mode, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: capability)
+    monkeypatch.setattr(compiling.shutil, 'which', lambda name: f'/usr/bin/{name}')
+    assert compiling.choose_mode(wanted, torch.device(device), steps) == mode
+
+
+def test_without_a_compiler_auto_is_false(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: (9, 0))
+    monkeypatch.setattr(compiling.shutil, 'which', lambda name: None)
+    assert compiling.choose_mode('auto', torch.device('cuda'), 10**6) == 'false'
+
+
+def test_compiled_code_is_kept_where_the_option_says(tmp_path, monkeypatch):
+    monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR', raising=False)
+    build('KD', compile=True, compile_cache=str(tmp_path / 'code'))
+    assert compiling.os.environ['TORCHINDUCTOR_CACHE_DIR'] == str(tmp_path / 'code')
