@@ -475,6 +475,22 @@ def test_lr_images_alone_cannot_be_trained_on(own_pairs, training_options, write
     assert 'datasets:train:type: SingleImageDataset has no HR images to learn from' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    'place',
+    ['model_type', 'network_g:type', 'network_t:type', 'datasets:train:type', 'datasets:val:type', 'train:optim_g:type',
+     'train:scheduler:type', 'train:pixel_opt:type', 'train:mipkd_opt:type', 'val:metrics:psnr:type'],
+)  # fmt: skip
+def test_a_class_whose_name_is_thousands_of_characters_long(place, training_options, write_options, capsys):
+    *sections, last = place.split(':')
+    change = {last: 'Network' * 900}
+    for section in reversed(sections):
+        change = {section: change}
+    assert main(['-opt', str(write_options(training_options(**change))), '--dry_run']) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert place in error
+    assert len(error) < 2500
+
+
 ABSURD = {
     'a loss of something else': ({'train': {'x_opt': {'type': 'GANLoss', 'gan_type': 'vanilla'}}}, 'train:x_opt: '),
     'an optimizer that needs a closure': ({'train': {'optim_g': {'type': 'LBFGS', 'betas': None}}}, 'train:optim_g'),
