@@ -37,7 +37,7 @@ from mipkd_sr.evaluation.results import Row, protocol, results_table, write_resu
 from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries, runs_of
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.options.reading import Options, dump_options
-from mipkd_sr.runs.own_folder import TESTING_MARKS, own_folder
+from mipkd_sr.runs.folder_lock import TESTING_MARKS, own_folder
 from mipkd_sr.runs.run import find_run
 from mipkd_sr.runs.run_options import leave_out_missing, load_options, missing_paths
 from mipkd_sr.runtime import distributed

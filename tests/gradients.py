@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.vqgan import VQGAN
 from mipkd_sr.distill.objective import ImageObjective, Objective
-from mipkd_sr.distill.schedule import Schedule
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.distill.weight_schedule import Schedule
 from mipkd_sr.losses import csd_loss, dckd_loss
 from mipkd_sr.losses.at_loss import ATLoss
 from mipkd_sr.losses.crosskd_loss import CrossKDLoss

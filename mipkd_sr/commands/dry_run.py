@@ -25,7 +25,7 @@ from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.option_types import RunOptions, TrainingOptions
 from mipkd_sr.options.reading import Options
-from mipkd_sr.runs.own_folder import TESTING_MARKS, TRAINING_MARKS, check_ours
+from mipkd_sr.runs.folder_lock import TESTING_MARKS, TRAINING_MARKS, check_ours
 from mipkd_sr.runs.run_options import missing_paths
 from mipkd_sr.runs.start import find_start, resume
 from mipkd_sr.runtime.errors import OptionError, RunError, traced

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
-from mipkd_sr.distill.schedule import ALWAYS, Schedule
+from mipkd_sr.distill.weight_schedule import ALWAYS, Schedule
 from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.runtime.ranks import BatchDraws

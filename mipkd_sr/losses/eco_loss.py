@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipkd_sr.distill.objective import Objective, StepState, View
-from mipkd_sr.distill.schedule import Schedule
+from mipkd_sr.distill.weight_schedule import Schedule
 from mipkd_sr.distill.zooming import zoom_out
 from mipkd_sr.runtime.ranks import BatchDraws
 

@@ -22,7 +22,7 @@ from mipkd_sr.distill.feature_objective import FeatureObjective, SizedPair, size
 from mipkd_sr.distill.feature_prior_mixer import ENCODERS, KERNELS, FeaturePriorMixer
 from mipkd_sr.distill.masks import MASKS
 from mipkd_sr.distill.objective import StepState
-from mipkd_sr.distill.schedule import Schedule
+from mipkd_sr.distill.weight_schedule import Schedule
 from mipkd_sr.runtime.compiling import alone, region
 
 

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ from mipkd_sr.distill.objective import Objective
 from mipkd_sr.distill.step import DistillStep, StepOutput, total_of
 from mipkd_sr.evaluation.evaluate import evaluate, mean_metrics
 from mipkd_sr.models.hooks import ModelHooks
-from mipkd_sr.models.learning_rate import try_schedule
+from mipkd_sr.models.learning_rate import schedules_of
 from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives, second_step
 from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics, step_unless_bad
@@ -33,7 +32,7 @@ from mipkd_sr.models.teachers import PRECISIONS, frozen, student_options, teache
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.hosting import IN_ANOTHER_LOOP, complete_hosted, form_of, is_complete
-from mipkd_sr.options.registries import optimizers, schedulers
+from mipkd_sr.options.registries import optimizers
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runs.validation_record import ValidationRecord
 from mipkd_sr.runtime.compiling import choose_mode, compiling, prepare
@@ -173,12 +172,7 @@ class DistillModel(ModelHooks, SRModel):
 
     def setup_schedulers(self) -> None:
         """The learning rate schedule of the option file, for each optimizer."""
-        arguments = dict(self.opt['train']['scheduler'])
-        scheduler = schedulers()[arguments.pop('type')]
-        build, train_opt = partial(scheduler, **arguments), self.opt['train']
-        with blamed_on('train:scheduler'):
-            self.schedulers = [build(optimizer) for optimizer in self.optimizers]
-            try_schedule(build, train_opt['optim_g'].get('lr', 1e-3), train_opt['total_iter'])
+        self.schedulers = schedules_of(self.optimizers, self.opt['train'])
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), in [0, 1], and ``lq_path``, file names."""

@@ -1,19 +1,40 @@
-"""The learning rate's schedule: tried before a training, and brought to where a resumed one has it."""
+"""The learning rate's schedule: made, tried before a training, and brought to where a resumed one has it.
+
+The warm-up before it is ``ModelHooks.update_learning_rate``; the schedules' classes are ``registries.schedulers``.
+"""
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
 from torch import nn
 
+from mipkd_sr.options.registries import schedulers
+from mipkd_sr.runtime.errors import blamed_on
+
 WALKED = 10_000
 """Steps from the beginning, and up to the end, at which a schedule is tried; those between are passed over."""
 
 BEFORE_THE_OPTIMIZER = 'Detected call of `lr_scheduler.step'
 """torch's warning where no optimizer has taken a step before the schedule's."""
+
+
+def schedules_of(optimizers: Sequence[torch.optim.Optimizer], train_opt: Mapping[str, Any]) -> list[Any]:
+    """The learning rate schedule of the option file's section ``train``, for each optimizer.
+
+    Raises:
+        OptionError: If it cannot be made, or fails in the course of the training.
+    """
+    arguments = dict(train_opt['scheduler'])
+    build = partial(schedulers()[arguments.pop('type')], **arguments)
+    with blamed_on('train:scheduler'):
+        made = [build(optimizer) for optimizer in optimizers]
+        try_schedule(build, train_opt['optim_g'].get('lr', 1e-3), train_opt['total_iter'])
+    return made
 
 
 def try_schedule(build: Callable[[torch.optim.Optimizer], Any], rate: float, total_iter: int) -> None:

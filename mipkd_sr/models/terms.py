@@ -9,8 +9,8 @@ from torch import nn
 
 from mipkd_sr.distill.feature_objective import FeatureObjective
 from mipkd_sr.distill.objective import ImageObjective, Objective
-from mipkd_sr.distill.schedule import read_schedule
 from mipkd_sr.distill.teacher import TeacherMixture
+from mipkd_sr.distill.weight_schedule import read_schedule
 
 LOSS_NAMES = {'pixel_opt': 'l_pix'}
 """BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""

@@ -10,7 +10,7 @@ from mipkd_sr.options.importing import add_used
 from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
 from mipkd_sr.options.recipes import find_root
-from mipkd_sr.runs.own_folder import problem_with_name
+from mipkd_sr.runs.folder_lock import problem_with_name
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.errors import OptionError, shown
 

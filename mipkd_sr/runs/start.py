@@ -13,8 +13,8 @@ from basicsr.utils import get_time_str
 
 from mipkd_sr.options.defaults import spell_out
 from mipkd_sr.options.reading import dump_options
+from mipkd_sr.runs.folder_lock import TENSORBOARD_MARKS, TRAINING_MARKS, archive, check_ours, own_folder
 from mipkd_sr.runs.identity import Session, history, session
-from mipkd_sr.runs.own_folder import TENSORBOARD_MARKS, TRAINING_MARKS, archive, check_ours, own_folder
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, blamed_on

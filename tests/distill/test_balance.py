@@ -10,9 +10,9 @@ from mipkd_sr.archs import build_network
 from mipkd_sr.cli import main as mipkd
 from mipkd_sr.distill.gradients import KEPT, is_due
 from mipkd_sr.distill.objective import ImageObjective
-from mipkd_sr.distill.schedule import Schedule
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.distill.weight_schedule import Schedule
 from mipkd_sr.losses.fitnet_loss import FitNetLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.models.terms import build_term

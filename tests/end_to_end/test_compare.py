@@ -23,8 +23,8 @@ import yaml
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.cli import main
+from mipkd_sr.runs.folder_lock import TRAINING_MARKS, own_folder
 from mipkd_sr.runs.identity import trained_with
-from mipkd_sr.runs.own_folder import TRAINING_MARKS, own_folder
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.studies import study_progress

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from mipkd_sr.archs import build_network
 from mipkd_sr.distill.gate import gated_target, teacher_is_better
 from mipkd_sr.distill.objective import ImageObjective, Objective
-from mipkd_sr.distill.schedule import Schedule, read_schedule
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.distill.weight_schedule import Schedule, read_schedule
 from mipkd_sr.losses.dukd_loss import DUKDLoss
 from mipkd_sr.losses.eco_loss import ECOLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
