@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mipkd_sr.costs.methods import floor_of_kd, take_step
+from mipkd_sr.costs.methods import floor_of_kd, take_step, uncompiled
 from mipkd_sr.distill.block_prior_mixer import BlockPriorMixer
 from mipkd_sr.models.distill_model import DistillModel
 
@@ -58,7 +58,8 @@ def _count_forwards(nets: Mapping[str, nn.Module | None]) -> Any:
 def count_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepCounts:
     """Count what a step does; the step is taken."""
     nets = {'student': model.net_g, **model.teachers}
-    with _count_forwards(nets) as calls, _CountOperators() as operators, FlopCounterMode(display=False) as flops:
+    flops = FlopCounterMode(display=False)
+    with uncompiled(model), _count_forwards(nets) as calls, _CountOperators() as operators, flops:
         take_step(model, batch, iteration)
     teacher_calls = sum(calls[name] for name in model.teachers)
     return StepCounts(teacher_calls, calls['student'], flops.get_total_flops() // 2, operators.total)
@@ -71,7 +72,7 @@ def count_needed(model: DistillModel, batch: Mapping[str, Tensor], iteration: in
     for mixer in mixers:
         mixer.teacher_parts = 0
     try:
-        with FlopCounterMode(display=False) as flops:
+        with uncompiled(model), FlopCounterMode(display=False) as flops:
             take_step(model, batch, iteration)
         return flops.get_total_flops() // 2
     finally:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mipkd_sr.costs.methods import take_step
+from mipkd_sr.costs.methods import take_step, uncompiled
 from mipkd_sr.models.distill_model import DistillModel
 
 
@@ -73,6 +73,6 @@ def held_memory(model: DistillModel, gradients: bool = True) -> int:
 
 def measure_memory(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> StepMemory:
     """Measure the memory of a step, on a CPU; the step is taken. The optimizer's state must be there already."""
-    with PeakMemory(_held(model, gradients=True)) as memory:
+    with uncompiled(model), PeakMemory(_held(model, gradients=True)) as memory:
         take_step(model, batch, iteration)
     return StepMemory(held_memory(model, gradients=False), memory.peak)

@@ -1,6 +1,7 @@
 """The methods whose cost is compared, and one training step of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, cast
 
@@ -88,6 +89,16 @@ def floor_of_kd(model: DistillModel, batch: Mapping[str, Tensor]) -> Callable[[i
 def first_step(opt: TrainingOptions) -> int:
     """The iteration at which measuring begins: the middle of the training, where MiPKD's l_ae has ended."""
     return round(0.5 * opt['train']['total_iter'])
+
+
+@contextmanager
+def uncompiled(model: DistillModel) -> Iterator[None]:
+    """A context in which steps run every operator by itself, as counting needs it."""
+    before, model.compiled = model.compiled, 'false'
+    try:
+        yield
+    finally:
+        model.compiled = before
 
 
 def take_step(model: DistillModel, batch: Mapping[str, Tensor], iteration: int) -> None:

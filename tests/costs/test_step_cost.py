@@ -1,18 +1,21 @@
 """What a step of each method does, in counts that do not depend on the machine."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
+from torch.autograd import DeviceType
 
 from mipkd_sr.cli import main as mipkd
-from mipkd_sr.costs.comparing import StepComparison
+from mipkd_sr.costs.comparing import StepComparison, Turn, device_work
 from mipkd_sr.costs.counting import count_floor, count_needed, count_step
 from mipkd_sr.costs.memory import PeakMemory, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, first_step, model_for, take_step
 from mipkd_sr.costs.planner import plan_step
 from mipkd_sr.runs.run_options import load_options
+from mipkd_sr.runtime import compiling
 from tests.conftest import ROOT
 from tests.gradients import tiny_vgg, tiny_vqgan
 
@@ -166,23 +169,97 @@ def test_the_benchmark_of_a_step_gives_its_figures_to_a_program(tmp_path, capsys
     assert steps['KD']['arithmetic_times_floor'] == 1
     assert steps['DUKD']['arithmetic_times_floor'] == pytest.approx(2.25, abs=0.01)
     assert all(step['seconds'] > 0 for step in steps.values())
+    assert all(step['device_seconds'] is None and step['launches'] is None for step in steps.values())
     said = capsys.readouterr().out
-    assert '1 patches of 8 x 8, 2 steps of each in turn' in said
+    assert '1 patches of 8 x 8, 2 to 2 steps of each, CPU' in said
+    assert 'A CPU has no device time and launches nothing.' in said
     assert 'aten::' in said
 
 
-def test_a_method_that_cannot_be_compiled_is_left_out_of_the_benchmark(opt, monkeypatch):
+@pytest.fixture
+def comparison(opt, monkeypatch):
+    """A function that compares methods on two patches of 8 x 8; each takes the seconds of ``takes``, by a clock."""
+
+    def compare(*methods, **takes):
+        opt['datasets']['train'] |= {'batch_size_per_gpu': 2, 'gt_size': 16}
+        clock = SimpleNamespace(now=0.0)
+        compared = StepComparison(opt, methods, torch.device('cpu'))
+        build = compared._build
+
+        def built(name):
+            model = build(name)
+            optimize = model.optimize_parameters
+
+            def timed(iteration):
+                clock.now += takes.get(name, 1.0)
+                optimize(iteration)
+
+            model.optimize_parameters = timed
+            return model
+
+        monkeypatch.setattr(compared, '_build', built)
+        monkeypatch.setattr('mipkd_sr.costs.comparing.time', SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr('mipkd_sr.costs.comparing.timed', lambda work, device: (work(), Turn(1.0, 0.5))[1])
+        return compared
+
+    return compare
+
+
+def test_a_method_that_cannot_be_compiled_is_left_out_of_the_benchmark(comparison, monkeypatch):
     def refuse(*_):
         raise BackendCompilerFailed(torch.compile, TypeError('no order'), None)
 
-    comparison = StepComparison(opt, ['DUKD', 'FitNet'], torch.device('cpu'))
-    monkeypatch.setattr(comparison.models['DUKD'], 'optimize_parameters', refuse)
-    costs = comparison.measure(2)
-    assert [name for name in costs if 'floor' not in name] == ['KD', 'FitNet']
-    assert 'DUKD is left out: torch.compile failed' in comparison.left_out[0]
-    monkeypatch.setattr(comparison.models['KD'], 'optimize_parameters', refuse)
+    compared = comparison('DUKD', 'FitNet')
+    monkeypatch.setattr('mipkd_sr.losses.dukd_loss.DUKDLoss.forward', refuse)
+    assert [name for name, _ in compared.measure(2)] == ['floor of KD', 'KD', 'FitNet']
+    assert 'DUKD is left out: torch.compile failed' in compared.left_out[0]
+    monkeypatch.setattr(compared.kd, 'optimize_parameters', refuse)
     with pytest.raises(BackendCompilerFailed):
-        comparison.measure(2)
+        list(compared.measure(2))
+
+
+def test_a_comparison_ends_in_time_and_tells_each_method_as_it_is_known(comparison):
+    """Ten seconds: FitNet's share is 5, in which come its 3 first steps and 3 more; for DUKD none are left."""
+    compared = comparison('FitNet', 'AT', 'DUKD', FitNet=1.0, AT=2.0)
+    costs = compared.measure(100, 12.0)
+    assert next(costs)[0] == 'floor of KD'
+    assert not compared.left_out
+    costs = dict(costs)
+    assert list(costs) == ['KD', 'FitNet', 'AT']
+    assert costs['FitNet'].steps == 3  # the least
+    assert costs['KD'].steps == 100  # which the clock does not see
+    assert compared.left_out == ['DUKD is left out: no time was left for it; give more with --minutes.']
+
+
+def test_a_step_counts_the_same_compiled_or_not(opt, monkeypatch):
+    monkeypatch.setattr(compiling, 'BACKEND', 'aot_eager')
+    opt['datasets']['train'] |= {'batch_size_per_gpu': 1, 'gt_size': 16}
+    counts = []
+    for mode in (False, 'graphs'):
+        model, batch = model_for(opt, 'KD', compile=mode), batch_for(opt, torch.device('cpu'))
+        take_step(model, batch, 1)
+        counts.append((count_step(model, batch, 2), count_needed(model, batch, 2), measure_memory(model, batch, 2)))
+    assert counts[0] == counts[1]
+    assert model.compiled == 'graphs'
+
+
+def test_device_time_is_that_in_which_anything_works_and_launches_are_what_the_cpu_starts():
+    def event(name, kind, start, end, note=False):
+        span = SimpleNamespace(start=start, end=end)
+        return SimpleNamespace(name=name, device_type=kind, time_range=span, is_user_annotation=note)
+
+    cpu, cuda = DeviceType.CPU, DeviceType.CUDA
+    started = ('cudaLaunchKernel', 'cuLaunchKernelEx', 'cudaGraphLaunch', 'cudaMemcpyAsync', 'cudaMemsetAsync')
+    events = [event(name, cpu, 0, 100) for name in (*started, 'cudaDeviceSynchronize', 'aten::add', 'cudaMalloc')]
+    events += [event('kernel', cuda, *span) for span in ((50, 60), (10, 20), (15, 30), (16, 18))]
+    events += [event('Optimizer.step', cuda, 0, 1000, note=True)]
+    assert device_work(events) == (pytest.approx(30e-6), 5)
+
+
+def test_the_benchmark_sets_what_training_sets(opt, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    StepComparison(opt, ['KD'], torch.device('cpu'))
+    assert torch.backends.cudnn.benchmark
 
 
 def test_a_plan_grows_with_the_batch_and_shrinks_with_the_device(opt):
