@@ -1,8 +1,8 @@
-"""What a run computes, told apart from what it is called, where it lies and what it logs.
+"""What a run computes, apart from its name, its folder and what it logs.
 
-A run may go on with other options, another teacher or other images than it began with. So its identity is its history:
-``history.json`` in its folder, and ``history`` in its training states, have an entry for each of its sessions that was
-unlike the one before.
+A run may go on with other options, another teacher or other images than it began with. So its identity is its history.
+``history.json`` in its folder, and ``history`` in its training states, have an entry for each session that differs from
+the one before.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ OF_READING = (
 COMPUTING = ('archs', 'data', 'distill', 'evaluation', 'losses', 'metrics', 'models', 'options', 'runtime', 'training')
 """Folders of the package whose code decides what a run computes."""
 NOT_READ = ('resume_state', 'published_file')
-"""Options that name files which do not add to what a run computes: a training state brings its own history."""
+"""Options that name files which do not change what a run computes. (A training state has its own history.)"""
 
 
 class Session(NamedTuple):
@@ -65,7 +65,7 @@ class Session(NamedTuple):
 
     Attributes:
         after: The iteration after which it began.
-        digest: Of its options; see ``digest``. Empty if they are not known.
+        digest: The digest of its options, see ``digest``; empty if not known.
         inputs: What it read besides them; see ``inputs``.
         code: See ``code_version``; empty if it is not known.
     """
@@ -76,11 +76,11 @@ class Session(NamedTuple):
     code: str
 
     def changed_inputs(self, now: Mapping[str, str]) -> list[str]:
-        """The keys of what is known of both, and differs."""
+        """The keys of the inputs that are known in both and differ."""
         return [key for key, value in self.inputs.items() if now.get(key, value) != value]
 
     def is_like(self, other: 'Session') -> bool:
-        """Whether the other one computes the same, as far as is known."""
+        """Whether the other one computes the same, by what is known of both."""
         return bool(self.digest) and self.digest == other.digest and not self.changed_inputs(other.inputs)
 
 
@@ -116,7 +116,7 @@ def _below(path: str, root: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with what is the same in an option file written the same: 1 and 1.0, a list and a tuple."""
+    """``value`` with equal things written alike: 1 and 1.0, a list and a tuple."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -124,15 +124,15 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], Path] | None:
-    """The options that a run or a test keeps in its folder, as the user could have given them, and its root.
+def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
+    """The digest of what a run or a test computes, by the options that it keeps in its folder.
 
     Args:
         folder: The run's folder under experiments/, or the test's under results/.
         form: ``TRAIN`` or ``TEST``.
 
     Returns:
-        None if there are none, or only those of a version with other keys.
+        None if it keeps no options, or only those of a version with other keys.
     """
     for file in sorted(folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
@@ -143,14 +143,8 @@ def kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], P
             spell_out(opt)
         except (OptionError, KeyError, AttributeError, TypeError):
             continue
-        return opt, root
+        return digest(opt, root)
     return None
-
-
-def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
-    """The digest of what the run (or, with ``TEST``, the test) in ``folder`` computes; None if it does not say."""
-    kept = kept_options(folder, form)
-    return None if kept is None else digest(*kept)
 
 
 def inputs(opt: Mapping[str, Any], root: Path, known: dict[Path, str] | None = None) -> dict[str, str]:
@@ -159,11 +153,11 @@ def inputs(opt: Mapping[str, Any], root: Path, known: dict[Path, str] | None = N
     Args:
         opt: Options that have been checked.
         root: Folder that relative paths belong to.
-        known: What was found for other runs a moment ago; it is added to.
+        known: Digests that were computed for other runs a moment ago, by file; new ones are added.
 
     Returns:
-        By the option that names it. What is not there is left out. Of a folder there are two digests with a slash
-        between them: of its files' names and sizes, and of the times when they were last changed.
+        Digests by the option that names the file; absent files are left out. A folder has two digests with a slash
+        between them: of its files' names and sizes, and of the times of their last change.
     """
     known = {} if known is None else known
     found = {key: root / Path(holder[name]).expanduser() for key, holder, name in path_keys(dict(opt))}
@@ -181,7 +175,8 @@ def inputs(opt: Mapping[str, Any], root: Path, known: dict[Path, str] | None = N
 
 
 def _listing(folder: Path, sources: bool) -> str:
-    """A digest of a folder's Python files; or of its files' names and sizes, and one of their times."""
+    """A digest of a folder's Python files (``sources``); else one of its files' names and sizes, and one of their
+    times."""
     content, times = hashlib.sha256(), hashlib.sha256()
     for file in sorted(folder.rglob('*.py' if sources else '*')):
         name = file.relative_to(folder).as_posix()
@@ -207,7 +202,7 @@ def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
 
     Args:
         run: The run.
-        state: A training state of its; then as far as to that.
+        state: One of its training states: then up to that.
     """
     entries = run.sessions() if state is None or 'history' not in state else state['history']
     sessions = [Session(**entry) for entry in entries] if fits(entries, SESSIONS) else []
@@ -217,7 +212,7 @@ def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
 
 
 def trained_with(run: Run) -> Session | None:
-    """What a run was trained with, the same from its first step to its last; None if it was not, or there is none."""
+    """What a run was trained with in all its steps; None if that changed, or there is no run."""
     sessions = history(run)
     same = all(before.is_like(after) for before, after in pairwise(sessions))
     return sessions[-1] if sessions and same else None
