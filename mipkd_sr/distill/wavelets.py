@@ -1,4 +1,4 @@
-"""Haar's wavelets: an image as bands of its frequencies, and back."""
+"""Haar's wavelets: an image as bands of its frequencies."""
 
 import torch
 from torch import Tensor
@@ -26,16 +26,3 @@ def haar_bands(images: Tensor, levels: int) -> list[Tensor]:
         bands.append(torch.stack([a - b + c - d, a + b - c - d, a - b - c + d], 2) / 2)
         low = (a + b + c + d) / 2
     return [*bands, low]
-
-
-def from_haar_bands(bands: list[Tensor]) -> Tensor:
-    """The images, B x C x H x W, of which ``haar_bands`` made ``bands``."""
-    low = bands[-1]
-    for high in reversed(bands[:-1]):
-        x, y, z = high.unbind(2)
-        rows = [
-            torch.stack(pair, -1).flatten(-2)
-            for pair in ((low + x + y + z, low - x + y - z), (low + x - y - z, low - x - y + z))
-        ]
-        low = torch.stack(rows, -2).flatten(-3, -2) / 2
-    return low
