@@ -25,23 +25,23 @@ from mipkd_sr.runtime.errors import OptionError, blamed_on
 __all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of', 'not_looked_at', 'shared_images']
 
 SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
-"""Data sets, and what derives from them, whose files are looked at before a run."""
+"""Data sets whose files are checked before a run; so are those of classes that derive from them."""
 
 
 def _pairs_for_basicsr(folders: Sequence[str], keys: Sequence[str], *more: str) -> list[dict[str, str]]:
-    """In the place of BasicSR's functions that find the files of pairs; for theirs LR must end as HR does."""
+    """Replaces BasicSR's functions that find the files of pairs, which need one ending for LR and HR."""
     pairs = pair_files(Path(folders[0]), Path(folders[1]), more[-1], more[0] if len(more) > 1 else None)
     return [{f'{key}_path': str(file) for key, file in zip(keys, pair, strict=True)} for pair in pairs]
 
 
 def _crop_pair(gt: np.ndarray, lq: np.ndarray, gt_size: int, scale: int, file: str) -> tuple[np.ndarray, np.ndarray]:
-    """BasicSR's ``paired_random_crop`` of HR as it is in tests: without what the scale does not divide."""
+    """BasicSR's ``paired_random_crop``, after rows and columns of HR that the scale does not divide are cut off."""
     if all(hr // scale == lr for hr, lr in zip(gt.shape[:2], lq.shape[:2], strict=True)):
         gt = gt[: lq.shape[0] * scale, : lq.shape[1] * scale]
     return paired_random_crop(gt, lq, gt_size, scale, file)
 
 
-# BasicSR's own data sets read files as everything here does, and what has been looked at is what is read.
+# so BasicSR's own data sets read files exactly as the check before the run reads them
 for _module in (paired_image_dataset, single_image_dataset):
     _module.imfrombytes = imfrombytes
 paired_image_dataset.paired_paths_from_folder = _pairs_for_basicsr
@@ -63,8 +63,8 @@ def metrics_of(opt: RunOptions) -> dict[str, Component]:
 def build_dataset(opt: RunOptions, phase: str) -> Dataset:
     """Build the data set under ``datasets:<phase>``.
 
-    Its files are looked at first, by the first process, unless its ``scan`` is false; see ``mipkd_sr.data.scan``. Where
-    that is not possible, ``not_looked_at`` says so.
+    The first process checks its files, unless its ``scan`` is false; see ``mipkd_sr.data.scan``. ``not_looked_at``
+    names data sets for which that is not possible.
 
     Raises:
         OptionError: If it cannot be used: LR and HR images that do not match, no image at all.
@@ -100,7 +100,7 @@ def shared_images(train_set: Dataset, val_set: Dataset) -> list[str]:
 
 
 def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
-    """See that the folders are named that a data set of BasicSR's form reads.
+    """Check that the options name the folders that a data set of BasicSR's form reads.
 
     Raises:
         OptionError: If one is not, or images without HR are to be trained on.
@@ -121,7 +121,7 @@ def _as_basicsr_reads(dataset_opt: DatasetOptions) -> dict[str, Any]:
 
 
 def _check_image_names(paths: list[Any], key: str) -> None:
-    """See that no two images have one name but for their ending: results go by that.
+    """Check that no two images differ in their ending alone: results are kept by the name without it.
 
     Raises:
         OptionError: If two have.

@@ -1,7 +1,7 @@
 """Image files: the one place that reads them and the one that writes them.
 
-Pillow decodes, as it gets colours right and refuses what is broken. It keeps 8 of the 16 bits of a colour image; there
-OpenCV gives the rest. OpenCV also encodes PNG, in half of Pillow's time.
+Pillow decodes, as it gets colours right and refuses broken files. Of a 16-bit colour image it keeps 8 bits; OpenCV
+reads those again with all 16. OpenCV also encodes PNG, in half of Pillow's time.
 """
 
 import struct
@@ -23,7 +23,8 @@ from mipkd_sr.runtime.files import atomic_write
 Image.MAX_IMAGE_PIXELS = 2**29
 Image.init()
 FORMATS = sorted(set(Image.OPEN) - {'EPS', 'MPEG', 'WMF', 'BUFR', 'GRIB', 'HDF5'})
-"""What is read: all that Pillow reads by itself. For the formats left out it starts other programs, or has none."""
+"""Formats that are read: all that Pillow decodes by itself. For those left out it starts other programs, or has no
+decoder."""
 SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
 """Endings by which image files are found in a folder."""
 
@@ -45,7 +46,7 @@ class Picture:
         pixels: H x W (grey), H x W x 2 (grey and alpha), x 3 (RGB) or x 4 (RGB and alpha, not multiplied with it), of 8
             or 16 bits.
         form: The file's: 'colour', 'grey', 'palette', 'transparent', '16-bit', 'foreign' (CMYK, LAB) or 'turned'.
-        kept: What else there is to keep: ``icc_profile``, ``dpi``, ``exif``, and ``chunks`` of PNG.
+        kept: Metadata to keep: ``icc_profile``, ``dpi``, ``exif``, and ``chunks`` of PNG.
         notes: What is not kept, each in a few words.
     """
 
@@ -137,7 +138,7 @@ def _to_srgb(image: Any) -> Any:
 
 
 def _sixteen_bits(image: Any, content: bytes, shallow: np.ndarray) -> np.ndarray | None:
-    """The 16 bits of the values of which Pillow gives the upper 8; None where OpenCV reads something else."""
+    """The values with all 16 bits, of which Pillow gives the upper 8. None if OpenCV's upper 8 are not Pillow's."""
     with suppress(cv2.error):
         found: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is None or found.dtype != np.uint16 or found.ndim != 3:
@@ -221,7 +222,8 @@ def read_text(file: Path, name: str) -> str | None:
 
 
 def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The image files in a folder, by their endings, and what else is there; names with a dot before them are not."""
+    """The image files in a folder, by their endings, and all other files; without those whose name begins with a
+    dot."""
     there = sorted(file for file in folder.iterdir() if not file.name.startswith('.'))
     images = [file for file in there if file.suffix.lower() in SUFFIXES and not file.is_dir()]
     return images, [file for file in there if file not in set(images)]
@@ -248,7 +250,7 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def unreadable(file: Path, error: Exception) -> str:
-    """What is said of a file that cannot be read."""
+    """The message for a file that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else sentence(error).rstrip('.')
     return f'{file} cannot be read as an image: {reason}; remove it or replace it'
 
@@ -266,7 +268,7 @@ def to_bgr(pixels: np.ndarray) -> np.ndarray:
 
 
 def imfrombytes(content: bytes, flag: str = 'color', float32: bool = False) -> np.ndarray:
-    """In the place of BasicSR's function of that name, which is OpenCV's reader: H x W x 3, BGR.
+    """Replaces BasicSR's function of that name, which reads by OpenCV: H x W x 3, BGR.
 
     Args:
         content: An image file's content.

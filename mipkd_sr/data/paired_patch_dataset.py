@@ -27,8 +27,8 @@ def _open(file: str) -> np.ndarray:
 class PairedPatchDataset(Dataset):
     """BasicSR's PairedImageDataset for images that ``mipkd prepare --store npy`` has prepared.
 
-    The same options, the same random draws and, bit for bit, the same samples, at many times the rate: a PNG file has
-    to be decoded whole for every patch.
+    Options, random draws and samples are the same, bit for bit. It is many times as fast: a PNG file has to be decoded
+    whole for every patch.
 
     Args:
         opt: Options of the data set, as for PairedImageDataset; ``color`` and ``io_backend`` must be left alone.

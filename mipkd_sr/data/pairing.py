@@ -1,4 +1,4 @@
-"""Which LR file belongs to which HR file: for the look before a run, and for every data set that reads pairs."""
+"""Which LR file belongs to which HR file: for the check before a run, and for every data set of pairs."""
 
 import re
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def pair_files(
 
 
 def and_more(files: Sequence[Path]) -> str:
-    """The names of all but the first of ``files``, to stand behind it."""
+    """The names of all but the first of ``files``, to follow the first."""
     return f' (nor of {", ".join(file.name for file in files[1:])})' if len(files) > 1 else ''
 
 

@@ -1,4 +1,4 @@
-"""Making pairs of a folder of photographs, on all cores, going on where it was interrupted."""
+"""Makes pairs from a folder of photographs, on all cores. Started again, it goes on where it was interrupted."""
 
 import json
 import os
@@ -25,9 +25,9 @@ RECORD = 'prepared.jsonl'
 """In the output folder: the settings, and then a line for each photograph that is done."""
 MOST_JOBS = 256
 MOST_PAIRS = 2**20
-"""Pairs that the record may say that a photograph has given."""
+"""The most pairs that the record may name for one photograph."""
 LEFT = 'left'
-"""In the output folder: pairs of photographs that have changed or are no longer there, out of the sets' way."""
+"""Folder in the output folder: it takes the pairs of photographs that have changed or are gone."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Preparation:
         settings: How pairs are made.
         waiting: The photographs to do, by name.
         passed_over: Files that are no images by their endings.
-        pairs: Pairs that are there already.
-        moved: Pairs that were there, and are in ``LEFT`` now.
-        verify: Whether what is there is compared, and nothing written.
+        pairs: Number of pairs that exist already.
+        moved: Number of pairs that were moved to ``LEFT``.
+        verify: Whether to compare what is there, and write nothing.
     """
 
     out: Path
@@ -63,10 +63,10 @@ class Preparation:
 
 
 def find_photographs(folders: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
-    """The photographs by the name that they get, and what else is there.
+    """The photographs by the name that they get, and all other files.
 
-    The name is their own, after their folder's if there are several folders. Where two have one name but for their
-    ending, the ending stays in it.
+    The name is that of their file, after their folder's if there are several folders. If two names differ in the ending
+    alone, the ending stays.
 
     Raises:
         OptionError: If there is none or two would have the same name.
@@ -92,7 +92,7 @@ def find_photographs(folders: Sequence[Path]) -> tuple[dict[str, Path], list[Pat
 
 
 def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, verify: bool = False) -> Preparation:
-    """Look what has to be done, and begin the record of what is.
+    """Find what there is to do, and begin the record of what is done.
 
     Raises:
         OptionError: If there is no photograph, or ``out`` holds something else, or was prepared with other settings or
@@ -242,7 +242,7 @@ def _prepare(task: tuple[str, Path, Preparation]) -> dict[str, Any]:
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the process that has started this one, and end when that does, however it does."""
+    """Leave Ctrl-C to the parent process, and end when the parent ends, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The processes that read images for a training process: what stops or kills them does not end it."""
+"""The processes that read images for a training process. If one is stopped or killed, the training does not end."""
 
 import re
 import signal
@@ -28,9 +28,10 @@ class ReaderLost(Exception):
 
 
 def read_ahead(loader: DataLoader) -> Generator[Any, None, None]:
-    """The batches of ``loader``, whose processes neither Ctrl-C nor SIGTERM reaches: who reads from them decides.
+    """The batches of ``loader``.
 
-    To be closed (``contextlib.closing``) by whoever does not take all of them.
+    Its processes ignore Ctrl-C and SIGTERM; the training process decides when to stop. Close the generator
+    (``contextlib.closing``) if you do not take all batches.
 
     Raises:
         ReaderLost: If one of the processes has died; between two batches, never in the middle of a step.
@@ -92,7 +93,7 @@ class _Watch:
             signal.signal(signal.SIGCHLD, _Watch._of_torch if wanted else signal.SIG_DFL)
 
     def call(self, fetch: Callable[[], Any]) -> Any:
-        """Call ``fetch``; an error that comes from the death of a reader is a ReaderLost."""
+        """Call ``fetch``; raise ReaderLost if a reader's death causes an error."""
         try:
             try:
                 self._let_raise(True)
@@ -113,7 +114,7 @@ class _Watch:
             _Watch._of_torch(signal.SIGCHLD, None)
 
     def _explained(self, error: Exception) -> Exception:
-        """The error, or a ReaderLost if a reader has died: whatever then goes wrong is a consequence."""
+        """The error, or a ReaderLost if a reader has died, as any error is then its consequence."""
         broken_off = isinstance(error, OSError | EOFError)  # a connection ends a little before its process
         self.lost = bool(wait([reader.sentinel for reader in self._readers], 1 if broken_off else 0))
         text = str(error)
@@ -128,5 +129,5 @@ class _Watch:
         return error
 
     def end(self) -> None:
-        """Put torch's handler back, where nothing has gone wrong that it would raise once more."""
+        """Put torch's handler back, unless a reader has died: it would raise that error once more."""
         self._let_raise(True)

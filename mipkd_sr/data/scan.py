@@ -1,7 +1,6 @@
-"""A look at a data set's files before a run: better now than in the third night.
+"""Checks a data set's files before a run, so that none fails days later.
 
-Names and sizes must match, and every file must be of a form that training reads without loss. Each is read once for
-that, as training reads it.
+Names and sizes must match, and training must read every file without loss. Each is read once, as training reads it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,7 +114,7 @@ def _refuse(reasons: Mapping[Path, str], key: str) -> None:
 
 
 def _as_well(files: Sequence[Path]) -> str:
-    """The names of all but the first of ``files``, to stand behind what is said of it."""
+    """The names of all but the first of ``files``, to follow a sentence about the first."""
     return f' (so for {", ".join(f"{file.parent.name}/{file.name}" for file in files[1:])})' if len(files) > 1 else ''
 
 
@@ -128,7 +127,7 @@ def _pairs(opt: Mapping[str, Any], key: str) -> Sequence[tuple[Path, Path | None
 
 
 def _size_problem(gt: Path, lq: Path, infos: Mapping[Path, ImageInfo], opt: Mapping[str, Any]) -> str:
-    """What is wrong with the sizes of a pair; the rows and columns of HR that the scale does not divide are cut off."""
+    """What is wrong with the sizes of a pair, HR taken without the rows and columns that the scale does not divide."""
     hr, lr, scale = infos[gt], infos[lq], opt['scale']
     if (hr.height // scale, hr.width // scale) == (lr.height, lr.width):
         return ''
@@ -139,7 +138,7 @@ def _size_problem(gt: Path, lq: Path, infos: Mapping[Path, ImageInfo], opt: Mapp
 
 
 def _check_measurable(gt: Path, lr: ImageInfo, scale: int, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """What the scale does not divide is cut off before an image is measured."""
+    """Check that an image, without what the scale does not divide, is large enough for each metric."""
     height, width = lr.height * scale, lr.width * scale
     for name, metric in metrics.items():
         if min(height, width) < (side := least_side(metric)):

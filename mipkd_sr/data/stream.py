@@ -1,8 +1,8 @@
-"""The training data as one endless stream, whose every sample is a function of seed, epoch and index.
+"""The training data as one endless stream. Every sample is a function of seed, epoch and index.
 
 BasicSR restarts its loader each epoch and drops the epoch's last, incomplete batch, so that fewer iterations run than
-were asked for. Here the epochs follow one another without a seam, exactly as many batches come as are asked for, and a
-run that is resumed at iteration i reads what an undisturbed run reads from i on.
+were asked for. Here a batch may span two epochs, and there are exactly as many batches as asked for. A run that is
+resumed at iteration i reads what an undisturbed run reads from i on.
 """
 
 from collections.abc import Generator, Iterator
@@ -69,7 +69,7 @@ class SeededDataset(Dataset):
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) pairs for one rank: the slice that is its own of each iteration's global batch.
+    """Batches of (epoch, index) pairs for one rank: its own slice of each iteration's global batch.
 
     Every epoch is a new permutation of the whole data set; a batch may span two epochs. Two ranks with batch b read
     together what one rank with batch 2b reads.
@@ -82,8 +82,8 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
-        samples_before: Samples that all processes together read before; None for as many as this many processes with
-            this batch size read in the iterations before ``first_iter``.
+        samples_before: Samples that all processes together have read so far. If None, it is computed from
+            ``first_iter``, ``world_size`` and ``batch_size``.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ def samples_an_iteration(opt: TrainingOptions) -> int:
 class TrainingBatches:
     """The batches of a training run from iteration ``first_iter`` to its last.
 
-    They are mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1]. When a process that
-    reads is lost, this one reads the rest by itself, the same batches, so that the run can come to an orderly end.
+    They are mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1]. When a reading process
+    is lost, this one reads the remaining batches itself, so that the run can end in order.
 
     Args:
         dataset: The training set.
@@ -149,8 +149,8 @@ class TrainingBatches:
         samples_before: See ``StreamSampler``.
 
     Attributes:
-        lost: What became of a process that read images; empty as long as all are there.
-        failure: Why the batch after the one at hand cannot be read, which is the last then.
+        lost: How a reading process ended; empty while all are alive.
+        failure: Why the next batch cannot be read; None if it can. With a failure the current batch is the last.
     """
 
     def __init__(
@@ -164,9 +164,10 @@ class TrainingBatches:
         self.failure: Exception | None = None
 
     def __iter__(self) -> Generator[Any, None, None]:
-        """The batches, each when the next has been read, so that all ranks know in time where one cannot be.
+        """The batches.
 
-        To be closed by whoever does not take all of them. Every rank must begin.
+        The next batch is read before one is given, so that all ranks learn in time of one that cannot be read. Close
+        the generator if you do not take all batches. Every rank must begin it.
 
         Raises:
             RunError: If the first cannot be read; on every rank.
@@ -196,7 +197,7 @@ class TrainingBatches:
             yield from self._loader(taken, 0)
 
     def _loader(self, taken: int, workers: int) -> DataLoader:
-        """A loader of the batches from the first but ``taken``."""
+        """A loader of the batches after the first ``taken``."""
         train_opt, seed = self.opt['datasets']['train'], self.opt['manual_seed']
         sampler = StreamSampler(
             len(self.dataset),  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Invertible augmentations (DUKD, https://arxiv.org/abs/2309.14162, Section 3.3: label consistency).
 
-They are applied to the student's input and undone on its output, so that the teacher's output for the input as it was
-stays the label. One of your own joins by registration::
+They are applied to the student's input and undone on its output. So the teacher's output for the unchanged input stays
+the label. Register one of your own to use it::
 
     @AUGMENTATIONS.register()
     class Transpose(InvertibleAugmentation): ...
@@ -70,7 +70,7 @@ class Rotation90(InvertibleAugmentation):
 
 @AUGMENTATIONS.register()
 class Transposition(InvertibleAugmentation):
-    """Rows and columns change places; what DUKD's authors' program has in the place of the quarter turn."""
+    """Rows and columns change places. DUKD's authors' program has it in place of the quarter turn."""
 
     @override
     def apply(self, images: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Transposition(InvertibleAugmentation):
 
 @AUGMENTATIONS.register()
 class ColorInversion(InvertibleAugmentation):
-    """``1 - x``. Undone it is exact for multiples of 2^-24 and else to float32's rounding of numbers near 1, 6e-8."""
+    """``1 - x``. Undoing it is exact for multiples of 2^-24; for other values it errs by at most 6e-8."""
 
     @override
     def apply(self, images: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class RandomComposition:
         """Apply them to the samples of ``choice``.
 
         Args:
-            images: B x 3 x H x H, values in [0, 1]; square, as samples that are turned and others share a tensor.
+            images: B x 3 x H x H, values in [0, 1]; square, so that turned samples and others fit in one tensor.
             choice: From ``draw``.
         """
         for (part, _), chosen in zip(self.parts, choice, strict=True):

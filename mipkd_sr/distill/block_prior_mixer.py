@@ -12,19 +12,19 @@ from mipkd_sr.runtime.compiling import region
 PATHS = ('straight', 'resampled')
 
 TEACHER_PARTS = 6
-"""Parts in which a path through the teacher is computed again for the gradient.
+"""Number of parts in which the backward pass computes a path through the teacher again.
 
-Kept are the maps between parts and, one part at a time, what autograd needs of it; for the 21 units of EDSR's last two
-thirds, each of which needs 2 maps, 6 parts make the sum smallest."""
+The maps between parts are kept, and, for one part at a time, what autograd needs. The 21 units of EDSR's last two
+thirds need 2 maps each; for them 6 parts take the least memory."""
 
 
 class BlockPriorMixer(nn.Module):
     """Sends a mixed feature map on through the student's or the teacher's remaining units.
 
-    With ``path='straight'`` one draw decides (Eq. 6): ``R ~ Bernoulli(student_probability)``; all that is left runs
-    in the student (R = 1) or in the teacher (R = 0). With 'resampled' it is drawn anew at every later position, so
-    that the map goes from one network to the other and back (the "dynamic combination of blocks" of the paper's text);
-    the network it is in at the end gives the tail.
+    With ``path='straight'`` one draw decides (Eq. 6): ``R ~ Bernoulli(student_probability)``. All remaining units run
+    in the student (R = 1) or in the teacher (R = 0). With 'resampled' R is drawn anew at every later position, so the
+    map can go from one network to the other and back. That is the "dynamic combination of blocks" of the paper's text.
+    The last network gives the tail.
 
     The mixed map has the teacher's width. Where the widths differ, a learned 1 x 1 at each position brings it to the
     network that takes it over; the paper does not say how.
@@ -52,7 +52,7 @@ class BlockPriorMixer(nn.Module):
         self.is_resampled = path == 'resampled'
         self.teacher_parts = TEACHER_PARTS
         self.to_student = nn.ModuleList(adapter(width_t, width_s) for width_s, width_t in widths)
-        # a map goes back to the teacher at a later position than the first, and only where it is drawn anew
+        # a map can go back to the teacher only after the first position, and only where R is drawn anew
         self.to_teacher = nn.ModuleList(
             adapter(width_s, width_t) if self.is_resampled and k > 0 else nn.Identity()
             for k, (width_s, width_t) in enumerate(widths)
@@ -75,8 +75,8 @@ class BlockPriorMixer(nn.Module):
             student: What the student computed on the same images.
             teacher: What the teacher computed on them.
             rng: Generator of the draws, on the CPU.
-            sizes: For each position, the size of the student's map there and of the teacher's: a map that a network
-                takes over is brought to its own.
+            sizes: For each position, the sizes of the student's and the teacher's map. A map is scaled to the size of
+                the network that takes it over.
 
         Returns:
             I_E, B x 3 x sH x sW, and, for each part of the path, whether it ran in the student.
@@ -103,6 +103,7 @@ class BlockPriorMixer(nn.Module):
 
 @region
 def _enter(adapter_to: nn.Module | None, mixed: Tensor, before: Tensor | float | None, after: Tensor | float) -> Tensor:
-    """A map as the network that takes it over has it: over the size ``before``, of its width, times ``after``."""
+    """Fit a map to the network that takes it over: divide it by the size ``before``, adapt its width, multiply it by
+    ``after``."""
     over = mixed if before is None else mixed / before
     return (over if adapter_to is None else adapter_to(over)) * after

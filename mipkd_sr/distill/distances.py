@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class _L1Distance(torch.autograd.Function):
-    """``mean |map - target|``, of which a byte an element is kept for the gradient, where F.l1_loss keeps both maps."""
+    """``mean |map - target|``. It keeps one byte an element for the gradient; F.l1_loss keeps both maps."""
 
     @staticmethod
     def forward(ctx: Any, feature: Tensor, target: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from mipkd_sr.runtime.ranks import mean_over_ranks
 
 
 class SizedPair(NamedTuple):
-    """The two feature maps of a position, each over its size: B x C_S x H x W and B x C_T x H x W; and the sizes."""
+    """A position's two feature maps, B x C_S x H x W and B x C_T x H x W, each divided by its size; and the sizes."""
 
     student: Tensor
     teacher: Tensor
@@ -26,8 +26,8 @@ class SizedPair(NamedTuple):
 def size_of(feature: Tensor, power: int = 1) -> Tensor:
     """The size of a feature map, ``(mean |F|^power)^(1 / power)`` over the batch of all ranks: a scalar, not 0.
 
-    Networks differ in it by orders of magnitude: EDSR's maps are for images of 0..255, BSRN's for 0..1. A map of zeros
-    has size 1. It has no gradient.
+    It differs between networks by orders of magnitude: EDSR's maps are for images of 0..255, BSRN's for 0..1. A map of
+    zeros has size 1. The size has no gradient.
     """
     norm = torch.linalg.vector_norm(feature.detach(), power, dtype=torch.promote_types(feature.dtype, torch.float32))
     size = (mean_over_ranks(norm**power) / feature.numel()) ** (1 / power)
@@ -86,14 +86,15 @@ class FeatureObjective(Objective):
         return [index for _, index in self.unit_pairs]
 
     def features(self, state: StepState) -> list[tuple[Tensor, Tensor]]:
-        """For each position the student's and the teacher's feature map, B x C x H x W each, as they are."""
+        """For each position the student's and the teacher's feature map, B x C x H x W each, not scaled."""
         student, teacher = state.student['lq'].features, state.teacher['lq'].features
         return [(student[index_s], teacher[index_t]) for index_s, index_t in self.unit_pairs]
 
     def sized_features(self, state: StepState, power: int = 1) -> list[SizedPair]:
-        """As ``features``, each map over its ``size_of``: nothing depends on the range that a network works in.
+        """As ``features``, each map divided by its ``size_of``, so that the range in which a network works does not
+        matter.
 
-        A map that one network takes over from the other is to be multiplied by the size of the network's own.
+        Whoever sends a map into the other network multiplies it by the size of that network's own map.
         """
         return sized(self.features(state), power)
 

@@ -23,7 +23,7 @@ def _layers(width_in: int, width_out: int, kernel: int, depth: int) -> nn.Sequen
 
 
 class FeaturePriorMixer(nn.Module):
-    """Mixes the student's and the teacher's feature map in a latent space: one distillation position's encoders.
+    """Mixes the student's and the teacher's feature map of one distillation position in a latent space.
 
     ``Z_S = Enc_S(F_S)``, ``Z_T = Enc_T(F_T)``, ``F_E = Dec(Z_S * (1 - M) + Z_T * M)`` with M in {0, 1}^(L x H x W).
 
@@ -69,7 +69,7 @@ class FeaturePriorMixer(nn.Module):
         self.teacher_ratio = teacher_ratio
 
     def draw(self, feature_t: Tensor, draws: BatchDraws) -> Tensor | None:
-        """The mask for such a feature map, drawn before, if it is the random one."""
+        """The random mask for such a feature map, drawn in advance; None for another mask."""
         shape = (len(feature_t), self.latent_width, *feature_t.shape[2:])
         return draw_mask(shape, self.teacher_ratio, draws) if self.mask is random_mask else None
 

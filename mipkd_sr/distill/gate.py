@@ -34,21 +34,16 @@ def teacher_is_better(student_sr: Tensor, teacher_sr: Tensor, gt: Tensor, side: 
 def gated_target(student_sr: Tensor, teacher_sr: Tensor, gt: Tensor, side: int) -> Tensor:
     """The teacher's output where it is better, the student's own elsewhere, as a target without gradient.
 
-    With an objective that compares pixels that is a mask: ``mean |S - target| = mean (mask * |S - T|)``, and where the
-    mask is 0 the gradient is 0. With one that compares features or bands of the images it asks for no change there.
-
-    Args:
-        student_sr: B x 3 x sH x sW.
-        teacher_sr: The same.
-        gt: HR images, the same.
-        side: See ``teacher_is_better``.
+    For an objective that compares pixels that is a mask: ``mean |S - target| = mean (mask * |S - T|)``, and the
+    gradient is 0 where the mask is 0. An objective that compares features or bands asks for no change there. The
+    arguments are those of ``teacher_is_better``.
     """
     better = teacher_is_better(student_sr, teacher_sr, gt, side)
     return torch.where(better, teacher_sr, student_sr.to(teacher_sr.dtype))
 
 
 def through_gate(state: StepState, side: int) -> StepState:
-    """A step as an objective with a gate sees it: the teacher's ``lq`` output is ``gated_target``; 0 for no gate."""
+    """The step's state for an objective with a gate, 0 for none: the teacher's ``lq`` output is ``gated_target``."""
     if not side or 'lq' not in state.teacher:
         return state
     student, teacher = state.student['lq'], state.teacher['lq']

@@ -1,9 +1,9 @@
-"""The gradients of single terms of the loss on the student: to be shown, and to balance a term by.
+"""The gradients of single terms of the loss on the student. They are logged, and balance a term.
 
-They are taken on the student's parameters, as those are what the terms meet in and what the optimizer sees. A gradient
-on the last layer, as adaptive weights of adversarial losses have it (https://arxiv.org/abs/2012.09841, Eq. 7), would
-not do: a feature term does not reach that layer. Nor would one on a feature map: terms of other positions, or of other
-inputs, do not share it. So a measurement costs a backward pass a term, and is taken every ``EVERY`` steps alone.
+They are taken on all of the student's parameters: every term reaches these, and the optimizer sees them. Adaptive
+weights of adversarial losses take the gradient on the last layer (https://arxiv.org/abs/2012.09841, Eq. 7), but a
+feature term does not reach that layer. Nor do terms of other positions, or of other inputs, share a feature map. So a
+measurement costs a backward pass a term, and is made every ``EVERY`` steps only.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from mipkd_sr.distill.objective import Objective
 from mipkd_sr.runtime.ranks import rank_and_size
 
 EVERY = 50
-"""Steps between measurements for balanced terms; before it they are at the steps 1, 2, 4, ..., as weights begin at
+"""Steps between measurements for balanced terms. Before that, steps 1, 2, 4, ... are measured, as weights begin at
 0."""
 KEPT = 0.8
-"""How much of the moving averages a measurement leaves."""
+"""Decay of the moving averages at each measurement."""
 OTHERS = ' others'
-"""Under this name is the gradient of all terms without ``balance``; no loss has such a name."""
+"""Name of the gradient of all terms without ``balance``; no loss can have it."""
 
 
 def is_due(iteration: int) -> bool:
@@ -30,7 +30,7 @@ def is_due(iteration: int) -> bool:
 
 
 class StudentGradients:
-    """Gradients of losses on a student's parameters, over the parts of a step and the ranks.
+    """Gradients of losses on a student's parameters, summed over the parts of a step and averaged over ranks.
 
     Args:
         student: The student.
@@ -78,7 +78,7 @@ def balanced_weight(objective: Objective) -> Tensor:
 def note_norms(objective: Objective, others: Tensor, own: Tensor, skipped: Tensor | None) -> None:
     """Move the averages of a balanced objective towards a measurement's norms, unless it is of no use.
 
-    Both averages begin at 0, so that what they lack at first cancels in their ratio.
+    Both averages begin at 0 and are too small at first by the same factor, which cancels in their ratio.
     """
     norms = torch.stack([others, own])
     useless = ~torch.isfinite(norms).all() if skipped is None else ~torch.isfinite(norms).all() | skipped

@@ -1,4 +1,4 @@
-"""The names under which the objectives' values are logged: of two objectives that use the same one, neither is lost."""
+"""The names under which the objectives' values are logged. Two objectives may use one name; both values are logged."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Masks of the feature prior mixer: which elements of the mix come from the teacher.
 
-A mask is made of the student's and the teacher's latent map (B x L x H x W each), the part ``teacher_ratio`` of the
-elements that the teacher gives, and the step's random numbers; it is 1 where the element is the teacher's and 0 where
-it is the student's. The paper (MiPKD, Table 10) compares a random, a grid and two similarity masks and does not define
-the last two; what is here is our reading: where student and teacher are least alike, the teacher's element is taken.
+A mask is 1 where the element is the teacher's and 0 where it is the student's. It is made from the student's and the
+teacher's latent map (B x L x H x W each), the share ``teacher_ratio`` of the teacher's elements, and the step's random
+numbers. The paper (MiPKD, Table 10) compares a random, a grid and two similarity masks, and does not define the last
+two. Our reading: where student and teacher are least alike, the teacher's element is taken.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def cka_mask(latent_s: Tensor, latent_t: Tensor, teacher_ratio: float, draws: Ba
 
 
 def _least_alike(similarity: Tensor, teacher_ratio: float) -> Tensor:
-    """1 for the part ``teacher_ratio`` of each row (B x N) that is least similar, 0 for the rest; without gradient."""
+    """1 for the least similar share ``teacher_ratio`` of each row (B x N), 0 for the rest; without gradient."""
     count = round(similarity.shape[1] * teacher_ratio)
     least = similarity.detach().argsort(1)[:, :count]
     return torch.zeros_like(similarity).scatter_(1, least, 1.0)

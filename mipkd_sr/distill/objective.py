@@ -66,7 +66,7 @@ class NetworkPass:
     def run_rest(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
 
-        It may be another network's: what BatchNorm knows of this network's own maps does not change.
+        It may be another network's map. BatchNorm's running statistics do not change.
 
         Returns:
             SR images, B x 3 x sH x sW.
@@ -81,8 +81,8 @@ def run_units(
 ) -> Tensor:
     """Send ``feature`` (B x C x H x W) through the units ``start`` to ``stop`` of ``net``, and its tail if ``to_end``.
 
-    With ``parts`` these units keep no activations for the backward pass, but are computed again there in as many parts:
-    less memory for a third more time.
+    With ``parts`` these units keep no activations. The backward pass computes them again, in as many parts: less memory
+    for a third more time.
     """
     parts = min(parts, stop - start)
     if not parts:
@@ -147,16 +147,16 @@ class Objective(nn.Module):
     needs_teacher = True
     """Whether it uses the teacher's output for ``lq``."""
     needs_teacher_first = False
-    """Whether its views follow from that output: then the teacher runs on ``lq`` before, in a call of its own."""
+    """Whether its views depend on that output. If so, the teacher first runs on ``lq``, in a call of its own."""
     compares_outputs = False
     """Whether it compares the student's output for ``lq`` with the teacher's, so that ``gate`` is defined for it."""
 
     is_pure = False
-    """Whether its losses follow from images, outputs and features alone: it draws nothing, logs nothing, uses no
-    network and does not look at the progress. Such objectives are compiled together, see ``train:compile``."""
+    """Whether its losses depend on images, outputs and features alone. Such an objective draws nothing, logs nothing,
+    uses no network and does not look at the progress. These objectives are compiled together, see ``train:compile``."""
 
     schedule: Schedule = ALWAYS
-    """A factor on its losses; where it is 0 the objective is not asked at all. From the option ``schedule``."""
+    """A factor on its losses; where it is 0 the objective is not computed. From the option ``schedule``."""
     gate = 0
     """Side, in HR pixels, of the patches in which it sees the teacher's output only where that is better than the
     student's, see ``mipkd_sr.distill.gate``; 0 for everywhere. From the option ``gate``."""
@@ -186,7 +186,7 @@ class Objective(nn.Module):
     def balance_by(self, ratio: float) -> None:
         """Weigh its losses so that their gradient is ``ratio`` times the others', see ``mipkd_sr.distill.gradients``.
 
-        The moving averages of the norms, of the others' and of its own, are a part of its state.
+        The moving averages of both norms are part of its state.
         """
         self.balance = ratio
         self.register_buffer('balance_norms', torch.zeros(2, dtype=torch.float32))
@@ -204,7 +204,7 @@ class Objective(nn.Module):
         return []
 
     def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
-        """Inputs that are wanted besides ``lq``, by name; another objective's views may have the same names.
+        """Inputs that it needs besides ``lq``, by name. Another objective's views may have the same names.
 
         Args:
             lq: LR images, B x 3 x H x W, values in [0, 1].
@@ -215,11 +215,12 @@ class Objective(nn.Module):
         return {}
 
     def after_step(self, student: nn.Module, iteration: int) -> None:
-        """Act after the optimizer's step: what is not learned by gradients (a history, a codebook) is updated here.
+        """Act after the optimizer's step:
 
-        It is called once an iteration, alike on every rank, with whatever number of accumulated parts, and where the
-        step was skipped as well: the student is then as it was. Networks and buffers that are the objective's own are
-        saved in the training state; what it holds must need no gradient and stay in evaluation mode by itself.
+        update what gradients do not train (a history, a codebook). It is called once an iteration, alike on every rank,
+        however many parts the step had. It is also called after a skipped step; the student is then unchanged. The
+        objective's own networks and buffers are saved in the training state. They must need no gradient and stay in
+        evaluation mode by themselves.
 
         Args:
             student: The student as it is used: its moving average where there is one.

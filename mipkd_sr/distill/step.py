@@ -88,9 +88,9 @@ class DistillStep(nn.Module):
             lq: LR images, B x 3 x H x W, values in [0, 1].
             gt: HR images, B x 3 x sH x sW, values in [0, 1].
             iteration: Number of the step, from 1.
-            place: Where the samples of a step are computed in parts: the number of the first of these, from 0, and how
-                many samples the step has. So each draws what it would draw if they were computed at once.
-            only: The objectives to ask; all if None.
+            place: Where a step's samples are computed in parts: the number of this part's first sample, from 0, and the
+                number of samples in the step. Each sample then gets the random numbers that it would get in one part.
+            only: The objectives to compute; all if None.
             measure: Whether to measure each loss's gradient, for ``finish``.
             scale: What the losses will be multiplied by before their backward pass (a GradScaler's factor).
 
@@ -157,16 +157,16 @@ class DistillStep(nn.Module):
             self.gradients.add({OTHERS: torch.stack(others).sum()} | balanced, start, scale)
 
     def finish(self, skipped: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Take in what was measured, once all parts of a step and its optimizer step are done; every rank must.
+        """Use what was measured, after all parts of a step and its optimizer step.
 
-        Without it no term with ``balance`` ever has a weight.
+        Every rank must call it. Without this call a term with ``balance`` keeps the weight 0.
 
         Args:
             skipped: Whether the optimizer's step was skipped, a scalar: then no weight changes.
 
         Returns:
-            Where the step was asked to measure: for each loss, by its name in the log, its gradient's norm on the
-            student as a multiple of the pixel term's, and the cosine of the two.
+            If the step was asked to measure: for each loss, by its name in the log, the norm of its gradient on the
+            student as a multiple of the pixel term's, and the cosine of the two gradients.
         """
         vectors = self.gradients.take()
         others = vectors.pop(OTHERS, None)
@@ -180,9 +180,9 @@ class DistillStep(nn.Module):
         return self.objectives[key]  # type: ignore[return-value]
 
     def _ask(self, active: Mapping[str, Objective], states: Mapping[str, StepState]) -> dict[str, dict[str, Tensor]]:
-        """The losses of each objective; the pure ones are asked together.
+        """The losses of each objective; the pure ones are computed together.
 
-        Those of features talk to the other processes, where there are any, as ``size_of`` does.
+        Those of features communicate with other processes, if there are any, in ``size_of``.
         """
         single = rank_and_size()[1] == 1
         pure = [name for name, o in active.items() if o.is_pure and (single or not o.student_indices())]
@@ -221,7 +221,7 @@ class DistillStep(nn.Module):
         return self.objectives.items()  # type: ignore[return-value]  # what a ModuleDict holds is a Module to mypy
 
     def _trained_parameters(self) -> list[nn.Parameter]:
-        """What the objectives learn; all of it was there when the optimizer was built.
+        """What the objectives learn; all of it existed when the optimizer was built.
 
         Raises:
             RunError: If it was not.
@@ -244,13 +244,13 @@ class DistillStep(nn.Module):
         return passes
 
     def _heard(self, objective: Objective) -> Mapping[str, float]:
-        """The weights of the teachers that an objective listens to."""
+        """The weights of the teachers that an objective learns from."""
         return objective.listens_to or {name: 1 / len(self.teachers) for name in self.teachers}
 
     def _run_teachers(
         self, views: Mapping[str, View], active: Mapping[str, Objective], first: Mapping[str, Mapping[str, NetworkPass]]
     ) -> dict[str, dict[str, NetworkPass]]:
-        """The passes of each teacher, by view; of the views that an objective asked for, those of its own teachers."""
+        """The passes of each teacher, by view. An objective's views go to its own teachers only."""
         asked: dict[str, set[str]] = {'lq': set()}
         for name, objective in active.items():
             heard = set(self._heard(objective))
@@ -289,12 +289,12 @@ class DistillStep(nn.Module):
 
 
 def _of(key: str, view: str) -> str:
-    """The name in a step of a view that the objective ``key`` asked for."""
+    """The name, within a step, of a view of the objective ``key``."""
     return f'{key}:{view}'
 
 
 def _own(key: str, passes: Mapping[str, NetworkPass]) -> dict[str, NetworkPass]:
-    """Of the passes, ``lq`` and those for the views that the objective ``key`` asked for, by its own names."""
+    """The passes of ``lq`` and of the views of the objective ``key``, by its own names."""
     own = {name.removeprefix(_of(key, '')): found for name, found in passes.items() if name.startswith(_of(key, ''))}
     return own | {'lq': passes['lq']} if 'lq' in passes else own
 
@@ -302,7 +302,7 @@ def _own(key: str, passes: Mapping[str, NetworkPass]) -> dict[str, NetworkPass]:
 def _weigh(
     losses: dict[str, Tensor], logs: dict[str, Tensor | float], key: str, objective: Objective, progress: float
 ) -> None:
-    """Multiply an objective's losses by its schedule's factor and its balance, in place, and log that."""
+    """Multiply an objective's losses by its schedule's factor and its balance, in place, and log both."""
     if objective.schedule.is_constant and not objective.balance:
         return
     factor: Tensor | float = objective.schedule.factor(progress)
@@ -324,7 +324,7 @@ def _maps(passes: Mapping[str, NetworkPass]) -> Maps:
 def _ask_pure(
     step: DistillStep, names: list[str], lq: Tensor, gt: Tensor, maps: list[tuple[Maps, Maps]]
 ) -> list[dict[str, Tensor]]:
-    """Ask pure objectives, which have no use for a network, random numbers, progress and logs."""
+    """Compute the losses of pure objectives, which use no network, random numbers, progress or logs."""
     nothing: Any = None
     found = []
     for name, of_both in zip(names, maps, strict=True):
@@ -341,11 +341,11 @@ def _ask_pure(
 def _finish(
     first: Tensor | None, sr: Tensor, parameters: list[nn.Parameter], outputs: list[list[Tensor]]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The first loss with a term that is 0, and the sum of each teacher's outputs.
+    """The first loss plus a term that is 0, and the sum of each teacher's outputs.
 
-    A branch that a step did not take, or a step without a loss of the student's output, leaves parameters without
-    gradient, which DistributedDataParallel does not allow. With this term their gradient is zero, on one process as on
-    many. To sum a teacher's outputs is far cheaper in every step than to look whether each value is finite.
+    DistributedDataParallel does not allow parameters without gradient. A branch that a step does not take, or a step
+    without a loss of the student's output, would leave some. The added term gives them the gradient 0, on one process
+    as on many. Summing a teacher's outputs is far cheaper than checking in every step whether each value is finite.
     """
     unused = 0 * (sr.sum() + sum(parameter.sum() for parameter in parameters))
     sums = []
@@ -359,7 +359,8 @@ def _finish(
 def total_of(losses: list[Tensor], parts: int) -> tuple[Tensor, Tensor]:
     """The sum of a part's losses over ``parts``, and the losses themselves as one vector, without gradient.
 
-    The sum is times 1, or NaN: with a NaN image the gradient could be 0. So it tells of the losses of every rank.
+    The sum is multiplied by 1, or by NaN if a loss is not finite: with a NaN image the gradient could otherwise be 0.
+    So the gradient, averaged over ranks, shows a bad loss of any rank.
     """
     values = torch.stack(losses)
     total = values.sum() / parts

@@ -9,7 +9,8 @@ from mipkd_sr.distill.teacher import run_network
 
 
 class History(nn.Module):
-    """A copy of a network that follows it: ``history = decay * history + (1 - decay) * network``, when told to.
+    """A copy of a network that follows it when ``follow`` is called: ``history = decay * history + (1 - decay) *
+    network``.
 
     It is a part of the objective that owns it, so it is saved in the training state; it has no gradient, reaches no
     optimizer and stays in evaluation mode.

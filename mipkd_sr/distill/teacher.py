@@ -16,13 +16,13 @@ from mipkd_sr.runtime.compiling import region
 class FrozenTeacher:
     """A teacher network that nothing trains.
 
-    It is no ``nn.Module`` on purpose: a module that holds it does not own its parameters, so they reach no optimizer,
-    no moving average, no checkpoint and no DistributedDataParallel, and no ``train()`` turns its drop-path on.
+    It is deliberately not an ``nn.Module``. A module that holds it does not own its parameters. So they reach no
+    optimizer, moving average, checkpoint or DistributedDataParallel, and no ``train()`` turns its drop-path on.
 
     Args:
         net: The network. It is put into evaluation mode and its parameters need no gradient from here on.
-        precision: Type of its arithmetic when it runs on images; the surrounding autocast's if None. What it gives has
-            the images' type. A path from the middle of it, through which gradients flow, is not concerned.
+        precision: Type of its arithmetic when it runs on images; the surrounding autocast's if None. Its outputs have
+            the images' type. It does not affect the block prior mixer's paths, which enter the teacher in its middle.
     """
 
     def __init__(self, net: nn.Module, precision: torch.dtype | None = None) -> None:
@@ -84,14 +84,14 @@ class TeacherMixture(nn.Module):
 def mixed_passes(
     weights: Mapping[str, float], passes: Mapping[str, Mapping[str, NetworkPass]]
 ) -> dict[str, NetworkPass]:
-    """What an objective hears of its teachers: the one's passes, or the weighted sum of their outputs.
+    """What an objective gets from its teachers: the passes of the only one, or the weighted sum of several outputs.
 
     Args:
         weights: Weights of its teachers by name.
         passes: For each teacher its passes by view.
 
     Returns:
-        Passes for the views that all of them have; those of several are without network, features and context.
+        Passes for the views that all of them have. A weighted sum has no network, features or context.
     """
     names = [name for name in weights if name in passes]
     if not names or len(names) < len(weights):

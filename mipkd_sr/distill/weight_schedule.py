@@ -1,4 +1,4 @@
-"""How the weight of an objective, or of a term, goes with the training: one notation for all of them."""
+"""How the weight of an objective, or of a term, changes over the training: one notation for all."""
 
 import math
 from collections.abc import Mapping

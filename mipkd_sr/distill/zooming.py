@@ -26,18 +26,7 @@ def zoom_out(lq: Tensor, scale: int) -> Tensor:
 
 @region
 def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Cut a box out of each image, at a place of its own.
-
-    Args:
-        images: B x C x H x W.
-        top: First row of each box, B whole numbers.
-        left: First column of each box, B whole numbers.
-        height: Height of the boxes.
-        width: Width of the boxes.
-
-    Returns:
-        B x C x height x width.
-    """
+    """Cut a box out of each image (B x C x H x W), at a row and a column of its own: B x C x height x width."""
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     sample = torch.arange(len(images), device=images.device)[:, None, None]
@@ -67,9 +56,9 @@ def zoom_in_grid(gt: Tensor, scale: int, crops: int, draws: BatchDraws) -> list[
 def zoom_in_hardest(gt: Tensor, teacher_sr: Tensor, height: int, width: int) -> Tensor:
     """The crop of each HR patch that the teacher reconstructs worst, by mean absolute error.
 
-    The teacher's output for the LR patch is there already, so this costs no further teacher forward; but the crop is
-    known only after it, so that LR patch and crop can no longer share one call. Every place on a grid of an eighth of
-    the crop's sides is compared.
+    The teacher's output for the LR patch exists already, so this costs no further teacher forward. But LR patch and
+    crop cannot share one call, as the crop is known only after the first. Every place on a grid of an eighth of the
+    crop's sides is compared.
 
     Args:
         gt: B x 3 x sH x sW, values in [0, 1].

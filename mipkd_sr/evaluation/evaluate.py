@@ -54,14 +54,14 @@ def evaluate(
         metrics: Options of registered metrics, by the name of the result.
         device: Where to run.
         on_image: Called with the network's and the image's name and the SR image (H x W x 3, BGR, 8 bits).
-        reference: One of ``networks``, or several; the first PSNR of the others is also measured against its output,
-            as ``psnr_to_<reference>``.
+        reference: One of ``networks``, or several. The first PSNR among the metrics is also measured between its output
+            and each other network's, as ``psnr_to_<reference>``.
         grey: How PSNR and SSIM are measured where the HR file is grey: 'colour', as three equal channels (whose Y has a
             smaller range, 16 to 235), or 'as_is', one channel against the SR image's grey value.
 
     Returns:
-        For each network its rows; in distributed evaluation, where each rank has a share of the images (see
-        ``mipkd_sr.data.stream.single_images``), those of all images, on every rank.
+        For each network its rows. In distributed evaluation each rank has a share of the images (see
+        ``mipkd_sr.data.stream.single_images``); every rank gets the rows of all images.
 
     Raises:
         RunError: If a network's output for an image is not finite, or an image cannot be measured; on every rank.
@@ -148,7 +148,7 @@ class _Measuring:
 
 @contextmanager
 def evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """A context in which a network is in evaluation mode; after it, it is in the mode that it was in."""
+    """A context in which a network is in evaluation mode; afterwards its mode is as before."""
     was_training = net.training
     net.eval()
     try:

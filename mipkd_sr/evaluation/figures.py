@@ -1,4 +1,8 @@
-"""Pictures of results, at the width at which a paper prints them: one column, or the whole text."""
+"""Pictures of results, at the width at which a paper prints them: one column, or the whole text.
+
+Every ``..._figure`` writes its picture as ``stem``.png and ``stem``.pdf, and returns these files. ``ylabel`` is what is
+measured.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,11 +45,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def check_box(shape: Sequence[int], box: Sequence[int]) -> None:
-    """See that a box is inside an image.
-
-    Args:
-        shape: Height and width of the image, in pixels.
-        box: Top, left and side of the box.
+    """Check that a box (top, left and side) is inside an image of this height and width.
 
     Raises:
         ValueError: If it is not.
@@ -76,20 +76,11 @@ def comparison_figure(
     crop: tuple[int, int, int],
     stem: Path,
 ) -> list[Path]:
-    """Draw the HR image with a box, and beside it what is in the box, with each network's error against HR under it.
+    """Draw the HR image with a box; beside it each network's crop of the box, with its error against HR below.
 
-    The error is the mean of ``|SR - HR|`` over the channels, in levels of 255; all panels have one scale, which ends at
-    the first network's 99th percentile.
-
-    Args:
-        hr: HR image, H x W x 3, BGR, 8 bits.
-        crops_of: Each network's SR image, by name, as ``hr``.
-        captions: A line under each name.
-        crop: Top, left and side of the box, in HR pixels.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
+    ``hr`` and, by name, each network's SR image in ``crops_of`` are H x W x 3, BGR, 8 bits; ``crop`` is the box's top,
+    left and side. The error is the mean of ``|SR - HR|`` over the channels, in levels of 255. All panels share one
+    scale, which ends at the first network's 99th percentile.
 
     Raises:
         ValueError: If the box is not inside the image.
@@ -124,13 +115,7 @@ def comparison_figure(
 def measure_in_box(
     metrics: Mapping[str, Mapping[str, Any]], sr: np.ndarray, hr: np.ndarray, box: tuple[int, int, int]
 ) -> dict[str, float]:
-    """The metrics of a crop alone, nothing cut off its border.
-
-    Args:
-        metrics: Options of registered metrics, by the name of the result.
-        sr: H x W x 3, BGR, 8 bits.
-        hr: As ``sr``.
-        box: Top, left and side of the crop, in HR pixels.
+    """The metrics of a crop of two images (H x W x 3, BGR, 8 bits) alone, nothing cut off its border.
 
     Raises:
         ValueError: If the crop is smaller than a metric needs.
@@ -151,13 +136,7 @@ def _rgb(image: np.ndarray) -> np.ndarray:
 def parameters_figure(networks: Mapping[str, tuple[int, Mapping[str, float]]], ylabel: str, stem: Path) -> list[Path]:
     """Plot quality against the number of parameters, a panel a test set.
 
-    Args:
-        networks: For each name, parameters and the mean on each test set.
-        ylabel: What is measured.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
+    ``networks`` has each one's parameters, and its mean on each test set.
     """
     sets = list(next(iter(networks.values()))[1])
     ticks = sorted({parameters / 1000 for parameters, _ in networks.values() if parameters})
@@ -181,16 +160,7 @@ def parameters_figure(networks: Mapping[str, tuple[int, Mapping[str, float]]], y
 
 
 def agreement_figure(networks: Mapping[str, Mapping[str, float]], teacher: str, stem: Path) -> list[Path]:
-    """Plot how close each network's output is to the teacher's.
-
-    Args:
-        networks: For each name, the mean PSNR against the teacher's output on each test set, in dB.
-        teacher: The teacher's name.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
-    """
+    """Plot how close each network's output is to the teacher's: the mean PSNR between them on each test set, in dB."""
     sets = list(next(iter(networks.values())))
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
@@ -214,13 +184,7 @@ def bars_figure(
 ) -> list[Path]:
     """Draw a bar for each row of some tables, a panel a table; a line across it is the published value.
 
-    Args:
-        panels: For each panel's title, for each row's name, our value and the published one, if there are such.
-        ylabel: What is measured.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
+    ``panels`` has for each title and each row's name our value and the published one, if there are such.
     """
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(1, len(panels), figsize=(TEXT, 2.6), layout='constrained', squeeze=False)
@@ -245,15 +209,8 @@ def study_figure(
 
     The early part of the curves, far below the rest, is cut off, so that differences later on can be seen.
 
-    Args:
-        panels: For each axis's label, for each variant's name, an array of 4 x points: where on the axis, and mean,
-            least and greatest value there.
-        ylabel: What is measured.
-        stem: The picture's file without its ending.
-        whole: Whether to leave it on.
-
-    Returns:
-        The files.
+    ``panels`` has for each axis's label and each variant an array of 4 x points: where on the axis, and mean, least and
+    greatest value there. ``whole`` keeps the early part.
     """
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
@@ -279,12 +236,7 @@ def study_figure(
 def gradients_figure(curves: Mapping[str, Sequence[tuple[int, float, float]]], stem: Path) -> list[Path]:
     """Plot the norms of the losses' gradients, as multiples of the pixel term's, and their cosines with it.
 
-    Args:
-        curves: For each loss, steps, norms and cosines.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
+    ``curves`` has for each loss (step, norm, cosine).
     """
     with plt.rc_context(STYLE):
         figure, (above, below) = plt.subplots(2, 1, figsize=(COLUMN, 3.6), sharex=True, layout='constrained')
@@ -301,16 +253,7 @@ def gradients_figure(curves: Mapping[str, Sequence[tuple[int, float, float]]], s
 
 
 def curves_figure(runs: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, stem: Path) -> list[Path]:
-    """Plot a validation metric over the steps of several runs.
-
-    Args:
-        runs: For each name, steps and values.
-        ylabel: What is measured.
-        stem: The picture's file without its ending.
-
-    Returns:
-        The files.
-    """
+    """Plot a validation metric over the steps of several runs: for each name (step, value)."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(COLUMN, 2.4), layout='constrained')
         for number, (name, points) in enumerate(runs.items()):

@@ -41,8 +41,8 @@ def self_ensemble(net: Network, lq: Tensor) -> Tensor:
 def run_tiled(net: Network, lq: Tensor, tile: int, overlap: int) -> Tensor:
     """Run a network on squares of an image and put the outputs together, so that memory does not grow with the image.
 
-    Each square is given with ``overlap`` pixels of its surroundings, whose output is thrown away; no input is larger
-    than ``tile + 2 * overlap`` in either direction. For a convolutional network the result is the whole image's, up to
+    Each square is given with ``overlap`` pixels of its surroundings, whose output is discarded. No input is larger than
+    ``tile + 2 * overlap`` in either direction. For a convolutional network the result is the whole image's, up to
     rounding, if ``overlap`` is at least the reach of its receptive field. For networks that look at the whole image
     (RCAN's pooling) or at windows in fixed places (SwinIR) it is an approximation.
 
@@ -76,7 +76,7 @@ def run_tiled(net: Network, lq: Tensor, tile: int, overlap: int) -> Tensor:
 
 
 def needs_whole_windows(net: object) -> bool:
-    """Whether a network has windows and does not say that it pads images to whole ones itself, as StagedSwinIR does."""
+    """Whether a network has windows and does not pad images to whole ones itself. (StagedSwinIR says that it does.)"""
     window = getattr(net, 'window_size', None)
     return isinstance(window, int) and window > 1 and not getattr(net, 'takes_any_size', False)
 
@@ -107,7 +107,7 @@ def device_of(net: nn.Module) -> torch.device:
 
 
 class RunBy(nn.Module):
-    """A network, as a module that is run by a function: to be evaluated, it is put into evaluation mode as itself.
+    """A network that a function runs, as a module, so that its evaluation mode can be set.
 
     Args:
         net: The network.
@@ -126,10 +126,10 @@ class RunBy(nn.Module):
 
 
 def in_bf16(net: Network, lq: Tensor) -> Tensor:
-    """Run a network with its body in bf16, its weights as they are; one without stages as a whole.
+    """Run a network with its body in bf16; a network without stages wholly in bf16. Its weights do not change.
 
-    What the output is the sum of, the head's features and the tail's products, has more than bf16's 8 digits: in bf16
-    they alone cost the shipped students 13 dB.
+    Head and tail stay in single precision, as their values need more than bf16's 8 binary digits: in bf16 they alone
+    cost the shipped students 13 dB.
     """
     half = torch.autocast(lq.device.type, torch.bfloat16)
     staged: Any = net
@@ -145,7 +145,7 @@ def in_bf16(net: Network, lq: Tensor) -> Tensor:
 def prepare_network(
     net: Network, ensemble: bool = False, tile: int = 0, overlap: int = 32, bf16: bool = False
 ) -> Network:
-    """A network as it is to be run: in tiles where ``tile`` is not 0, as a self-ensemble or in bf16 where asked for."""
+    """A network ready to run: in tiles if ``tile`` is not 0, and as a self-ensemble or in bf16 if asked for."""
     window = net.window_size if needs_whole_windows(net) else 0  # type: ignore[attr-defined]
     if bf16:
         net = partial(in_bf16, net)

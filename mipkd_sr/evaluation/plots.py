@@ -22,7 +22,7 @@ from mipkd_sr.evaluation.results import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
 
 TO = 'psnr_to_'
-"""How the metric of agreement with a teacher begins; the teacher's name follows."""
+"""The metric of agreement with a teacher has this name, followed by the teacher's."""
 
 
 def read_json(file: Path) -> Any:
@@ -40,7 +40,7 @@ def read_json(file: Path) -> Any:
 
 @contextmanager
 def _form_expected(what: object) -> Iterator[None]:
-    """A context in which files of another form than runs and tests write are an OptionError about ``what``."""
+    """A context that turns errors from files of another form than expected into an OptionError about ``what``."""
     try:
         yield
     except OptionError:
@@ -51,7 +51,7 @@ def _form_expected(what: object) -> Iterator[None]:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """A test's results, without the self-ensembles of networks that are there by themselves too."""
+    """A test's results. A network's self-ensemble is left out if the network itself is there, too."""
     rows = read_json(folder / 'results.json')
     return {name: row for name, row in rows.items() if name.removesuffix(ENSEMBLE) not in rows.keys() - {name}}
 

@@ -56,7 +56,7 @@ def _is_cell(value: Any) -> bool:
 def published_values(
     entries: Mapping[str, Mapping[Any, Any]], name: str, scale: int, test_set: str
 ) -> dict[str, float]:
-    """One cell: the metrics, ``psnr`` and ``ssim``, that there are of a published result."""
+    """One cell: those of the metrics ``psnr`` and ``ssim`` that are published."""
     values = entries[name].get(scale, {}).get(test_set, ())
     return {metric: value for metric, value in zip(('psnr', 'ssim'), values, strict=False) if value is not None}
 

@@ -68,7 +68,7 @@ def results_table(rows: Sequence[Row], protocol: str) -> str:
     """
     sets = list(rows[0].images)
     metrics = {name: list(next(iter(rows[0].images[name].values()), {})) for name in sets}
-    for row in rows:  # one more where a teacher's agreement is measured, which the teacher has not
+    for row in rows:  # one more if agreement with a teacher is measured
         for name in sets:
             metrics[name] += [m for m in next(iter(row.images.get(name, {}).values()), {}) if m not in metrics[name]]
     header = ['network', 'parameters']

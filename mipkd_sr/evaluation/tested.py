@@ -1,4 +1,5 @@
-"""What a test is of: networks with their weights, and a picture of one image. All is checked before anything is run."""
+"""What a test measures: networks with their weights; and the pictures that it draws. All is checked before anything
+runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def figures_of(opt: TestingOptions, datasets: Mapping[str, Dataset]) -> list[tup
 
 
 def runs_of(nets: Mapping[str, nn.Module], opt: TestingOptions) -> dict[str, tuple[str, Network]]:
-    """What is run, by the name of its row: each network's own name, and how it is run."""
+    """What to run for each row, by the row's name: the network's name, and how it is run."""
     val_opt, runs = opt['val'], {}
     for ensemble in {False: [False], True: [True], 'both': [False, True]}[val_opt['self_ensemble']]:
         for name, net in nets.items():

@@ -58,11 +58,11 @@ class DistillModel(ModelHooks, SRModel):
         net_g_ema: Moving average of the student, where ``train:ema_decay`` is set.
         objectives: The objectives by the name of their option.
         second_step: Those of them that have the iteration's second optimizer step.
-        gradients: Of the last step, where ``logger:gradients`` has it measured; see ``DistillStep.finish``.
+        gradients: The last step's gradients, if ``logger:gradients`` asks for them; see ``DistillStep.finish``.
         record: Every validation's means so far, and the best.
         step: The module that computes a training step's losses, wrapped for distributed training.
         statistics: The student's and the objectives' statistics of batches, which a skipped step leaves as they were.
-        skipped_steps: Account of the steps that were skipped because their numbers were not finite.
+        skipped_steps: The steps that were skipped because their numbers were not finite.
 
     Args:
         opt: Options, as ``mipkd_sr.runs.run_options.load_options`` completes them, or as BasicSR's ``parse_options``
@@ -155,8 +155,8 @@ class DistillModel(ModelHooks, SRModel):
     def setup_optimizers(self) -> None:
         """One optimizer, of torch's types or a registered one, for the student and what the objectives learn beside it.
 
-        On a GPU torch's fused implementation is taken where there is one and the options do not say: it is faster, and
-        skips a step without making the CPU wait.
+        On a GPU torch's fused implementation is used if there is one and the options do not say otherwise. It is
+        faster, and skips a step without making the CPU wait.
         """
         arguments = dict(self.opt['train']['optim_g'])
         optimizer = optimizers()[arguments.pop('type')]
@@ -184,8 +184,8 @@ class DistillModel(ModelHooks, SRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """Take one optimizer step on the batch, or none if a loss or the gradient is not finite.
 
-        With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs. What
-        ``second_step`` names follows in a second step, with the first one's gradient added to its own.
+        With ``accumulation_steps`` the batch is computed in as many parts; the gradient is the mean of theirs. The
+        objectives of ``second_step`` then take a second step, with the first one's gradient added to their own.
         """
         count, clip = self.opt['train']['accumulation_steps'], self.opt['train']['grad_clip']
         batches = list(zip(self.lq.chunk(count), self.gt.chunk(count), strict=True))
@@ -209,7 +209,7 @@ class DistillModel(ModelHooks, SRModel):
             self.skipped_steps.check()
 
     def _first_backward(self, batches: Sequence[tuple[Tensor, Tensor]], current_iter: int) -> list[dict[str, Tensor]]:
-        """The gradient of the step; uncompiled from here on where the compiler fails in the backward pass."""
+        """The gradient of the step. If the compiler fails in the backward pass, nothing is compiled from here on."""
         only = self.objectives.keys() - self.second_step
         while True:
             self.optimizer_g.zero_grad()

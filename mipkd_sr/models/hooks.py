@@ -13,10 +13,10 @@ from mipkd_sr.evaluation.inference import RunBy, in_whole_windows, needs_whole_w
 
 
 class ModelHooks:
-    """Hooks that do nothing, or the usual, unless a subclass overrides them.
+    """Hooks with a default that a subclass may override.
 
     Of BasicSR's hooks ``init_training_settings``, ``setup_optimizers``, ``optimize_parameters``, ``test`` and
-    ``get_current_log`` may be overridden, too; call the base class's where it is to be done as well.
+    ``get_current_log`` may be overridden, too; call the base class's to keep what it does.
     """
 
     net_g: nn.Module
@@ -33,9 +33,10 @@ class ModelHooks:
     OPTIMIZER, LOSS of ``mipkd_sr.options.keys``) by key; ``train:optim_d`` is one in the section ``train``."""
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Set the learning rate of a step; BasicSR's hook. After the warm-up it is what the schedule alone would give.
+        """Set the learning rate of a step; BasicSR's hook.
 
-        Many schedules go on from the rate at hand, which in the warm-up is not theirs.
+        After the warm-up it is what the schedule alone would give. Many schedules compute the next rate from the
+        current one, which during the warm-up is not the schedule's.
         """
         if current_iter <= warmup_iter:
             for scheduler in self.schedulers:
@@ -56,9 +57,9 @@ class ModelHooks:
         return {}
 
     def extra_state(self) -> dict[str, Any]:
-        """For subclasses: what training changes besides student, objectives, optimizers and schedules.
+        """For subclasses: what else training changes, besides student, objectives, optimizers and schedules.
 
-        It is kept in the training state: state dicts, tensors, numbers, text, in lists and dicts.
+        It is kept in the training state, as state dicts, tensors, numbers and text, in lists and dicts.
         """
         return {}
 

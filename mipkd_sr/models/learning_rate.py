@@ -1,4 +1,4 @@
-"""The learning rate's schedule: made, tried before a training, and brought to where a resumed one has it.
+"""The learning rate's schedule: building it, trying it before a training, and replaying it on resume.
 
 The warm-up before it is ``ModelHooks.update_learning_rate``; the schedules' classes are ``registries.schedulers``.
 """
@@ -17,10 +17,10 @@ from mipkd_sr.options.registries import schedulers
 from mipkd_sr.runtime.errors import blamed_on
 
 WALKED = 10_000
-"""Steps from the beginning, and up to the end, at which a schedule is tried; those between are passed over."""
+"""A schedule is tried at this many first and last steps; those between are skipped."""
 
 BEFORE_THE_OPTIMIZER = 'Detected call of `lr_scheduler.step'
-"""torch's warning where no optimizer has taken a step before the schedule's."""
+"""torch's warning if the schedule steps before the optimizer."""
 
 
 def schedules_of(optimizers: Sequence[torch.optim.Optimizer], train_opt: Mapping[str, Any]) -> list[Any]:
@@ -38,7 +38,7 @@ def schedules_of(optimizers: Sequence[torch.optim.Optimizer], train_opt: Mapping
 
 
 def try_schedule(build: Callable[[torch.optim.Optimizer], Any], rate: float, total_iter: int) -> None:
-    """Take a schedule of its own through a whole training, so that none fails in its middle.
+    """Run a trial schedule through a whole training's steps, so that it cannot fail in the middle of one.
 
     Args:
         build: Makes the schedule for an optimizer.
@@ -46,7 +46,7 @@ def try_schedule(build: Callable[[torch.optim.Optimizer], Any], rate: float, tot
         total_iter: Steps of the training.
 
     Raises:
-        ValueError: If it fails at a step, or its rate there is no number from 0 on.
+        ValueError: If it fails at a step, or gives a rate that is negative or not finite.
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], rate, momentum=0.9)
     schedule = build(optimizer)

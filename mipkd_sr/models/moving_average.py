@@ -7,7 +7,7 @@ from torch import nn
 def decay_at(step: int, decay: float, warmup: bool) -> float:
     """The average's decay at a step, from 1: with the warm-up ``min(decay, (1 + step) / (10 + step))``.
 
-    Without it the average holds the random start for some ``1 / (1 - decay)`` steps, and is worth nothing so long.
+    Without it the average contains the random start for some ``1 / (1 - decay)`` steps, and is useless until then.
     """
     return min(decay, (1 + step) / (10 + step)) if warmup else decay
 
@@ -15,7 +15,7 @@ def decay_at(step: int, decay: float, warmup: bool) -> float:
 def move_average(average: nn.Module, student: nn.Module, decay: float) -> None:
     """Move the average: ``average = decay * average + (1 - decay) * student``; buffers are the student's own.
 
-    A buffer that is averaged already (BatchNorm's statistics) or that counts would be no better for it.
+    Averaging would not help a buffer that is an average already (BatchNorm's statistics) or a counter.
     """
     if buffers := list(average.buffers()):
         torch._foreach_copy_(buffers, list(student.buffers()))

@@ -1,4 +1,4 @@
-"""From the options of a training run to its objectives, attached to networks that are what they ask for."""
+"""From the options of a training run to its objectives, attached to networks that meet their needs."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def build_objectives(
         opt: The run's options.
         student: The student.
         teachers: The teachers by name, if there are any.
-        besides: Options that are a model class's own, such as ``train:gan_opt``, and no objectives.
+        besides: Options that belong to a model class, such as ``train:gan_opt``, and are no objectives.
 
     Returns:
         The objectives by their option's key without ``_opt``.
@@ -77,7 +77,7 @@ def _build_objective(
 
 
 def _check_batch(opt: TrainingOptions, objectives: Mapping[str, Objective]) -> None:
-    """Check that the samples of a step, or of one of its parts, are enough for what relates them to each other."""
+    """Check that a step, or each of its parts, has enough samples for losses that relate samples to each other."""
     batch = opt['datasets']['train']['batch_size_per_gpu'] * opt.get('world_size', 1)
     for key, objective in objectives.items():
         if batch < (least := objective.least_batch()):

@@ -1,4 +1,4 @@
-"""When numbers go bad: steps whose loss or gradient is not finite are skipped, and too many of them end the run."""
+"""Skips steps whose loss or gradient is not finite; too many in a row end the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Statistics:
         self._before = [buffer.clone() for buffer in self._buffers()]
 
     def put_back_if(self, skipped: Tensor) -> None:
-        """Put them back to what was noted if ``skipped``, a scalar, says so; nothing waits for the device."""
+        """Restore the noted values if ``skipped``, a scalar, is true; the CPU does not wait for the device."""
         for buffer, before in zip(self._buffers(), self._before, strict=True):
             buffer.copy_(torch.where(skipped, before, buffer))
 
@@ -74,7 +74,7 @@ def step_unless_bad(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScal
 
 
 class SkippedSteps:
-    """Keeps account of skipped steps without making the device wait in every step.
+    """Counts skipped steps without waiting for the device in every step.
 
     Args:
         limit: Steps that may be skipped in a row; one more ends the run.

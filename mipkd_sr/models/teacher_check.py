@@ -1,4 +1,4 @@
-"""Whether there is something to learn from a teacher: its quality before the training begins."""
+"""Whether a student can learn from a teacher: the teacher's quality before the training begins."""
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -17,9 +17,10 @@ from mipkd_sr.runtime.errors import RunError
 LOOKED_AT = 8
 """Images that are looked at closely."""
 UNLIKE = 20.0
-"""Bicubic interpolation's PSNR, in dB, under which HR and LR images may be of different photographs."""
+"""PSNR of bicubic interpolation, in dB. Below it HR and LR images may be of different photographs."""
 FAR = {2: 50, 3: 47, 4: 44}
-"""By scale: PSNR, in dB, between LR images and a teacher's downsampled output, under which its options may be wrong.
+"""By scale: PSNR, in dB, between LR images and a teacher's downsampled output. Below it the teacher's options may be
+wrong.
 
 Medians over 13 DIV2K crops at x2, x3 and x4: BSRN's are 62, 58 and 55, our small students' 57, 55 and 51. With a
 residual scale of 0.1 in place of 1 the students' are 42, 41 and 36. The demo's teacher at x2 has 54 to 62 (46 to 51).
@@ -78,7 +79,7 @@ def check_teacher(
 
 @torch.no_grad()
 def _doubts(teacher: nn.Module, dataloader: Iterable[Mapping[str, Any]], scale: int, device: torch.device) -> list[str]:
-    """What of a few images says that a teacher may be given something else than what it was trained with."""
+    """Signs, on a few images, that a teacher gets other inputs than it was trained with."""
     gains, closeness = [], []
     with evaluation_mode(teacher):
         for batch in islice(dataloader, LOOKED_AT):

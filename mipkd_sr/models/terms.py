@@ -13,10 +13,10 @@ from mipkd_sr.distill.teacher import TeacherMixture
 from mipkd_sr.distill.weight_schedule import read_schedule
 
 LOSS_NAMES = {'pixel_opt': 'l_pix'}
-"""BasicSR's log names that do not follow from the option's key; ``x_opt`` is otherwise logged as ``l_x``."""
+"""Log names of BasicSR's that differ from the rule that ``x_opt`` is logged as ``l_x``."""
 
 TERM_OPTIONS = ('schedule', 'gate', 'teacher', 'balance')
-"""What any objective's options may have beside the arguments of its class; see ``Objective``."""
+"""Options that any objective may have, besides the arguments of its class; see ``Objective``."""
 
 
 def build_term(

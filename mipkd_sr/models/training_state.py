@@ -87,6 +87,6 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
 
 
 def _scheduled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an optimizer's group, what a schedule may change or has added."""
+    """The values of an optimizer's group that a schedule may change or has added."""
     changed = {'lr', 'momentum', 'betas', *(group.keys() - defaults.keys())} - {'params'}
     return {name: group[name] for name in changed if name in group}

@@ -1,4 +1,4 @@
-"""A ``type`` that a derived file or ``--force_yml`` changes: what the old and the new class both take is kept."""
+"""When a derived file or ``--force_yml`` changes a ``type``, the options that both classes take are kept."""
 
 import inspect
 import re
@@ -18,7 +18,7 @@ COMPONENTS: tuple[tuple[str, Component], ...] = (
     (r'train:scheduler\w*', SCHEDULER),
     (r'val:metrics:[^:]+', METRIC),
 )
-"""Where in an option file a mapping with a ``type`` is which component."""
+"""The component that a mapping with a ``type`` is, by its place in an option file."""
 
 
 def arguments_of(key: str, kind: object) -> set[str] | None:
@@ -33,9 +33,9 @@ def arguments_of(key: str, kind: object) -> set[str] | None:
 
 
 def not_taken(key: str, kind: object, names: Iterable[str]) -> list[str]:
-    """Of ``names``, that were given for another type at ``key``, those that the type ``kind`` does not take.
+    """Those of ``names``, given for another type at ``key``, that the type ``kind`` does not take.
 
-    Of a type that is not known none is kept: it takes nothing, or is refused later with its own message.
+    For an unknown type all are returned; it is refused later with its own message.
     """
     taken = arguments_of(key, kind) or set()
     return [name for name in names if name not in taken]

@@ -26,7 +26,7 @@ def check(opt: dict[str, Any], form: Section) -> None:
 
 
 def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
-    """The model class, which may have options of its own; looked at first, as a file of another kind has other keys."""
+    """The model class, which may have options of its own."""
     name = opt.get('model_type', TRAIN.keys['model_type'].default)
     try:
         model = model_class(name)
@@ -60,7 +60,7 @@ def check_network(opt: Any, path: str) -> None:
 
 
 def _check_set_names(datasets: dict[str, Any]) -> None:
-    """Refuse two validation or test sets of one name, under which their results would become one."""
+    """Refuse two validation or test sets of one name, as their results would overwrite each other."""
     found: dict[str, str] = {}
     for phase, dataset in datasets.items():
         if phase == 'train':
@@ -71,7 +71,7 @@ def _check_set_names(datasets: dict[str, Any]) -> None:
 
 
 def _check_training(opt: dict[str, Any]) -> None:
-    """What a training run needs and no single key shows."""
+    """Check what depends on several keys of a training run."""
     train_set = opt['datasets'].get('train')
     if train_set is None:
         raise OptionError('datasets:train', 'is missing: the data set to train on.')
@@ -90,7 +90,7 @@ def _check_training(opt: dict[str, Any]) -> None:
 
 
 def _check_teachers(opt: dict[str, Any]) -> None:
-    """Every teacher has a file, and every file a teacher."""
+    """Check that every teacher has a file, and every file a teacher."""
     key, files = 'path:pretrain_network_t', opt['path']['pretrain_network_t']
     networks = opt.get('network_t')
     if networks is None:
@@ -196,9 +196,10 @@ def is_ours(target: Any) -> bool:
 
 
 def _check_dataset(opt: Any, path: str) -> None:
-    """A data set class is given the whole mapping: BasicSR's own keys are known, and a user's class may have more.
+    """Check a data set, whose class is given the whole mapping.
 
-    Those are checked where the class declares them as its ``own_options``, and left to it where it does not.
+    BasicSR's own keys are known. A user's class may have more: they are checked if the class declares them as its
+    ``own_options``.
     """
     if not isinstance(opt, dict):
         raise OptionError(path, f'must be a mapping of keys to values, not {shown(opt)}.')
@@ -249,7 +250,7 @@ def _check_component(opt: Any, form: Component, path: str) -> None:
 
 
 def _check_takes_images(metric: Any, path: str) -> None:
-    """A metric is called with the keywords img and img2."""
+    """Check that a metric takes the keywords img and img2, with which it is called."""
     signature = inspect.signature(metric)
     try:
         signature.bind_partial(img=None, img2=None)

@@ -1,4 +1,4 @@
-"""Options in which nothing is left to a default, so that they mean the same when a default has changed."""
+"""Writes out the defaults of options, so that these mean the same after a default has changed."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from mipkd_sr.options.keys import LOSS, NETWORK
 def spell_out(opt: dict[str, Any]) -> dict[str, Any]:
     """Add to each network and loss the arguments that it leaves at their defaults, in place; returns ``opt``.
 
-    Optimizers and schedulers are left alone: torch and BasicSR tell an argument that is given from one that is not.
+    Optimizers and schedulers are left alone: torch and BasicSR treat a given argument differently from an absent one.
 
     Args:
         opt: Options that have been checked.

@@ -1,4 +1,4 @@
-"""The forms of which the description of an option file is made: a value, a section, a component, a map of names."""
+"""The forms that describe an option file: a value, a section, a component, a map of names."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,12 +30,12 @@ class Component:
 
     Attributes:
         what: What it is called in messages.
-        find: From the type's name to the class or function; raises KeyError if there is none.
-        names: The names there are.
+        find: Gives the class or function for a type's name; raises KeyError if there is none.
+        names: Gives all names.
         skip: Arguments that the program itself gives.
         extra: Further keys, that are not arguments.
-        arguments: What the signatures of these classes do not say of their arguments, by name.
-        greatest: The greatest whole number that another argument may be; a count of layers beyond it would take days.
+        arguments: Keys, by name, for arguments whose signatures say too little.
+        greatest: The greatest whole number for other arguments; a larger count of layers would take days.
         optional: Whether it may be absent.
     """
 

@@ -1,4 +1,4 @@
-"""Options that somebody else has read: BasicSR's own programs, or a project's that follow them."""
+"""Options that another program has read: BasicSR's own, or a project's that follows them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ IN_ANOTHER_LOOP = (
     'the last incomplete batch of an epoch is left out and images are not looked at before the start; with '
     'mipkd_sr.train.main, or `mipkd train -opt FILE`, the same option file has none of that.'
 )
-"""What is said of a model that another program trains."""
+"""The warning for a model that another program trains."""
 
 
 def form_of(opt: Mapping[str, Any]) -> Section:

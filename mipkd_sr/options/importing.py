@@ -18,14 +18,14 @@ from mipkd_sr.options.registries import find_anywhere, module_of, types_in
 from mipkd_sr.runtime.errors import OptionError, shown, traced
 
 NOT_USERS = ('basicsr', 'mipkd_sr', 'torch', 'torchvision', '__main__', 'builtins')
-"""Packages that register classes and need no ``import``, and programs, which cannot be imported."""
+"""Packages that need no ``import``, and programs, which cannot be imported."""
 _asked_for: list[str] = []
 _added: list[str] = []
 """Folders that were added to ``sys.path`` here."""
 
 
 def import_asked_for(names: Iterable[str]) -> None:
-    """Import what ``--import`` names; every option file that is read from now on has it in its ``import``, too.
+    """Import what ``--import`` names. Every option file that is read from now on gets it in its ``import``.
 
     Raises:
         OptionError: If it cannot be imported.
@@ -37,7 +37,7 @@ def import_for(entries: object, file: Path) -> list[str]:
     """Import what the option file ``file`` names as ``import``, and what ``--import`` named.
 
     Returns:
-        Names that are found from anywhere; for what is not installed with its folder: ``/home/me/project/my_sr``.
+        Names that are found from anywhere. What is not installed has its folder: ``/home/me/project/my_sr``.
 
     Raises:
         OptionError: If it cannot be imported.
@@ -63,9 +63,10 @@ def import_packages(names: Iterable[str], file: Path, key: str) -> list[str]:
 
 
 def add_used(opt: dict[str, Any]) -> None:
-    """Add to ``import`` the modules of the user's classes that options name and a program of theirs has imported.
+    """Add to ``import`` the modules of those of a user's classes that the options name.
 
-    So what a run keeps says where its classes are, and other commands find them.
+    A program of the user's may have imported them. The options that a run keeps then say where its classes are, and
+    other commands find them.
     """
     known = {Path(entry).name.split('.')[0] for entry in opt.get('import') or ()}
     for module in dict.fromkeys(module_of(find_anywhere(name)) for name in types_in(opt)):

@@ -1,4 +1,4 @@
-"""What may stand in an option file, as the forms by which it is checked and documented.
+"""The keys of an option file, as forms by which it is checked and documented.
 
 The keys are those of ``mipkd_sr.option_types``. What a class takes (a network, a loss, an optimizer, a metric) is read
 from the class's own signature, see ``mipkd_sr.options.checking``.
@@ -36,7 +36,7 @@ from mipkd_sr.options.registries import (
 )
 
 GREATEST_COUNT = 2**16
-"""Of layers, channels, positions or whatever else a network or a loss may have a number of."""
+"""Greatest number of layers, channels, positions or anything else in a network or a loss."""
 
 NETWORK = Component('network', network_class, names_of(ARCH_REGISTRY), greatest=GREATEST_COUNT)
 LOSS = Component(
@@ -118,13 +118,13 @@ def section(declared: Any) -> Section:
 
 @cache
 def added(*declared: Any) -> tuple[str, ...]:
-    """The keys of these sections that stand in no option file, but are added to a run's options."""
+    """The keys of these sections that no option file has: the program adds them to a run's options."""
     hints = {name: hint for one in declared for name, hint in get_type_hints(one, include_extras=True).items()}
     return tuple(name for name, hint in hints.items() if COMPLETED in _taken_apart(hint)[1])
 
 
 def _taken_apart(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """What an annotation is of, what it says besides, and whether the key may be absent."""
+    """An annotation's type, its metadata, and whether the key may be absent."""
     optional = get_origin(hint) is NotRequired
     inner = get_args(hint)[0] if optional else hint
     base, *said = get_args(inner) if get_origin(inner) is Annotated else (inner,)
@@ -174,7 +174,7 @@ ADDED = {
     'path': added(PathOptions, TestingPathOptions),
     'dataset': added(DatasetOptions),
 }
-"""What the program, as BasicSR's ``parse_options``, adds to an option file, and may not stand in one."""
+"""Keys that the program adds, as BasicSR's ``parse_options`` does; an option file must not have them."""
 
 RENAMED = {
     'use_flip': 'use_hflip',

@@ -1,14 +1,14 @@
 """Option files: read safely, merged over their bases, changed from the command line, checked.
 
 An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
-Mappings are merged key by key; everything else replaces what the base says. Where both mappings have a ``type`` and
-they differ, the base's options that the new type takes too are kept, and the others dropped, which is said.
+Mappings are merged key by key; everything else replaces what the base says. If both mappings have a ``type`` and they
+differ, the base's options that the new type takes too are kept. The others are dropped, and the log names them.
 
-Wherever a text says ``{scale}`` the file's ``scale`` stands, as it is after the command line's changes: one file is for
-every scale. A text that is ``{scale}`` and nothing else is the number. A training set may give ``lq_size``, the side of
-its LR patches, instead of ``gt_size``, which is ``scale`` times that.
+``{scale}`` in a text stands for the file's ``scale``, after the command line's changes. So one file serves every scale.
+A text that is ``{scale}`` and nothing else becomes the number. A training set may give ``lq_size``, the side of its LR
+patches, instead of ``gt_size``, which is ``scale`` times that.
 
-``import`` names packages of the user's own; they are imported as the file is read. Those of all its bases are.
+``import`` names packages of the user's own; they are imported as the file is read. So are those of its bases.
 """
 
 import os
@@ -38,12 +38,12 @@ class Options:
     """The options of one run.
 
     Attributes:
-        data: The options, as nested mappings; what ``force_options`` changes next starts from ``template``.
+        data: The options, as nested mappings. ``force_options`` makes its changes to ``template``.
         file: The option file.
         origin: For each key (joined by colons) the file, or the command line, that set it last.
         template: The options as they are written, before the scale is filled in.
         files: The files that they are merged from, a later one over an earlier one.
-        notes: What was dropped where a ``type`` was changed, in words.
+        notes: Sentences about options that were dropped because a ``type`` was changed.
     """
 
     data: dict[str, Any]
@@ -117,7 +117,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str, options: O
 
 
 def _drop_what_new_types_do_not_take(options: Options) -> None:
-    """Where a type was changed: remove, and note, what stood there for the old type and the new one does not take."""
+    """Where a type was changed, remove and note the old type's options that the new one does not take."""
     for key, names in options._of_old_types.items():
         component = at(options.template, key)
         dropped = not_taken(key, component['type'], names) if isinstance(component, dict) else []
@@ -197,7 +197,7 @@ def with_scale(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finish(options: Options) -> None:
-    """From what is written to the options: packages are imported, and the scale is filled in."""
+    """Make the options from what is written: import packages, and fill in the scale."""
     with options.explaining():
         names = import_for(options.template.get('import'), options.file)
         _drop_what_new_types_do_not_take(options)

@@ -1,7 +1,7 @@
 """What comes with the package besides its code: recipes (``options/`` of a checkout) and trained networks.
 
-A recipe's name is its path under ``options/`` without the ending; ``train/`` and ``test/`` may be left out, as no two
-recipes differ by that alone: ``mipkd/edsr_x4``, ``demo/kd``, ``benchmarks_x2``.
+A recipe's name is its path under ``options/`` without the ending; ``train/`` and ``test/`` may be left out:
+``mipkd/edsr_x4``, ``demo/kd``, ``benchmarks_x2``.
 """
 
 import difflib
@@ -82,8 +82,8 @@ def _advice(name: str | os.PathLike[str]) -> str:
 def find_root(name: str | os.PathLike[str]) -> Path:
     """The folder that experiments, results and every relative path in an option file belong to.
 
-    It is the folder that holds the option file's ``options`` folder; for an option file that is under no such folder,
-    it is the option file's own; for the one that a run keeps in its folder, it is that run's. So it does not matter
+    For an option file under a folder ``options``, it is the folder that holds ``options``. For another option file it
+    is the file's own folder. For the one that a run keeps in its folder, it is that run's root. So it does not matter
     from where, or how, a run is started. For a recipe that is given by its name, or that is inside an installed
     package, it is the current folder.
 

@@ -27,7 +27,7 @@ that `--root` names. Nothing is looked for anywhere else. `mipkd demo` puts the 
 `=` means required, `~` absent. A key that is not known is refused with the nearest right one.
 """
 THEIRS = ('basicsr.', 'torch.')
-"""What is documented elsewhere; of it there are names and arguments alone."""
+"""Modules that are documented elsewhere; only names and arguments of their classes are listed."""
 OPTIMIZERS = '## Optimizers'
 """The heading under which the text depends on the installed PyTorch."""
 

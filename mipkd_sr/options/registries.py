@@ -34,7 +34,7 @@ BASICSRS_SCHEDULERS = {
 """BasicSR's names for its schedulers."""
 
 BEYOND_YAML = ('LambdaLR', 'MultiplicativeLR', 'SequentialLR', 'ChainedScheduler', 'ReduceLROnPlateau', 'LRScheduler')
-"""torch's schedules that take functions, other schedules or a metric, or are bases."""
+"""torch's schedules that an option file cannot give: they take functions, other schedules or a metric, or are bases."""
 
 RUN_AS = {'SRModel': 'DistillModel', 'SwinIRModel': 'DistillModel'}
 """BasicSR's models, and the model here that trains as they do, but resumes exactly and runs on any device."""

@@ -1,8 +1,7 @@
 """The description of an option file as a JSON schema, by which an editor completes and checks one.
 
-It is for a file as it is written: nothing is required, since a base may hold it, ``base`` is allowed, and where a
-number is asked for there may be ``{scale}``. A ``type`` that is not known here may be a class of the user's, which
-takes anything.
+It describes a file as it is written. Nothing is required, since a base may hold it, and ``base`` is allowed. A number
+may be ``{scale}``. An unknown ``type`` may be a class of the user's, which takes anything.
 """
 
 import types
@@ -126,7 +125,7 @@ def _arguments(form: Component, name: str) -> Schema:
 
 
 def _annotation(annotation: Any) -> Schema:
-    """The schema of an argument by its type; what cannot be told allows anything."""
+    """The schema of an argument by its type; an unknown type allows anything."""
     origin, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return _any_of(_annotation(part) for part in inner if not is_beyond_yaml(part))

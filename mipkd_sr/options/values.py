@@ -13,7 +13,7 @@ from mipkd_sr.runtime.errors import OptionError, advice, shown
 
 
 def no_such(what: str, name: object, names: Iterable[str]) -> str:
-    """That there is no ``what`` (a network, a choice) of this name, and what to do."""
+    """The message that there is no ``what`` (a network, a choice) of this name, with advice."""
     hint = '' if what in ('choice', 'teacher') else ' Is it yours? Add import: [your_package].'
     return f'there is no {what} {shown(name)}; {advice(name, names, "there are")}{hint}'
 
@@ -73,7 +73,7 @@ def finite(value: Any) -> bool:
 
 
 LARGEST = 2**63 - 1
-"""A whole number where a key says nothing else."""
+"""The greatest whole number, unless a key says otherwise."""
 
 
 def _check_range(value: float, key: Key, path: str) -> None:
@@ -138,7 +138,8 @@ KINDS = {bool: 'bool', int: 'int', float: 'float', str: 'str'}
 
 
 def _misfit(value: Any, annotation: Any) -> str | None:
-    """What a value of this type must be, in words, if ``value`` is none; None if it is one, or that cannot be told."""
+    """What a value of this type must be, in words, if ``value`` does not fit; None if it fits or the type is
+    unknown."""
     origin, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):  # of `float | Tensor`, a YAML file can give the float alone
         reasons = [_misfit(value, part) for part in inner if not is_beyond_yaml(part)]

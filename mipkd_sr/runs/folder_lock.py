@@ -1,4 +1,4 @@
-"""The folder of a run: its own alone, and nobody else's is ever touched."""
+"""A run's folder: one process at a time writes to it, and only folders of runs are ever renamed."""
 
 import errno
 import os
@@ -16,13 +16,13 @@ from mipkd_sr.runtime.files import LOCK, unused
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: there nobody watches over two runs of one name
+except ImportError:  # Windows has no such locks: there two runs of one name are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 TRAINING_MARKS = (LOCK, 'training_states')
-"""What a folder of a training run holds, BasicSR's included: one of these."""
+"""A folder with one of these is a training run's, BasicSR's included."""
 TESTING_MARKS = (LOCK, 'test_*.log')
-"""What a folder of results holds, BasicSR's included: one of these."""
+"""A folder with one of these holds results, BasicSR's included."""
 TENSORBOARD_MARKS = ('events.out.tfevents.*',)
 """What a folder of TensorBoard's holds."""
 LONGEST_NAME = 200
@@ -43,7 +43,7 @@ def problem_with_name(name: str) -> str:
 
 
 def check_ours(folder: Path, marks: tuple[str, ...]) -> None:
-    """See that a folder is absent, empty, or one of a run.
+    """Check that a folder is absent, empty, or a run's.
 
     Args:
         folder: The folder.
@@ -121,7 +121,7 @@ def _locked(folder: Path) -> Iterator[None]:
             raise
         raise OptionError('name', f'{folder / LOCK} is a link, which no run of ours has; remove it.') from None
     with open(opened, 'a+b') as file:
-        # Not flock: that lives on in processes that this one has forked, such as those that read images.
+        # Not flock: processes that this one has forked, such as those that read images, would hold it on.
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from mipkd_sr.options.defaults import spell_out
 
 SECTIONS = ('scale', 'manual_seed', 'world_size', 'train')
-"""What decides what a training step computes, besides the networks, the training set and the teacher's file."""
+"""Sections that decide what a step computes, besides the networks, the training set and the teacher's file."""
 SCHEDULE = ('train:optim_g:lr', 'train:scheduler:', 'train:warmup_iter')
-"""What the learning rate follows from."""
+"""Options that the learning rate depends on."""
 OF_IMAGES = ('name', 'dataroot_gt', 'dataroot_lq')
-"""What says which images a validation set has."""
+"""Options that say which images a validation set has."""
 
 
 class Change(NamedTuple):
@@ -73,7 +73,7 @@ def changes(state: Mapping[str, Any], opt: Mapping[str, Any]) -> list[Change]:
 
 
 def incomparable(before: Mapping[str, Any], new: Iterable[Change]) -> tuple[set[str], set[str]]:
-    """The names of validation sets, and of metrics, whose values before and after a change are not comparable.
+    """The names of validation sets and of metrics whose values a change makes incomparable.
 
     Args:
         before: The options of the training state.

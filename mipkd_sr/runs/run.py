@@ -107,7 +107,7 @@ class Run:
 
     @property
     def timing_file(self) -> Path:
-        """How far it has come, and what a step took, a few seconds ago."""
+        """Steps taken, and seconds a step; a few seconds old while it runs."""
         return self.folder / 'timing.json'
 
     @property
@@ -144,7 +144,7 @@ class Run:
         return self._timing()['seconds_per_step']
 
     def steps_taken(self) -> int:
-        """How far its last session has come, a few seconds ago if it is going on."""
+        """Steps that its last session has taken; a few seconds old while it runs."""
         return self._timing()['iter']
 
     def _timing(self) -> dict[str, Any]:
@@ -162,10 +162,10 @@ class Run:
         return sorted(states, key=lambda file: int(file.stem), reverse=True)
 
     def is_finished(self, total_iter: int) -> bool:
-        """Whether it has taken ``total_iter`` steps, and its student's file is the one after the last of them.
+        """Whether it has taken ``total_iter`` steps, and its student's file is of the last one.
 
-        A run that was extended and then killed between its last training state and ``net_g_latest.pth`` still has the
-        student of its first end there.
+        If a run was extended and then killed between its last training state and ``net_g_latest.pth``, that file is
+        still the shorter run's.
         """
         validations = self.validations()
         if not self.student().is_file() or not validations or validations[-1]['iter'] < total_iter:
@@ -196,7 +196,7 @@ class Run:
         write_json(validations, self.validations_file)
 
     def save_timing(self, iteration: int, seconds_per_step: float | None) -> None:
-        """Write how far it has come, and what a step took."""
+        """Write the steps taken, and the seconds a step."""
         with atomic_write(self.timing_file) as part:
             part.write_text(json.dumps({'iter': iteration, 'seconds_per_step': seconds_per_step}), encoding='utf-8')
 
@@ -224,13 +224,13 @@ class Run:
             file.unlink()
 
     def abandon(self, iterations: Iterable[int], start: Mapping[str, Any], aside: Path) -> None:
-        """Put out of the way what was trained beyond a state from which the run goes on otherwise.
+        """Move away what was trained beyond a state, from which the run now goes on differently.
 
         Args:
-            iterations: Those of the states to put away, with the students' files of the same iterations.
-            start: The training state to go on from. The history of validations, and the best student, are put back to
-                its own; where that student is not at hand, there is none until a better one comes.
-            aside: Where to put it all, under the names that it has.
+            iterations: Those of the states to move, with the students' files of the same iterations.
+            start: The training state to go on from. The history of validations, and the best student, become its own.
+                If that student's file is gone, there is none until a better one comes.
+            aside: The folder to move them to, under their names.
         """
         away = [self.student(), self.validations_file, self.timing_file]
         for iteration in iterations:

@@ -99,7 +99,7 @@ def _use_debug_settings(opt: dict[str, Any]) -> None:
 
 
 def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
-    """Add, in place, what BasicSR's classes expect to find: absolute paths, each data set's phase and scale, folders.
+    """Add, in place, what BasicSR's classes expect: absolute paths, each data set's phase and scale, folders.
 
     Args:
         opt: Options that have been checked.
@@ -135,7 +135,7 @@ def _absolute(key: str, path: Any, root: Path) -> str:
 
 
 def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
-    """Every option that names a file or folder that has to be there: its full key, the mapping it is in, its name."""
+    """Every option that names a file or folder that must exist: its full key, the mapping it is in, its name."""
     found: list[tuple[str, dict[str, Any], str]] = []
     for phase, dataset in opt['datasets'].items():
         found += [
@@ -156,12 +156,12 @@ def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
 
 
 def leave_out_missing(opt: dict[str, Any]) -> list[str]:
-    """Take what is not there out of a test that asks for that (``skip_missing``), in place; a sentence for each.
+    """Remove absent test sets and networks from a test with ``skip_missing``, in place; returns a sentence for each.
+
+    If no test set exists at all, all of them stay, and are missing.
 
     Args:
         opt: Completed options of a test.
-
-    Where no test set is there at all, all of them stay, and are missing.
     """
     if not opt.get('skip_missing'):
         return []
@@ -181,7 +181,7 @@ def leave_out_missing(opt: dict[str, Any]) -> list[str]:
 
 
 def missing_paths(opt: dict[str, Any]) -> list[OptionError]:
-    """The files and folders that the options name and that are not there, as an error each."""
+    """An error for each absent file or folder that the options name."""
     return [
         OptionError(key, f'there is no {holder[name]}; put it there, or give the right path.')
         for key, holder, name in path_keys(opt)

@@ -104,10 +104,10 @@ def _find_file(opt: Mapping[str, Any], auto_resume: bool) -> str | None:
 def experiment_folder(
     opt: Mapping[str, Any], file_name: str, start: Start | None, auto_resume: bool, unchanged: bool = False
 ) -> Iterator[list[str]]:
-    """Have the experiment's folder for this process alone, with the resolved options in it as ``file_name``.
+    """Keep the experiment's folder for this process alone, with the resolved options in it as ``file_name``.
 
-    What stood there before is archived: all of it if the run begins anew; if it goes on, what came after its start.
-    That needs no keeping where a run with ``--auto_resume`` was stopped before its first state.
+    Earlier contents are archived: all of them if the run begins anew; if it goes on, what came after its start. A run
+    with ``--auto_resume`` that was stopped before its first state has nothing to archive.
 
     Args:
         opt: The run's options.
@@ -117,7 +117,7 @@ def experiment_folder(
         unchanged: Whether to go on only with what it was trained with so far.
 
     Yields:
-        Sentences for the log, on what has changed since the start was saved, and on what was archived.
+        Sentences for the log: what has changed since the start was saved, and what was archived.
 
     Raises:
         OptionError: If the folder holds something else, or another run writes to it.
@@ -151,7 +151,7 @@ def experiment_folder(
 
 
 def _what_has_changed(past: Sequence[Session], now: Session) -> list[str]:
-    """A sentence for each thing besides the options that is not what the run was trained with last."""
+    """A sentence for each input, besides the options, that has changed since the run's last session."""
     said = 'has changed since the training state was saved; what it is now is taken.'
     return [
         f'The code of {key.partition(":")[2]} {said}' if key.startswith('import:') else f'What {key} names {said}'
@@ -160,7 +160,7 @@ def _what_has_changed(past: Sequence[Session], now: Session) -> list[str]:
 
 
 def _abandon_what_came_after(run: Run, start: Start) -> list[str]:
-    """Put out of the way what a run from ``start`` on would mix up with its own; returns sentences about it."""
+    """Move away what a run from ``start`` on would mix up with its own; returns sentences about it."""
     of_this_run = start.file.resolve().parent == run.states.resolve()
     first = start.state['iter'] + 1 if of_this_run else 0
     later = [int(file.stem) for file in run.numbered_states() if int(file.stem) >= first]

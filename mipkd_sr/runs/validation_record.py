@@ -1,4 +1,4 @@
-"""What a training run's validations found: every one, and the best of each metric."""
+"""The results of a training run's validations: all of them, and the best of each metric."""
 
 from collections.abc import Collection, Mapping
 from copy import deepcopy
@@ -51,7 +51,7 @@ class ValidationRecord:
         return f'Validation on {dataset}: {", ".join(parts)}'
 
     def forget(self, sets: Collection[str], metrics: Collection[str]) -> None:
-        """Forget the best of what is measured otherwise from here on: of whole validation sets, and of metrics."""
+        """Forget the best of validation sets, or of metrics, that are measured differently from here on."""
         self.best = {
             dataset: {metric: value for metric, value in best.items() if metric not in metrics}
             for dataset, best in self.best.items()

@@ -20,7 +20,7 @@ NUMPYS: list[Any] = [
     *(type(np.dtype(kind)) for kind in np.typecodes['AllInteger'] + np.typecodes['AllFloat'] + '?'),
     *((np.float64(0).__reduce__()[0], f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
 ]
-"""What a numpy number is saved as, such as the PSNR beside some weights, by numpy of either name of its core."""
+"""The types of a saved numpy number, such as the PSNR beside some weights, under both names of numpy's core."""
 
 
 def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:

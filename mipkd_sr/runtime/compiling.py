@@ -24,12 +24,12 @@ T = TypeVar('T')
 BACKEND: Any = 'inductor'
 """What compiles."""
 RANDOM = {'fallback_random': True}
-"""Random numbers are those of uncompiled code."""
+"""Compiled code draws the same random numbers as uncompiled code."""
 WAYS: dict[str, list[dict[str, Any]]] = {
     'true': [{'options': RANDOM}],
     'graphs': [{'fullgraph': True, 'options': {'triton.cudagraphs': True, **RANDOM}}, {'options': RANDOM}],
 }
-"""How a region is compiled in each mode; if the first way fails, the next is taken, and at last none."""
+"""How a region is compiled in each mode. If one way fails, the next is tried; in the end it is not compiled."""
 NEXT = ('is run as it is', 'is compiled in parts, without CUDA graphs')
 REPAID = 5_000
 """Steps of a run that repay its warm-up: on one H200 95 s, against 23 ms a step (EDSR 64/32 under 256/32, KD)."""
@@ -37,7 +37,7 @@ _mode = 'false'
 
 
 def choose_mode(wanted: bool | str, device: torch.device, steps: int) -> str:
-    """What ``train:compile`` comes to on a device: 'false', 'true' or 'graphs'.
+    """The mode that ``train:compile`` means on a device: 'false', 'true' or 'graphs'.
 
     Args:
         wanted: The option; 'auto' is 'graphs' on a GPU of compute capability 7.0 or more, with a C compiler beside it,
@@ -75,11 +75,11 @@ def compiling(mode: str) -> Iterator[None]:
 
 
 def region(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function of tensors a region: within ``compiling`` it is compiled, elsewhere it is as it was.
+    """Make a function of tensors a region: within ``compiling`` it is compiled, elsewhere it is not.
 
-    It must compute the same from the same arguments, keep nothing, and draw nothing but torch's own random numbers. Its
-    first argument is the module whose computation it is, if it is a module's: where a module cannot be compiled that is
-    said once in the log, and it is run as it is from there on.
+    It must compute the same from the same arguments, keep nothing, and draw nothing but torch's own random numbers. If
+    it is a module's computation, its first argument is that module. If a module cannot be compiled, the log says so
+    once, and it runs uncompiled from then on.
     """
     compiled: dict[object, list[Callable[P, T]]] = {}
     failures: WeakKeyDictionary[object, int] = WeakKeyDictionary()
@@ -108,7 +108,7 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def alone(function: Callable[P, T]) -> Callable[P, T]:
-    """As ``region``, for what talks to the other processes, where there are any: then it is not compiled."""
+    """As ``region``, for a function that communicates with other processes: it is compiled only if there are none."""
     compiled = region(function)
 
     @wraps(function)

@@ -14,7 +14,7 @@ from mipkd_sr.runtime.errors import OptionError, RunError, shown
 
 
 def longest_silence(opt: RunOptions) -> timedelta:
-    """For how long a process of a run waits for the others, where one has stopped or hangs, before it gives up."""
+    """How long a process of a run waits for another that has stopped or hangs, before it gives up."""
     return timedelta(minutes=opt['dist_params']['timeout'])
 
 
@@ -75,7 +75,7 @@ def _check_variables(launcher: str) -> int:
 
 @contextmanager
 def in_touch(opt: RunOptions) -> Iterator[None]:
-    """A context in which losing touch with the other processes is a RunError, as it is one of them that failed.
+    """A context that turns losing another process into a RunError, as it is that process that failed.
 
     Args:
         opt: The run's options.
@@ -98,9 +98,9 @@ def in_touch(opt: RunOptions) -> Iterator[None]:
 def _join(backend: str, timeout: timedelta) -> None:
     """Join the other processes through the store that ``MASTER_ADDR`` and ``MASTER_PORT`` name.
 
-    When torchrun starts processes again after a failure, its store still has the addresses of those before, and gloo
-    would connect to them. So on one node each start has its own part of the store. (On several nodes the counts of
-    restarts can differ; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun open a new store.)
+    When torchrun restarts processes after a failure, its store still has the old processes' addresses, and gloo would
+    connect to them. So on one node each start has its own part of the store. (On several nodes the counts of restarts
+    can differ; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun open a new store.)
     """
     store, rank, size = next(iter(torch.distributed.rendezvous('env://', timeout=timeout)))
     if os.environ.get('GROUP_WORLD_SIZE') == '1':

@@ -1,4 +1,4 @@
-"""What ends a command before its end: errors that a user can mend, and a request to stop."""
+"""Exceptions that end a command early: errors that a user can mend, and a request to stop."""
 
 import difflib
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 OUT_OF_MEMORY = ('out of memory', 'not enough memory', "can't allocate memory", 'MemoryError', 'bad_alloc')
-"""What PyTorch, Python or C++ says where there is not enough memory."""
+"""What PyTorch, Python or C++ says when memory is short."""
 MOST_NAMES = 20
 """Names that a sentence lists."""
 
@@ -28,7 +28,7 @@ class OptionError(ValueError):
 
 
 class BusyError(OptionError):
-    """Another process has what this one was to write to, such as a run's folder."""
+    """Another process holds what this one needs to write to, such as a run's folder."""
 
     exit_code = 5
 
@@ -60,7 +60,7 @@ def sentence(error: BaseException) -> str:
 
 
 def traced(error: BaseException) -> str:
-    """An exception on one line, with its kind and place where it is neither the system's nor raised by this package."""
+    """An exception on one line. Its kind and place are added unless the system or this package raised it."""
     trace = traceback.extract_tb(error.__traceback__)
     text = sentence(error).rstrip('.')
     if isinstance(error, OSError) or not trace or Path(__file__).parents[1] in Path(trace[-1].filename).parents:
@@ -70,9 +70,9 @@ def traced(error: BaseException) -> str:
 
 
 def compiler_fault(error: BaseException) -> str:
-    """What torch.compile says in an error of its own, which hold pages, or in one of CUDA graphs; else nothing.
+    """The message in an error of torch.compile's (these fill pages) or of CUDA graphs'; empty for another error.
 
-    They are told by their class's name, so that a command need not load PyTorch to be sure that it is none.
+    Such errors are recognised by their class's name, so that a command need not load PyTorch for that.
     """
     if not any(kind.__name__ == 'TorchDynamoException' for kind in type(error).__mro__) and not (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in ('CUDAGraphs', 'is capturing'))
@@ -93,7 +93,7 @@ def is_out_of_memory(error: object) -> bool:
 
 
 def advice(name: object, names: Iterable[str], otherwise: str) -> str:
-    """What to do about a name that there is not: the nearest right one, whatever its case, or all of them.
+    """Advice on a name that does not exist: the nearest right one, whatever its case, or all of them.
 
     Args:
         name: The name.
@@ -130,10 +130,10 @@ def shown(value: object, longest: int = 60) -> str:
 
 @contextmanager
 def blamed_on(key: str) -> Iterator[None]:
-    """A context in which whatever is raised becomes an OptionError about ``key``.
+    """A context that turns any exception into an OptionError about ``key``.
 
-    For what is built from a user's options by classes of BasicSR's, torch's or the user's: for arguments that they
-    cannot use they raise anything.
+    It is for building objects from a user's options. Classes of BasicSR's, torch's or the user's raise anything for
+    arguments that they cannot use.
 
     Args:
         key: The options that it is built from.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = '.run.lock'
-"""In a run's folder: who writes to it. It stays there, and so it also tells a run's folder from any other."""
+"""File in a run's folder that names the process that writes to it. It stays, and so marks the folder as a run's."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def atomic_write(file: str | os.PathLike[str], durable: bool = False) -> Iterato
     except OSError as error:  # a failed write does not say which file it was
         raise OSError(error.errno, error.strerror or str(error), str(file)) from None
     finally:
-        with suppress(OSError):  # a folder that is read-only says so even of what is not there
+        with suppress(OSError):  # in a read-only folder this fails even for an absent file
             part.unlink(missing_ok=True)
 
 
@@ -49,7 +49,7 @@ def _sync(path: Path) -> None:
 
 
 def remove_parts(folder: Path, older_than: float = 0) -> None:
-    """Remove what writes that were killed half-way have left in ``folder``.
+    """Remove the remains of interrupted writes from ``folder``.
 
     Args:
         folder: The folder.

@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that says once that it cannot be written, and is then left alone; the terminal has everything."""
+    """A log file. If it cannot be written, it says so once and is given up; the terminal has everything."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called where a record could not be written."""

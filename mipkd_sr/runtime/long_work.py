@@ -13,7 +13,7 @@ EVERY = 60.0
 
 
 def told(items: Iterable[Item], total: int, what: str, unit: str = 'image', silent: bool = False) -> Iterator[Item]:
-    """The same items, while standard error says how many of them are done and about how long the rest takes.
+    """The same items; standard error says how many are done and about how long the rest takes.
 
     Args:
         items: What is worked on.

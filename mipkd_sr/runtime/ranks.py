@@ -1,8 +1,8 @@
-"""What makes several processes (ranks) that share a batch compute what one process computes on the whole of it.
+"""Makes several processes (ranks) that share a batch compute what one process computes on all of it.
 
-DistributedDataParallel averages gradients. That is the whole batch's gradient as long as a loss is a mean over samples,
-and each sample's random numbers do not depend on which rank has it. ``BatchDraws`` sees to the second;
-``mean_over_ranks`` and ``gather_batch`` are for losses that relate samples to each other.
+DistributedDataParallel averages gradients. The average is the whole batch's gradient if a loss is a mean over samples,
+and a sample's random numbers do not depend on its rank. ``BatchDraws`` gives such numbers. ``mean_over_ranks`` and
+``gather_batch`` are for losses that relate samples to each other.
 """
 
 from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 @contextmanager
 def failing_together() -> Iterator[None]:
-    """Raise on every rank what is raised inside on one of them, so that none waits for it. Every rank must enter.
+    """Raise on every rank what one of them raises inside, so that none waits for it. Every rank must enter.
 
     Raises:
         OptionError: If another rank has raised one; of several the first rank's.
@@ -115,7 +115,7 @@ class _GatherBatch(torch.autograd.Function):
 def gather_batch(own: Tensor) -> Tensor:
     """The whole batch of all ranks, in their order, of equal parts ``own`` (B x ...): size * B x ...
 
-    With a gradient: a loss of the result that every rank computes alike has, averaged over ranks, its true gradient.
+    It has a gradient. If every rank computes the same loss of the result, the gradient averaged over ranks is correct.
     """
     _, size = rank_and_size()
     return own if size == 1 else _GatherBatch.apply(own)

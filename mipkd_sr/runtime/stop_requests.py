@@ -14,14 +14,14 @@ import torch.distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANNOT_GO_ON = 255
-"""In place of a signal: a process asks all to stop because it cannot go on."""
+"""Stands for a signal when a process that cannot go on asks all to stop."""
 
 
 class StopRequests:
     """Collects SIGINT and SIGTERM instead of dying of them, so that a run can save and stop between two iterations.
 
-    A context manager. A second signal has its usual effect, except under torchrun, which passes on a signal that its
-    processes may have had already, and kills them itself if they take too long.
+    A context manager. A second signal has its usual effect, but not under torchrun. torchrun passes on a signal that
+    its processes may have had already, and kills them itself if they take too long.
 
     Args:
         timeout: For how long a process waits for the others, where there are others.
@@ -52,7 +52,7 @@ class StopRequests:
             signal.signal(number, self._usual[signal.Signals(number)])
 
     def ask(self) -> None:
-        """Ask all processes to stop, as this one can take one more iteration, and not go on from there."""
+        """Ask all processes to stop after the next iteration, as this one cannot go on after it."""
         self._request = CANNOT_GO_ON
 
     def tell(self) -> None:
@@ -63,10 +63,10 @@ class StopRequests:
             self._shared = flag, work
 
     def agreed(self) -> int:
-        """The signal after which to stop now (or ``CANNOT_GO_ON``), 0 if there is none; to be asked after each one.
+        """The signal for which all stop now, or ``CANNOT_GO_ON``; 0 to go on. To be called after each iteration.
 
-        Signals reach the ranks at different moments, but all have to stop after the same iteration, or one would wait
-        for gradients that never come. So they stop for what was told before it, and that has long arrived.
+        Signals reach the ranks at different moments. All must stop after the same iteration, or one would wait for
+        gradients that never come. So they act on what ``tell`` sent before the iteration, which has arrived meanwhile.
         """
         if self._shared is None:
             return self._request

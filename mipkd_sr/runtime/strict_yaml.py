@@ -1,7 +1,7 @@
-"""YAML as people mean it: what cannot be meant is refused in one sentence, with its line.
+"""YAML as people mean it. What nobody can mean is refused in one sentence, with its line.
 
-PyYAML's safe subset, with these differences: a number may be written ``1e-4``; a key is text, as it is written, and
-stands once; a date is text; a value that holds itself, or thousands of others by aliases, is refused.
+It is PyYAML's safe subset, with these differences. A number may be written ``1e-4``. A key is text, as it is written,
+and must not occur twice. A date is text. A value that holds itself, or thousands of others by aliases, is refused.
 """
 
 import os

@@ -31,8 +31,8 @@ class Result:
         digest: What it computes.
         finished: Whether it has taken all its steps.
         total_iter: Steps that it is to take.
-        validations: ``iter``, ``dataset`` and each metric's mean, in order; none where the weights were there already.
-        seconds_per_step: As measured before the study, else as its last session took; None if neither is there.
+        validations: ``iter``, ``dataset`` and each metric's mean, in order; empty for weights that were given.
+        seconds_per_step: As measured before the study, else in its last session; None if not known.
         multiply_adds_per_step: What a step needs; None if that was not counted.
         code: Versions of the code that trained it, as far as they are known.
         tests: For each test set, each image's metrics; empty before the end.
@@ -79,7 +79,8 @@ class Result:
         return {name: row[metric] for name, row in self.tests.get(test_set, {}).items() if metric in row}
 
     def is_of(self, wanted: Session) -> bool:
-        """Whether it is what a run of ``wanted`` measures, on whatever machine: times of files are left aside."""
+        """Whether a run of ``wanted`` would measure the same. Times of files are ignored, as they differ between
+        machines."""
         own, now = (
             {key: text.partition('/')[0] for key, text in some.items()} for some in (self.inputs, wanted.inputs)
         )
@@ -111,14 +112,14 @@ def result_of(job: Job, kept: Sequence[Result]) -> Result | None:
 
     Args:
         job: The run.
-        kept: Results of an earlier page, for runs whose folder is not there or has not come as far.
+        kept: Results of an earlier page, for runs whose folder is gone or has fewer steps.
     """
     found = [result for result in (_measured(job), _measured_earlier(job, kept)) if result is not None]
     return max(found, key=lambda one: (one.steps(), bool(one.tests)), default=None)  # of equals what is in the folder
 
 
 def _measured(job: Job) -> Result | None:
-    """What is in a run's folder; None if it has measured nothing yet, or has been trained with something else."""
+    """What a run's folder has; None if it has measured nothing yet, or was trained with something else."""
     sessions, validations = history(job.run), job.run.validations()
     if not job.given and not (validations and all(one.is_like(job.wanted) for one in sessions)):
         return None
@@ -143,7 +144,7 @@ def _measured(job: Job) -> Result | None:
 
 
 def _measured_earlier(job: Job, kept: Sequence[Result]) -> Result | None:
-    """What ``kept`` has of a run, as the study names it now, and of its test; None if it has nothing."""
+    """What ``kept`` has of a run and its test, under the study's present names; None if nothing."""
     digest = job.test.digest if job.test else ''
     of_run = [result for result in kept if result.is_of(job.wanted)]
     result = max(of_run, key=lambda one: one.test_digest == digest, default=None)

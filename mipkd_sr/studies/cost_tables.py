@@ -55,7 +55,8 @@ def measure_costs(cells: Sequence[Cell], what: str, repeats: int) -> dict[str, A
 def cost_section(
     cells: Sequence[Cell], measured: Mapping[str, Any], published: Mapping[str, Mapping[Any, Any]]
 ) -> list[str]:
-    """The parts of a table of costs: a line of ours a row, as ``measure_costs`` gave it, and of the published."""
+    """The text of a table of costs: for each row a line of ours, from ``measure_costs``, and one of the published
+    values."""
     columns = [name for name in COLUMNS if any(name in costs for costs in measured['rows'].values())]
     rows: list[list[str]] = []
     for cell in cells:

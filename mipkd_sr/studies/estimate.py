@@ -1,4 +1,4 @@
-"""What a study is expected to take on this machine, from a few steps of each variant; and each step's multiply-adds."""
+"""How long a study will take on this machine, from a few steps of each variant; and each step's multiply-adds."""
 
 import logging
 import platform
@@ -25,7 +25,7 @@ from mipkd_sr.runtime.seeding import seed_everything
 from mipkd_sr.studies.job import Job
 
 STEPS, COUNTED = 12, 24
-"""Steps that are timed, and steps whose multiply-adds are counted; methods that draw what they do need several."""
+"""Steps that are timed, and steps whose multiply-adds are counted. Methods that choose at random need several."""
 
 
 class Estimate(NamedTuple):
@@ -53,12 +53,13 @@ def machine(threads: int) -> str:
 
 
 def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> dict[str, Estimate]:
-    """Each variant's estimate that ``file`` has.
+    """Each variant's estimate, from ``file`` or measured.
 
     Args:
         jobs: The study's runs.
         file: Where estimates are kept.
-        threads: Threads of a run on a CPU; then what the file does not have of this machine is measured, and written.
+        threads: Threads of a run on a CPU. If given, estimates of this machine that the file lacks are measured and
+            written.
 
     Raises:
         OptionError: If a model or a data set cannot be built.

@@ -1,4 +1,4 @@
-"""Running what a study still lacks: trainings and tests, each a process, on the devices there are."""
+"""Running what a study still lacks: trainings and tests, each in a process of its own, on the devices given."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from mipkd_sr.studies.job import Job
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 30.0
-"""After which one looks again at a teacher that another process trains."""
+"""Seconds between two looks at a teacher that another process trains."""
 LOG_TAIL = 65536
 """Bytes at the end of a log in which its last error is looked for."""
 
@@ -48,17 +48,18 @@ class _Active:
 
 
 class Executor:
-    """Runs jobs, a few at a time. SIGINT and SIGTERM are passed on: the trainings under way save and stop.
+    """Runs jobs, a few at a time.
 
-    Other processes, on this machine or on others that share the folder, may run the same jobs: a run's lock decides who
-    has it, and what a run was trained with is looked at when it begins and when it ends. Each process has a session of
-    its own, so that a Ctrl-C in the terminal reaches it once, from here.
+    SIGINT and SIGTERM are passed on: running trainings save and stop. Other processes, on this machine or on others
+    that share the folder, may run the same jobs. A run's lock decides who trains it. What a run was trained with is
+    checked when it begins and when it ends. Each process has a session of its own, so that a Ctrl-C in the terminal
+    reaches it once, from here.
 
     Args:
         jobs: What is to be done, teachers before what needs them.
-        devices: GPUs, a job at a time on each; on CPUs ``''`` for each job that is to go at a time.
+        devices: GPUs, one job at a time on each; on CPUs one ``''`` for each job at a time.
         on_progress: Called several times a second, with the jobs that are under way.
-        on_end: Called when a job has ended, with the job and what is to be said of it if it was not done here.
+        on_end: Called when a job has ended, with the job and a note if it was not done here.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Executor:
         return None
 
     def _begin(self, job: Job) -> None:
-        """Start a job; what has happened to its folder since the plan, here or elsewhere, counts."""
+        """Start a job, after another look at its folder, which may have changed since the plan."""
         job.locate({job.run.name: trained_with(job.run)} if job.run.folder.exists() else {})
         if stages := deque(job.stages()):
             device = self.free.popleft()

@@ -1,4 +1,4 @@
-"""One run that a study needs, and its test: what they compute, where they lie, and what of them is still to be done."""
+"""One run that a study needs, and its test: what they compute, where they lie, and what is left to do."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class Test:
         return digest(self.options | {'path': {**self.options['path'], 'pretrain_network_g': ''}}, self.root)
 
     def images(self) -> dict[str, dict[str, dict[str, float]]]:
-        """For each test set, each image's metrics; empty if it has not been made since weights or images changed."""
+        """For each test set, each image's metrics; empty if there was no test since weights or images changed."""
         file = self.folder / 'results.json'
         folders = [self.root / holder[key] for _, holder, key in path_keys({**self.options, 'path': {}})]
         read = [self.weights, *folders, *(image for folder in folders for image in folder.glob('*'))]
@@ -64,7 +64,7 @@ class Test:
 
 
 def are_images(value: Any) -> bool:
-    """Whether a value that was read from a file is what a test measures, the same of each of a set's images."""
+    """Whether a value that was read from a file has a test's form: each image of a set has the same metrics."""
     return fits(value, {str: {str: {str: float}}}) and all(
         len({tuple(row) for row in images.values()}) == 1 for images in value.values()
     )
@@ -76,14 +76,14 @@ class Job:
 
     Attributes:
         variant: The row that it belongs to.
-        name: The run's name where no other run has that.
+        name: The run's name, unless another run has it.
         options: The checked options that train it, ``manual_seed`` among them.
         root: Folder for experiments, results and relative paths.
         test_options: Checked options for testing, without networks; None if it is not to be tested.
         teacher: The job that trains its teacher; None if its teacher is there.
         twin: An earlier job of the same run; None if there is none.
-        given: Weights that are there already and are tested as they are; None if it is to be trained.
-        note: What is worth saying about where it lies, a sentence; empty if nothing is.
+        given: Existing weights, which are tested as they are; None if it is to be trained.
+        note: A sentence about its folder for the user; empty if there is nothing to say.
         run: Where it lies.
         wanted: What it has to be trained with.
         test: Its test.
@@ -104,7 +104,7 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """What it computes, its inputs left aside; see ``mipkd_sr.runs.identity``."""
+        """What it computes, without its inputs; see ``mipkd_sr.runs.identity``."""
         return self.wanted.digest
 
     @property
@@ -133,7 +133,7 @@ class Job:
         return self.given or self.run.student()
 
     def training_options(self) -> dict[str, Any]:
-        """What ``mipkd train`` is given, nothing left to defaults that may change."""
+        """The options for ``mipkd train``, with all defaults written out, as these may change."""
         return spell_out(deepcopy(self.options)) | {'name': self.run.name}
 
     def completed_options(self) -> Options:
@@ -143,14 +143,13 @@ class Job:
         return Options(opt, self.option_file)
 
     def locate(self, found: Found, known: dict[Path, str] | None = None) -> None:
-        """Find its folder, by what is in those that there are.
+        """Find its folder among the existing ones, by what they contain.
 
-        What has finished is found under whatever name it has. What has not is resumed under its own name; where that
-        is the name of another run, such as one of a recipe that has been changed since, it is given another. Nothing
-        is overwritten.
+        A finished run is found under any name. An unfinished run is resumed under its own name. If another run has that
+        name (such as one of a recipe that has changed since), this one gets another. Nothing is overwritten.
 
         Args:
-            found: What the folders were trained with; those that are not in it are looked at if they have its name.
+            found: What each folder was trained with. A folder of its name that is not in it is read.
             known: See ``inputs``.
         """
         self.note = ''
@@ -185,7 +184,7 @@ class Job:
         return chosen
 
     def _is_empty(self, name: str) -> bool:
-        """Whether there is no more than a folder of that name, such as that of a run that is about to begin."""
+        """Whether a folder has nothing of a run in it yet, as when a run is about to begin."""
         run = Run.named(self.root, name)
         return run.has_come_to_nothing() and not history(run)
 
@@ -204,14 +203,14 @@ class Job:
         return Test(opt | {'name': name}, self.root, self.weights)
 
     def is_trained(self) -> bool:
-        """Whether its weights are there, of the last step; those of another run under its name do not count."""
+        """Whether its weights of the last step exist; those of another run under its name do not count."""
         if self.given:
             return True
         session = trained_with(self.run)
         return session is not None and session.is_like(self.wanted) and self.run.is_finished(self.total_iter)
 
     def steps_to_do(self) -> int:
-        """Steps that are left where it is resumed now."""
+        """Steps that are left if it is resumed now."""
         states = self.run.numbered_states()
         return 0 if self.is_trained() else self.total_iter - (int(states[0].stem) if states else 0)
 

@@ -1,4 +1,5 @@
-"""The page of a study: Markdown, with tables, curves and the commands behind the numbers; written whole each time."""
+"""The page of a study: Markdown, with tables, curves and the commands that made the numbers. Each time it is written
+anew."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def page_text(study: StudyFile, total: int, results: Sequence[Result], commands:
         study: The study.
         total: How many runs it has.
         results: What they have measured.
-        commands: For each run, and for ``''``, the whole, the command behind it.
+        commands: The command that makes each run, by its name; that of the whole study under ``''``.
     """
     parts = [f'# {_escaped(study.folder.name)}: report', _state(total, results)]
     done = [result for result in results if result.finished]
@@ -144,7 +145,7 @@ def _scaled(curve: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _mean_curve(results: Sequence[Result], variant: str, dataset: str, metric: str) -> np.ndarray:
-    """4 x points: steps, and mean, least and greatest value over the seeds that have reached them."""
+    """4 x points: steps, and the mean, least and greatest value over the seeds that have reached that step."""
     at: dict[int, list[float]] = {}
     for result in of_variant(results, variant):
         for step, value in result.curve(dataset, metric):

@@ -76,7 +76,8 @@ class Cell:
         options: The checked options that train it.
         published: Name of its published result; None if there is none.
         is_teacher: Whether it is the teacher itself.
-        teacher_file: Where its teacher's weights (a teacher's own) may lie, from the root; None without teacher.
+        teacher_file: Where its teacher's weights (for a teacher, its own) are expected, from the root; None without
+            teacher.
         teacher_options: The checked options that train that teacher; None without teacher.
     """
 
@@ -169,7 +170,7 @@ def _options(file: Path, bases: Iterable[str], changes: Iterable[Mapping[str, An
 
 
 def _check_mappings(opt: dict[str, Any], key: str) -> None:
-    """See that those sections are mappings which are looked into before the options are checked."""
+    """Check that the sections that are read before the options are checked are mappings."""
     for name in ('train', 'path', 'network_t'):
         if not isinstance(opt.get(name) or {}, dict):
             raise OptionError(f'{key}: {name}', f'must be a mapping of keys to values, not {shown(opt[name])}.')
@@ -183,7 +184,7 @@ def _check(opt: dict[str, Any], options: Options, key: str) -> None:
 
 
 def _plain_training(opt: Mapping[str, Any], network: Mapping[str, Any], weights: str) -> dict[str, Any]:
-    """The options that train ``network`` plainly, in the way of the table's bases."""
+    """The options that train ``network`` plainly, with the data and schedule of the table's bases."""
     own = deepcopy(dict(opt))
     own['name'] = Path(weights).stem
     own['model_type'] = 'DistillModel'

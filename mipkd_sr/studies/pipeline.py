@@ -23,11 +23,11 @@ from mipkd_sr.studies.study_progress import StudyProgress
 
 PARTIAL = ' **These are partial results**'
 PER_STEP = ('seconds_per_step', 'multiply_adds_per_step')
-"""What a result and an estimate both tell; an estimate's is of this machine, or of an idle one."""
+"""Fields that a result and an estimate share; the estimate's were measured on this machine, or an idle one."""
 
 
 class Pipeline(ABC):
-    """Runs that are to be trained, tested and reported on one page, as far as they are on this machine.
+    """Runs to train, to test and to report on one page.
 
     Args:
         root: Folder for experiments, results and relative paths.
@@ -36,10 +36,10 @@ class Pipeline(ABC):
         jobs: The runs, located, teachers before what needs them.
 
     Attributes:
-        chosen: Names of the runs that are to be done now; all if empty.
-        test_only: Whether what is not trained is left alone.
-        devices: GPUs, a run at a time on each; for each run that is to go at a time on CPUs ``''``.
-        kept: What the page was written from.
+        chosen: Names of the runs to do now; all if empty.
+        test_only: Whether untrained runs are left alone.
+        devices: GPUs, one run at a time on each; on CPUs one ``''`` for each run at a time.
+        kept: The results that the page was last written from.
     """
 
     def __init__(self, root: Path, folder: Path, command: Sequence[str | Path], jobs: Sequence[Job]) -> None:
@@ -64,7 +64,7 @@ class Pipeline(ABC):
 
     @property
     def results_file(self) -> Path:
-        """What its runs have measured, as the page's numbers."""
+        """The file of the page's numbers: what its runs have measured."""
         return self.folder / 'results.json'
 
     @abstractmethod
@@ -72,12 +72,12 @@ class Pipeline(ABC):
         """The text of each of the page's files, by name, the page itself last."""
 
     def estimates(self, measure: bool = False) -> dict[str, Estimate]:
-        """What a step of each variant takes, as far as that is known, or, with ``measure``, of all."""
+        """What a step of each variant takes: of those that are known, or, with ``measure``, of all."""
         return {}
 
     @abstractmethod
     def before_work(self, results: Mapping[Job, Result]) -> None:
-        """Whatever is to be done before the first run."""
+        """What a subclass does before the first run."""
 
     def others(self, results: Mapping[Job, Result]) -> list[Result]:
         """What its numbers keep besides ``results``."""
@@ -89,7 +89,7 @@ class Pipeline(ABC):
         return '\n'.join([f'To be done: {len(todo)} runs', *names])
 
     def todo(self) -> list[Job]:
-        """What is to be done now: what is asked for, and the teachers that it needs."""
+        """The runs to do now: those asked for, and the teachers that they need."""
         wanted = [job for job in self.jobs if not self.chosen or job.name in self.chosen]
         wanted = [job for job in wanted if job.stages() and not is_kept(job, self.kept)]
         if self.test_only:
@@ -109,23 +109,23 @@ class Pipeline(ABC):
         return found
 
     def words(self, home: Path | None = None) -> list[str]:
-        """The command, to be run anywhere, or in ``home``."""
+        """The words of the command, for any folder, or for ``home``."""
         return [
             Path(os.path.relpath(word, home)).as_posix() if home and isinstance(word, Path) else str(word)
             for word in self.command
         ]
 
     def commands(self) -> list[str]:
-        """A command for each run that is to be done, to be run anywhere, in any order, several at a time."""
+        """A command for each run to do. They may run anywhere, in any order, several at a time."""
         words = self.words()
         words += [] if '--root' in words else ['--root', str(self.root)]
         return [shlex.join([*words, '--run', name]) for name in dict.fromkeys(job.name for job in self.todo())]
 
     def check_files(self, todo: Sequence[Job]) -> None:
-        """See that the data and weights of what is to be done are there.
+        """Check that the data and weights of the runs to do exist.
 
         Raises:
-            OptionError: If something is not; it says what.
+            OptionError: If something is absent; it says what.
         """
         for job in todo:
             missing = missing_files(job)
@@ -137,7 +137,7 @@ class Pipeline(ABC):
                 raise missing[0]
 
     def plan(self) -> str:
-        """What there is, and what is to be done, for people."""
+        """What is done and what is to do, as text."""
         todo = self.todo()
         lines = [f'{len(self.jobs)} runs in {self.root / "experiments"}']
         lines += dict.fromkeys(f'note: {job.note}' for job in self.jobs if job.note)
@@ -213,7 +213,7 @@ class Pipeline(ABC):
 
 
 def missing_files(job: Job) -> list[OptionError]:
-    """What a run reads and is not there; the weights of a teacher that is still to be trained are no such thing."""
+    """The files that a run reads and that are absent, without weights of a teacher that is to be trained first."""
     if job.is_trained():
         return []
     to_come = str(job.teacher.weights) if job.teacher else None

@@ -41,8 +41,8 @@ def paired_by_image(
 ) -> Interval | None:
     """The difference to a baseline, image by image (a mean over the seeds that both have), with a bootstrap interval.
 
-    Images are drawn with replacement, 10,000 times; the interval is from the 2.5th to the 97.5th percentile of the
-    means. It tells how much depends on which images are in the set, and nothing of the seeds.
+    Images are drawn with replacement, 10,000 times. The interval is from the 2.5th to the 97.5th percentile of the
+    means. It shows how much depends on the choice of images, and nothing about the seeds.
 
     Args:
         own: For each seed, each image's value.

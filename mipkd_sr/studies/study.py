@@ -20,7 +20,7 @@ from mipkd_sr.studies.study_file import planned_jobs, read_study, study_root
 from mipkd_sr.studies.study_progress import hours
 
 FILES = ('report.md', 'results.json', 'table.csv', 'curves.png', 'curves.pdf')
-"""What a study's folder is given."""
+"""The files that are written to a study's folder."""
 
 
 class Study(Pipeline):
@@ -65,7 +65,7 @@ class Study(Pipeline):
         )
 
     def before_work(self, results: Mapping[Job, Result]) -> None:
-        """Move what was written here, if some of it is not among ``results``, into a folder of its own."""
+        """Move the earlier page into a folder of its own if it has results that the new one lacks."""
         entries = read_json(self.results_file, None)
         if not self.results_file.exists() or (
             isinstance(entries, list) and all(_is_among(entry, results.values()) for entry in entries)
@@ -77,7 +77,7 @@ class Study(Pipeline):
             if (self.folder / name).exists():
                 (self.folder / name).rename(folder / name)
         print(f'{folder}: what was here of runs that the study has no longer.')
-        self.write()  # what still counts must not lie in that folder alone
+        self.write()  # results that still count must not be only in that folder
 
     def to_be_done(self, todo: Sequence[Job]) -> str:
         """See ``Pipeline.to_be_done``: a line a variant, with its hours. Measures a few steps first."""

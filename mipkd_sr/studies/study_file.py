@@ -1,4 +1,4 @@
-"""From a study file to its runs: what each computes, what it is called, and which are there already.
+"""From a study file to its runs: what each computes, and what it is called.
 
 A study file is YAML beside which the results are written::
 
@@ -57,7 +57,7 @@ LONGEST_SLUG = 80
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a study: the checked options of its runs, ``name`` and ``manual_seed`` the recipe's, and its seeds."""
+    """One row of a study: its seeds, and its runs' checked options with the recipe's ``name`` and ``manual_seed``."""
 
     options: dict[str, Any]
     seeds: tuple[int, ...]
@@ -156,7 +156,7 @@ def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], f
 
 
 def _option_file(name: str, folder: Path, key: str) -> Path:
-    """The option file that a study in ``folder`` names: one there, or a shipped recipe."""
+    """The option file that a study names: a file in ``folder``, or a shipped recipe."""
     try:
         return folder / name if (folder / name).is_file() else find_option_file(name)
     except OptionError as error:
@@ -164,7 +164,7 @@ def _option_file(name: str, folder: Path, key: str) -> Path:
 
 
 def scale_steps(opt: dict[str, Any], factor: float) -> None:
-    """Give a run ``factor`` times its steps, in place; its learning rate goes the same way, over as much longer."""
+    """Give a run ``factor`` times its steps, in place, and stretch its learning rate's schedule by the same factor."""
     if factor == 1:
         return
     train, scheduler = opt['train'], opt['train']['scheduler']
@@ -193,7 +193,7 @@ def _refuse_equals(variants: Mapping[str, Variant], root: Path) -> None:
 
 
 def _read_test(file: Path) -> dict[str, Any]:
-    """The options of a test without the networks that it names."""
+    """The options of a test, without its networks."""
     opt = checked_test(read_options(file), 'test')
     if not opt['val'].get('metrics'):
         raise OptionError('test', f'{file} names no val:metrics; a study needs them.')
@@ -201,7 +201,7 @@ def _read_test(file: Path) -> dict[str, Any]:
 
 
 def checked_test(options: Options, key: str) -> dict[str, Any]:
-    """Options for testing, checked, without what names or draws networks.
+    """Checked options for testing, without networks and figures.
 
     Raises:
         OptionError: If they are wrong; it says so of ``key``.
@@ -221,16 +221,14 @@ def slug(text: str) -> str:
 
 
 def planned_jobs(study: StudyFile) -> list[Job]:
-    """The runs of a study, in the order in which they are trained: seed by seed, so that a whole row of variants is
-    there early.
-    """
+    """The runs of a study, in the order of training: seed by seed, so that all variants can be compared early."""
     jobs, names = [], []
     for seed in study.seeds:
         for variant, own in ((name, own) for name, own in study.variants.items() if seed in own.seeds):
             names.append(f'{slug(study.folder.name)}_{slug(variant)}_seed{seed}')
             options = deepcopy(own.options) | {'manual_seed': seed}
             jobs.append(Job(variant, names[-1], options, study.root, study.test))
-    lower = [name.lower() for name in names]  # some file systems take upper and lower case as the same
+    lower = [name.lower() for name in names]  # some file systems ignore upper and lower case
     for job in jobs:
         if lower.count(job.name.lower()) > 1:
             job.name += f'_{digest(job.options, study.root)[:8]}'

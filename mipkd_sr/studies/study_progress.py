@@ -1,4 +1,4 @@
-"""How far a study is: a bar over all its runs, or a line each minute where there is no terminal, with the time left."""
+"""How far a study is, with the time left: a bar over all its runs, or a line each minute where there is no terminal."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class StudyProgress:
 
     Args:
         jobs: All that is to be done.
-        estimates: What a step of each variant takes; where it is not known, all steps are taken to be alike.
+        estimates: What a step of each variant takes; if not known, all steps count alike.
         at_a_time: Jobs that run at a time.
     """
 
@@ -80,7 +80,7 @@ class StudyProgress:
         return f'about {timedelta(seconds=round(pace * left))} left'
 
     def end(self, job: Job, said: str) -> None:
-        """Say that a job has ended, and what is to be said of it if it was not done here."""
+        """Say that a job has ended, and add ``note`` if it was not done here."""
         self.ended += 1
         self.left[job] = 0
         self.said = time.monotonic()

@@ -1,4 +1,4 @@
-"""The page of the papers' tables: our value, the published one and the difference, cell by cell, as far as they are."""
+"""The page of the papers' tables: for each cell our value, the published one and the difference, if there are such."""
 
 import csv
 import shlex
@@ -57,7 +57,7 @@ def page_text(
 
     Args:
         tables: The tables.
-        runs: Their cells that are wanted.
+        runs: The wanted cells.
         costs: What was measured for each table of costs, by its name; see ``measure_costs``.
         absent_sets: Test sets that are not there and are left out, by table.
         published: The published results.
@@ -159,8 +159,8 @@ def csv_text(runs: Sequence[CellRun], published: Published) -> str:
 def together(tables: Sequence[PaperTable], runs: Sequence[CellRun]) -> dict[str, str]:
     """An option file for ``mipkd test`` for each table and scale that has finished cells, by its name.
 
-    Its networks are the rows, its test sets those that are there, its pictures those of the table's test file: with it
-    the crops of all rows are drawn, and it is measured how close they are to the teacher.
+    Its networks are the rows, its test sets those that exist, its pictures those of the table's test file. It draws the
+    crops of all rows, and measures how close they are to the teacher.
     """
     files = {}
     for table in tables:

@@ -1,4 +1,4 @@
-"""The runs behind the papers' tables on this machine: teachers where their weights are not there, and the cells."""
+"""The runs behind the papers' tables: the cells, and teachers whose weights are absent."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Tables(Pipeline):
 
     Args:
         tables: The tables.
-        cells: The cells of theirs that are wanted.
+        cells: The wanted cells.
         repeats: Runs of each row of a table of costs.
 
     Raises:
@@ -64,7 +64,7 @@ class Tables(Pipeline):
         super().__init__(root, folder, command, jobs)
 
     def _cell_run(self, cell: Cell, test: dict[str, Any]) -> CellRun:
-        """Locate one cell, and the teacher that has to be trained for it."""
+        """Locate one cell, and its teacher if that has to be trained."""
         options, teacher = deepcopy(cell.options), None
         row = f'{cell.table}, {cell.row} x{cell.scale}'
         if cell.teacher_file is not None and cell.teacher_options is not None:
@@ -91,7 +91,7 @@ class Tables(Pipeline):
         teacher: Job | None = None,
         given: Path | None = None,
     ) -> Job:
-        """A job; the one that there is already where that trains the same, and there is nothing to be tested."""
+        """A new job, or an existing one that trains the same, if there is nothing to test."""
         job = Job(variant, name, deepcopy(dict(options)) | {'manual_seed': SEED}, self.root, test, teacher, given=given)
         job.locate(self.found, self.known)
         same = self.made.setdefault(job.digest, [])

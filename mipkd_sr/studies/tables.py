@@ -25,7 +25,7 @@ class Column(NamedTuple):
         return {result.seed: value for result in results if (value := self.value(result)) is not None}
 
     def difference(self, own: Sequence[Result], base: Sequence[Result]) -> str:
-        """What runs have more than others, paired by seed."""
+        """By how much runs exceed others, paired by seed."""
         return difference(paired_by_seed(self.of(own), self.of(base)), digits_of(self.metric) + 1)
 
 
@@ -62,7 +62,7 @@ def difference(interval: Interval | None, digits: int) -> str:
 
 
 def end_table(study: StudyFile, results: Sequence[Result]) -> Table:
-    """Each variant's last validation: what it took, mean and spread of each metric, and the difference to the baseline.
+    """Each variant's last validation: its cost, mean and spread of each metric, and the difference to the baseline.
 
     Runs that have not finished are left out.
     """
@@ -112,7 +112,7 @@ def values_table(study: StudyFile, results: Sequence[Result], columns: Sequence[
 
 
 def differences_table(study: StudyFile, results: Sequence[Result], columns: Sequence[Column]) -> Table:
-    """The same, the differences to the baseline, paired by seed, with their intervals."""
+    """As ``values_table``, with differences to the baseline, paired by seed, and their intervals."""
     base, body = of_variant(results, study.baseline), []
     for name in study.variants:
         own = of_variant(results, name)

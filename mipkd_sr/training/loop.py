@@ -77,7 +77,7 @@ class Trainer:
         progress.tell()
 
     def _look_before_the_first_step(self, progress: ProgressLog) -> None:
-        """Measure the teacher; or make up for a validation that the state was saved before."""
+        """Measure the teacher; on resume, make up for a validation that came after the state was saved."""
         if self.val_loaders and self.done.iteration == 0:
             for loader in self.val_loaders:
                 if shared := shared_images(self.train_set, loader.dataset):
@@ -87,7 +87,7 @@ class Trainer:
             self._validate(progress, saved=True)
 
     def _take_steps(self, progress: ProgressLog, stop: StopRequests) -> None:
-        """One iteration after the other; each is saved, where that is due, before it is validated."""
+        """Take the iterations; where both are due, saving comes before validating."""
         # torch's, where the first step of all was skipped
         warnings.filterwarnings('ignore', BEFORE_THE_OPTIMIZER, UserWarning)
         logger_opt, total_iter = self.opt['logger'], self.opt['train']['total_iter']
@@ -132,9 +132,9 @@ class Trainer:
         return bool(self.val_loaders) and (iteration == last or iteration % self.opt['val']['val_freq'] == 0)
 
     def _validate(self, progress: ProgressLog, saved: bool) -> None:
-        """Validate, and save the record of it; a state that was saved before has it from then on.
+        """Validate, and save the record, also in a state that was saved just before.
 
-        Whatever goes wrong with an image costs no iteration: the state is saved.
+        An image that fails costs no iteration, as the state is saved.
         """
         iteration, record_before = self.done.iteration, self.model.record.copy()
         try:
@@ -149,7 +149,7 @@ class Trainer:
 
 
 def _why_stopped(stopped_by: int, iteration: int, lost: str) -> Exception:
-    """What to raise after a stop that all processes have agreed on."""
+    """The exception for a stop that all processes have agreed on."""
     if stopped_by != CANNOT_GO_ON:
         return Interrupted(iteration, stopped_by)
     what, mend = 'Another process cannot go on, as it says itself', 'mend that'

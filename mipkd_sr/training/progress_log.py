@@ -17,7 +17,7 @@ from mipkd_sr.training.tensorboard import TensorBoard
 from mipkd_sr.training.wandb_log import Curves, WandbLog
 
 TELL_SECONDS = 2.0
-"""Seconds between two writes of how far a run has come."""
+"""Seconds between two writes of a run's progress."""
 
 
 class ProgressLog:
@@ -54,7 +54,7 @@ class ProgressLog:
         )
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same batches, the time noted that each was waited for."""
+        """The same batches; notes how long each was waited for."""
         self._fetching = time.monotonic()
         for batch in batches:
             self._waited += time.monotonic() - self._fetching

@@ -1,4 +1,4 @@
-"""TensorBoard's file of a run, which is not worth ending the run for."""
+"""TensorBoard's file of a run; a run goes on if it cannot be written."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoard:
-    """Writes scalars for TensorBoard as long as that is possible; when it is not, it says so once, and no more.
+    """Writes scalars for TensorBoard. When that fails, it says so once and writes no more.
 
     Args:
         folder: Where to write.

@@ -1,4 +1,4 @@
-"""Weights & Biases, as BasicSR's users know it: ``logger:wandb:project`` turns it on, ``resume_id`` goes on with a run.
+"""Weights & Biases, as in BasicSR: ``logger:wandb:project`` turns it on, ``resume_id`` continues a run.
 
 It is an optional dependency, mipkd_sr[wandb]; without a network, ``WANDB_MODE=offline`` keeps everything in a folder
 that ``wandb sync`` uploads later.
