@@ -74,7 +74,9 @@ def build_dataset(opt: RunOptions, phase: str) -> Dataset:
     if dataset_opt['scan'] and opt.get('rank', 0) == 0 and not _cannot_be_scanned(dataset_opt):
         scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else metrics_of(opt))
     with blamed_on(f'datasets:{phase}'):
-        dataset = build_basicsr_dataset(_as_basicsr_reads(dataset_opt))
+        # BasicSR's SingleImageDataset takes `meta_info_file: ~` for a file
+        given = {name: value for name, value in dataset_opt.items() if name != 'meta_info_file' or value is not None}
+        dataset = build_basicsr_dataset(given)
     paths = getattr(dataset, 'paths', None)
     if not len(dataset):
         raise OptionError(f'datasets:{phase}', 'holds no image.')
@@ -113,11 +115,6 @@ def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
     for name in ('dataroot_lq',) if issubclass(kind, SingleImageDataset) else ('dataroot_lq', 'dataroot_gt'):
         if dataset_opt.get(name) is None:
             raise OptionError(f'{key}:{name}', f'is missing; {dataset_opt["type"]} needs it.')
-
-
-def _as_basicsr_reads(dataset_opt: DatasetOptions) -> dict[str, Any]:
-    """The options without ``meta_info_file: ~``, which BasicSR's SingleImageDataset takes for a file."""
-    return {name: value for name, value in dataset_opt.items() if name != 'meta_info_file' or value is not None}
 
 
 def _check_image_names(paths: list[Any], key: str) -> None:

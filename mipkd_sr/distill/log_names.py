@@ -35,22 +35,15 @@ class LogNames:
         used = Counter(name for values in (*losses.values(), *logs.values()) for name in values)
         self._shared |= {name for name, count in used.items() if count > 1}
         joined: tuple[Values, Values] = {}, {}
-        for into, of_keys, spell in ((joined[0], losses, _loss_name), (joined[1], logs, _value_name)):
+        for into, of_keys, prefix in ((joined[0], losses, 'l_'), (joined[1], logs, '')):
             for key, values in of_keys.items():
                 for name, value in values.items():
-                    name = spell(key, name) if name in self._shared else name
+                    if name in self._shared:  # BasicSR takes what begins with l_ for a loss
+                        name = f'{prefix}{key}/{name.removeprefix(prefix)}'
                     while name in joined[0] or name in joined[1]:  # an objective may return the very name made here
                         name += "'"
                     into[name] = value
         return joined
-
-
-def _loss_name(key: str, name: str) -> str:
-    return f'l_{key}/{name.removeprefix("l_")}'  # BasicSR takes what begins with l_ for a loss
-
-
-def _value_name(key: str, name: str) -> str:
-    return f'{key}/{name}'
 
 
 def check_losses(key: str, objective: object, losses: Any) -> None:

@@ -120,18 +120,14 @@ class Run:
         """What it was trained with; see ``mipkd_sr.runs.identity``."""
         return self.folder / 'history.json'
 
-    def option_files(self) -> list[Path]:
-        """The option files that it keeps, the newest first."""
-        return sorted(self.folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True)
-
     def kept_options(self) -> Options:
         """The options that it was last started with.
 
         Raises:
             OptionError: If it keeps no option file.
         """
-        if files := self.option_files():
-            return read_options(files[0])
+        if newest := max(self.folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, default=None):
+            return read_options(newest)
         raise OptionError('', f'{self.folder} keeps no option file; give the one that it was trained with.')
 
     def validations(self) -> list[dict[str, Any]]:

@@ -133,15 +133,15 @@ def draw_curves(study: StudyFile, results: Sequence[Result]) -> list[Path]:
     panels = {'steps': steps}
     for label, name in (('seconds', 'seconds_per_step'), ('multiply-adds', 'multiply_adds_per_step')):
         costs = {variant: getattr(of_variant(results, variant)[0], name) for variant in steps}
-        scaled = {variant: _scaled(steps[variant], cost) for variant, cost in costs.items() if cost is not None}
+        scaled = {
+            variant: np.concatenate([cost * steps[variant][:1], steps[variant][1:]])
+            for variant, cost in costs.items()
+            if cost is not None
+        }
         if scaled:
             panels[label] = scaled
     unit = ', dB' if digits_of(metrics[0]) == 2 else ''
     return study_figure(panels, f'{metrics[0].upper()} on {dataset}{unit}', study.folder / 'curves')
-
-
-def _scaled(curve: np.ndarray, factor: float) -> np.ndarray:
-    return np.concatenate([factor * curve[:1], curve[1:]])
 
 
 def _mean_curve(results: Sequence[Result], variant: str, dataset: str, metric: str) -> np.ndarray:
