@@ -14,6 +14,7 @@ from importlib import import_module
 from mipkd_sr.commands import (
     benchmark,
     compare,
+    degrade,
     demo,
     export,
     label,
@@ -79,7 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_command(commands, 'demo', str(demo.__doc__), demo.add_arguments, demo.run)
     add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'train'))
     add_command(commands, 'test', TESTING, add_test_arguments, partial(start, 'test'))
-    for module in (compare, table, prepare, label, upscale, export, quantize, plot, benchmark, recipes, options):
+    for module in (
+        compare, table, prepare, degrade, label, upscale, export, quantize, plot, benchmark, recipes, options,
+    ):  # fmt: skip
         name = module.__name__.rpartition('.')[2]
         add_command(commands, name, str(module.__doc__), module.add_arguments, partial(run_registered, module.run))
     return parser

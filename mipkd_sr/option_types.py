@@ -93,17 +93,15 @@ class DatasetOptions(TypedDict):
     use_hflip: Annotated[bool, key('Whether to flip training patches.', True)]
     use_rot: Annotated[bool, key('Whether to rotate training patches.', True)]
     batch_size_per_gpu: Annotated[int, key('Training patches a step and process.', 16, minimum=1, maximum=2**16)]
-    num_worker_per_gpu: Annotated[
-        int, key('Processes that read images, for each training process.', 0, minimum=0, maximum=256)
-    ]
+    num_worker_per_gpu: Annotated[int, key('Readers of images, for each training process.', 0, minimum=0, maximum=256)]
     pin_memory: Annotated[bool, key('Whether to read into page-locked memory; faster transfer to a GPU.', True)]
-    persistent_workers: Annotated[
-        bool, key("BasicSR's; readers live as long as the run here, whatever it says.", False)
-    ]
+    persistent_workers: Annotated[bool, key("BasicSR's; readers live as long as the run here.", False)]
     prefetch_mode: Annotated[str | None, key("BasicSR's; batches are always transferred ahead of use here.")]
     num_prefetch_queue: Annotated[int, key("BasicSR's; not used.", 1)]
     dataset_enlarge_ratio: Annotated[int, key("BasicSR's, against costly epoch ends; there are none here.", 1)]
     use_shuffle: Annotated[bool, key("BasicSR's; training images are always shuffled.", True)]
+    weight: Annotated[float, key('How often it is drawn from, relative to the other sets of a mix.', 1.0, above=0)]
+    others: Annotated[list[Any] | None, key('Further sets: a list under train is its first and these.', kind='any')]
     phase: Annotated[str, COMPLETED]
     scale: Annotated[int, COMPLETED]
 
@@ -334,6 +332,7 @@ class TrainingOptions(CommonOptions):
     datasets: Annotated[dict[str, DatasetOptions], ('train', 'val')]
     network_g: Network
     network_t: NotRequired[Network | dict[str, Network]]
+    degradation: NotRequired[Annotated[Component, 'degradation']]
     path: PathOptions
     train: TrainOptions
     val: NotRequired[ValOptions]

@@ -29,6 +29,7 @@ from mipkd_sr.data import build_dataset, not_looked_at
 from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
+from mipkd_sr.models.objectives import check_data
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runs.options_of_state import changes
@@ -90,6 +91,7 @@ def run(options: Options, auto_resume: bool, unchanged: bool = False) -> int:
     seed_everything(opt['manual_seed'])
     train_set, val_loaders = build_datasets(opt)
     model = build_model(opt)
+    check_data(model, train_set)
     done = Progress()
     if start := find_start(opt, auto_resume):
         resume(model, start)

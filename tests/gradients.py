@@ -36,6 +36,11 @@ from mipkd_sr.runtime.ranks import rank_and_size
 from .conftest import NETWORKS
 
 BATCH, SIZE, SCALE = 4, 16, 2
+WITHOUT_HR = {
+    'one of each': [True, False, False, True],
+    'one': [True, True, True, False],
+    'half': [False, False, True, True],
+}
 
 
 def mipkd(**options: object) -> MiPKDLoss:
@@ -70,6 +75,16 @@ def cases() -> dict[str, tuple[str, dict[str, Objective]]]:
         'eco': {'eco': ECOLoss()},
         'eco of the target alone': {'eco': ECOLoss(mix_input=False)},
         'gated and scheduled': {'kd': having(LogitsKDLoss(), gate=4, schedule=Schedule('cosine', 0, 1, 0, 0.5))},
+        **{
+            f'some without HR, {which}': {
+                'pix': ImageObjective('l_pix', nn.L1Loss()),
+                'kd': LogitsKDLoss(),
+                'dukd': DUKDLoss(),
+                'mipkd': mipkd(),
+                'augmentation': AugmentationLoss(),
+            }
+            for which in WITHOUT_HR
+        },
         'two teachers': {
             'kd': LogitsKDLoss(),
             'mipkd': having(mipkd(), listens_to={'second': 1.0}),
@@ -123,7 +138,11 @@ def gradients(case: str, kind: str, objectives: dict[str, Objective]) -> dict[st
     if size > 1:
         step = DistributedDataParallel(step)
     lq, gt = torch.rand(BATCH, 3, SIZE, SIZE), torch.rand(BATCH, 3, SIZE * SCALE, SIZE * SCALE)
-    losses = step(lq.chunk(size)[rank], gt.chunk(size)[rank], 1)[0]
+    has_gt = next((found for which, found in WITHOUT_HR.items() if case.endswith(f'HR, {which}')), None)
+    if has_gt:
+        gt[~torch.tensor(has_gt)] = torch.nan
+        has_gt = has_gt[rank * BATCH // size :][: BATCH // size]
+    losses = step(lq.chunk(size)[rank], gt.chunk(size)[rank], 1, has_gt=has_gt)[0]
     torch.stack(list(losses.values())).sum().backward()
     return {name.removeprefix('module.'): p.grad for name, p in step.named_parameters() if p.grad is not None}
 

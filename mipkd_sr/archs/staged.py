@@ -154,8 +154,8 @@ def mean_for(mean: Tensor, *channels: int) -> Tensor:
     return mean if {*channels} == {3} else (mean.flatten() @ torch.tensor(GREY)).view(1, 1, 1, 1)
 
 
-def part_of_context(context: Context, batch: int, start: int, stop: int) -> Context:
-    """A context for the samples ``start`` to ``stop`` of the ``batch`` that it is for.
+def part_of_context(context: Context, batch: int, rows: slice | Tensor) -> Context:
+    """A context for some samples of the ``batch`` that it is for: a slice, or truth values.
 
     Raises:
         ValueError: If something in it cannot be cut into samples.
@@ -163,7 +163,7 @@ def part_of_context(context: Context, batch: int, start: int, stop: int) -> Cont
 
     def part(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == batch:
-            return leaf[start:stop]
+            return leaf[rows]
         if isinstance(leaf, PLAIN):
             return leaf
         what = f'a tensor of shape {tuple(leaf.shape)}' if isinstance(leaf, Tensor) else f'a {type(leaf).__name__}'

@@ -181,8 +181,8 @@ def _check_context(net: Any, lq: Tensor, feature: Tensor, context: Context) -> N
     """What the head makes of one sample is that sample's part of what it makes of two."""
     alone_feature, alone_context = run_head(net, lq[:1])
     try:
-        part = part_of_context(context, BATCH, 0, 1)
-        part_of_context(alone_context, 1, 0, 1)  # two samples may hide a tensor that has two values for another reason
+        part = part_of_context(context, BATCH, slice(1))
+        part_of_context(alone_context, 1, slice(1))  # two may hide a tensor that has two values for another reason
     except ValueError as error:
         raise WrongNetwork(f'the head of {kind(net)}: {error}') from None
     ours, theirs = (_tensors(found) for found in ((feature[:1], part), (alone_feature, alone_context)))

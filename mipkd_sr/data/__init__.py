@@ -16,15 +16,17 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from mipkd_sr.data.images import imfrombytes
+from mipkd_sr.data.mixing import MixedDataset
 from mipkd_sr.data.paired_patch_dataset import PairedPatchDataset
 from mipkd_sr.data.pairing import pair_files
 from mipkd_sr.data.scan import scan
+from mipkd_sr.data.single_patch_datasets import DegradedImages, UnpairedImageDataset
 from mipkd_sr.option_types import Component, DatasetOptions, RunOptions, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 __all__ = ['PairedPatchDataset', 'build_dataset', 'lq_patch_size', 'metrics_of', 'not_looked_at', 'shared_images']
 
-SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset)
+SCANNED = (PairedImageDataset, PairedPatchDataset, SingleImageDataset, UnpairedImageDataset, DegradedImages)
 """Data sets whose files are checked before a run; so are those of classes that derive from them."""
 
 
@@ -70,6 +72,18 @@ def build_dataset(opt: RunOptions, phase: str) -> Dataset:
         OptionError: If it cannot be used: LR and HR images that do not match, no image at all.
     """
     dataset_opt = opt['datasets'][phase]
+    if not (others := dataset_opt['others']):
+        return _build_one(opt, phase, dataset_opt)
+    sets = [_build_one(opt, phase, one) for one in (dataset_opt, *others)]
+    mixed = MixedDataset(sets, [one['weight'] for one in (dataset_opt, *others)], dataset_opt)
+    least = min(share for _, share in mixed.sets)
+    if least * dataset_opt['batch_size_per_gpu'] < len(others):  # see mixing.place
+        message = f'gives a set {float(least):.3g} of the samples: not one in every batch; raise it, or the batch.'
+        raise OptionError(f'datasets:{phase}:weight', message)
+    return mixed
+
+
+def _build_one(opt: RunOptions, phase: str, dataset_opt: DatasetOptions) -> Dataset:
     _check_folders(dataset_opt, f'datasets:{phase}')
     if dataset_opt['scan'] and opt.get('rank', 0) == 0 and not _cannot_be_scanned(dataset_opt):
         scan(dataset_opt, f'datasets:{phase}', {} if phase == 'train' else metrics_of(opt))
@@ -111,8 +125,10 @@ def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
     if not issubclass(kind, SCANNED):
         return
     if issubclass(kind, SingleImageDataset) and dataset_opt['phase'] == 'train':
-        raise OptionError(f'{key}:type', 'SingleImageDataset has no HR images to learn from; use PairedImageDataset.')
-    for name in ('dataroot_lq',) if issubclass(kind, SingleImageDataset) else ('dataroot_lq', 'dataroot_gt'):
+        raise OptionError(f'{key}:type', 'SingleImageDataset gives whole images; to train: UnpairedImageDataset.')
+    needed = {SingleImageDataset: ['dataroot_lq'], DegradedImages: ['dataroot_gt'], UnpairedImageDataset: []}
+    names = next((names for known, names in needed.items() if issubclass(kind, known)), ['dataroot_lq', 'dataroot_gt'])
+    for name in names:
         if dataset_opt.get(name) is None:
             raise OptionError(f'{key}:{name}', f'is missing; {dataset_opt["type"]} needs it.')
 

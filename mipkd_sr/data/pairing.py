@@ -48,10 +48,7 @@ def pair_files(
     Raises:
         OptionError: If an image has no counterpart, or two.
     """
-    if names_file:
-        gts = _listed(gt_root, names_file, f'{key}:meta_info_file')
-    else:
-        gts = files_in(gt_root, f'{key}:dataroot_gt')
+    gts = listed_files(gt_root, names_file, key)
     by_stem: dict[str, list[Path]] = {}
     for file in files_in(lq_root, f'{key}:dataroot_lq'):
         by_stem.setdefault(file.stem, []).append(file)
@@ -78,6 +75,17 @@ def pair_files(
             f'{key}:dataroot_gt', f'there is no HR image of {surplus[0]}{and_more(surplus)}; add it, or remove this.'
         )
     return pairs
+
+
+def listed_files(gt_root: Path, names_file: str | None, key: str) -> list[Path]:
+    """The HR files of a data set: those that a list names, or all of the folder.
+
+    Raises:
+        OptionError: If one is not there, or there is none.
+    """
+    if names_file:
+        return _listed(gt_root, names_file, f'{key}:meta_info_file')
+    return files_in(gt_root, f'{key}:dataroot_gt')
 
 
 def and_more(files: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 
 from mipkd_sr.data.images import decode
-from mipkd_sr.data.pairing import files_in, pair_files
+from mipkd_sr.data.pairing import files_in, listed_files, pair_files
 from mipkd_sr.metrics import least_side
 from mipkd_sr.runtime.errors import OptionError, sentence
 
@@ -72,20 +72,21 @@ def scan(opt: Mapping[str, Any], key: str, metrics: Mapping[str, Mapping[str, An
         OptionError: For all files that cannot be used. The message names them.
     """
     pairs = _pairs(opt, key)
-    files = list(dict.fromkeys(file for lq, gt in pairs for file in (gt, lq) if file is not None))
+    files = list(dict.fromkeys(file for pair in pairs for file in reversed(pair) if file is not None))
     with ThreadPoolExecutor() as pool:
         looks = dict(zip(files, pool.map(_look, files), strict=True))
     infos = {file: info for file, info in looks.items() if isinstance(info, ImageInfo)}
     _refuse({file: reason for file, reason in looks.items() if isinstance(reason, str)}, key)
-    problems = {gt: _size_problem(gt, lq, infos, opt) for lq, gt in pairs if gt is not None}
+    problems = {gt: _size_problem(gt, lq, infos, opt) for lq, gt in pairs if gt is not None and lq is not None}
     if wrong := [gt for gt, problem in problems.items() if problem]:
         raise OptionError(key, f'{problems[wrong[0]]}{_as_well(wrong)}; mipkd prepare makes pairs that match.')
     side = opt.get('gt_size') or 0
     for lq, gt in pairs:
-        if gt is not None:
-            if opt['phase'] == 'train' and min(infos[gt][:2]) < side:
-                size = f'{infos[gt].height} x {infos[gt].width}'
-                raise OptionError(f'{key}:gt_size', f'is {side}, but {gt} is {size} pixels; use smaller patches.')
+        file, least = (lq, side // opt['scale']) if gt is None else (gt, side)
+        if opt['phase'] == 'train' and file is not None and min(infos[file][:2]) < least and 'kernel_list' not in opt:
+            size = f'{infos[file].height} x {infos[file].width}'
+            raise OptionError(f'{key}:gt_size', f'is {side}, but {file} is {size} pixels; use smaller patches.')
+        if gt is not None and lq is not None:
             _check_measurable(gt, infos[lq], opt['scale'], metrics)
     for form, read_as in NOTED.items():
         if noted := [file for file, info in infos.items() if info.form == form]:
@@ -118,8 +119,11 @@ def _as_well(files: Sequence[Path]) -> str:
     return f' (so for {", ".join(f"{file.parent.name}/{file.name}" for file in files[1:])})' if len(files) > 1 else ''
 
 
-def _pairs(opt: Mapping[str, Any], key: str) -> Sequence[tuple[Path, Path | None]]:
-    """LR and HR files, matched by name."""
+def _pairs(opt: Mapping[str, Any], key: str) -> Sequence[tuple[Path | None, Path | None]]:
+    """LR and HR files, matched by name; None where a set has images of one kind alone."""
+    if opt.get('dataroot_lq') is None:
+        gts = listed_files(Path(opt['dataroot_gt']), opt.get('meta_info') or opt.get('meta_info_file'), key)
+        return [(None, gt) for gt in gts]
     if opt.get('dataroot_gt') is None:
         return [(file, None) for file in files_in(Path(opt['dataroot_lq']), f'{key}:dataroot_lq')]
     roots = Path(opt['dataroot_lq']), Path(opt['dataroot_gt'])

@@ -5,19 +5,24 @@ were asked for. Here a batch may span two epochs, and there are exactly as many 
 resumed at iteration i reads what an undisturbed run reads from i on.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from copy import copy
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mipkd_sr.data.mixing import collate, place
 from mipkd_sr.data.readers import ReaderLost, read_ahead
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runtime.errors import RunError, traced
 from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 from mipkd_sr.runtime.seeding import mix_seed, preserved_random_state, seed_cpu
+
+DEGRADING = 1
+"""Tells the random numbers of a sample's degradation from those of its crop."""
 
 
 class NamedErrors(Dataset):
@@ -62,10 +67,16 @@ class SeededDataset(Dataset):
         self.seed = seed
 
     def __getitem__(self, sample: tuple[int, int]) -> Any:
-        """The sample of an (epoch, index) pair. The default generators are left as they were."""
+        """The sample of an (epoch, index) pair. The default generators are left as they were.
+
+        One without an LR image has ``seed`` besides: of the random numbers by which the model makes it.
+        """
         with preserved_random_state():
             seed_cpu(self.seed, *sample)
-            return self.dataset[sample[1]]
+            found = self.dataset[sample[1]]
+        if isinstance(found, dict) and 'lq' not in found:
+            found = {**found, 'seed': mix_seed(self.seed, *sample, DEGRADING)}
+        return found
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -84,6 +95,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         world_size: Number of processes.
         samples_before: Samples that all processes together have read so far. If None, it is computed from
             ``first_iter``, ``world_size`` and ``batch_size``.
+        mixed: Length and share of each set, where ``length`` is of several; see ``mipkd_sr.data.mixing``.
     """
 
     def __init__(
@@ -96,8 +108,9 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world_size: int = 1,
         samples_before: int | None = None,
+        mixed: Sequence[tuple[int, Fraction]] | None = None,
     ) -> None:
-        self.length = length
+        self.sets = list(mixed or [(length, Fraction(1))])
         self.batch_size = batch_size
         self.first_iter = first_iter
         self.total_iter = total_iter
@@ -119,15 +132,18 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         return max(0, self.total_iter - self.first_iter + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, list[int]()
+        shares, orders = [share for _, share in self.sets], dict[int, tuple[int, list[int]]]()
+        starts = [sum(length for length, _ in self.sets[:number]) for number in range(len(self.sets))]
         for number in range(len(self)):
             first = self.samples_before + (number * self.world_size + self.rank) * self.batch_size
             batch = []
             for sample in range(first, first + self.batch_size):
-                if sample // self.length != epoch:
-                    epoch = sample // self.length
-                    order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.length).tolist()
-                batch.append((epoch, order[sample % self.length]))
+                of, count = place(sample, shares)
+                epoch, index = divmod(count, self.sets[of][0])
+                if orders.get(of, (-1, []))[0] != epoch:
+                    seed = mix_seed(self.seed, epoch, *([of] if of else []))
+                    orders[of] = epoch, np.random.default_rng(seed).permutation(self.sets[of][0]).tolist()
+                batch.append((epoch, starts[of] + orders[of][1][index]))
             yield batch
 
 
@@ -139,8 +155,8 @@ def samples_an_iteration(opt: TrainingOptions) -> int:
 class TrainingBatches:
     """The batches of a training run from iteration ``first_iter`` to its last.
 
-    They are mappings with ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), values in [0, 1]. When a reading process
-    is lost, this one reads the remaining batches itself, so that the run can end in order.
+    They are what ``mipkd_sr.data.feeding.feed`` takes. When a reading process is lost, this one reads the remaining
+    batches itself, so that the run can end in order.
 
     Args:
         dataset: The training set.
@@ -208,11 +224,13 @@ class TrainingBatches:
             self.opt['rank'],
             self.opt['world_size'],
             self.samples_before,
+            getattr(self.dataset, 'sets', None),
         )
         return DataLoader(
             SeededDataset(self.dataset, seed),
             batch_sampler=sampler.after(taken),
             num_workers=workers,
+            collate_fn=collate,
             pin_memory=train_opt['pin_memory'] and self.opt['num_gpu'] > 0,
         )
 

@@ -45,6 +45,7 @@ class FeatureObjective(Objective):
         widths: For each position, the student's and the teacher's width.
     """
 
+    needs_gt = False
     same_size: ClassVar[bool] = True
     """Whether the feature maps must have the same height and width."""
 

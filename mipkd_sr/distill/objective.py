@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from basicsr.utils import USMSharp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
@@ -56,12 +57,20 @@ class NetworkPass:
         """
         if not with_features:
             return NetworkPass(self.net, self.sr[start:stop])
-        features = {index: feature[start:stop] for index, feature in self.features.items()}
+        return self.of_samples(slice(start, stop))
+
+    def of_samples(self, rows: slice | Tensor) -> 'NetworkPass':
+        """This pass for some samples of its batch: a slice, or truth values.
+
+        Raises:
+            RunError: If the network's context cannot be cut into samples.
+        """
+        features = {index: feature[rows] for index, feature in self.features.items()}
         try:
-            context = part_of_context(self.context, len(self.sr), start, stop)
+            context = part_of_context(self.context, len(self.sr), rows)
         except ValueError as error:
             raise RunError(f'{type(self.net).__name__}: {error}.') from None
-        return NetworkPass(self.net, self.sr[start:stop], features, context)
+        return NetworkPass(self.net, self.sr[rows], features, context)
 
     def run_rest(self, feature: Tensor, index: int) -> Tensor:
         """Send ``feature`` (B x C x H x W), as the output of unit ``index``, through the rest of this network.
@@ -146,6 +155,12 @@ class Objective(nn.Module):
 
     needs_teacher = True
     """Whether it uses the teacher's output for ``lq``."""
+    needs_gt = True
+    """Whether it uses HR images: of a batch in which some samples have none it is then given the others alone, and what
+    it returns is weighted by their share."""
+    has_gt: Tensor | None = None
+    """Where it needs none but its views can use them: which samples of the step's batch have one, B truth values; None
+    if all have. Set before its views are asked for."""
     needs_teacher_first = False
     """Whether its views depend on that output. If so, the teacher first runs on ``lq``, in a call of its own."""
     compares_outputs = False
@@ -241,19 +256,22 @@ class ImageObjective(Objective):
     Args:
         name: Name of the loss in the logs.
         criterion: Takes SR and HR images; returns a loss, or BasicSR's pair of perceptual and style loss.
+        sharpen: Whether the HR images are sharpened for it (unsharp masking, BasicSR's USMSharp).
     """
 
     needs_teacher = False
     is_pure = True
 
-    def __init__(self, name: str, criterion: nn.Module) -> None:
+    def __init__(self, name: str, criterion: nn.Module, sharpen: bool = False) -> None:
         super().__init__()
         self.name = name
         self.criterion = criterion
+        self.usm = USMSharp() if sharpen else None
 
     @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        loss = self.criterion(state.student['lq'].sr, state.gt)
+        gt = state.gt if self.usm is None else self.usm(state.gt)
+        loss = self.criterion(state.student['lq'].sr, gt)
         if isinstance(loss, tuple):
             losses = {'l_percep': loss[0], 'l_style': loss[1]}
             return {name: value for name, value in losses.items() if value is not None}

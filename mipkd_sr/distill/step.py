@@ -1,6 +1,6 @@
 """One training step, as the one module that DistributedDataParallel and torch.compile wrap."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -81,18 +81,21 @@ class DistillStep(nn.Module):
         only: Collection[str] | None = None,
         measure: bool = False,
         scale: Tensor | float = 1.0,
+        has_gt: Sequence[bool] | None = None,
     ) -> StepOutput:
         """Compute the losses of one batch.
 
         Args:
             lq: LR images, B x 3 x H x W, values in [0, 1].
-            gt: HR images, B x 3 x sH x sW, values in [0, 1].
+            gt: HR images, B x 3 x sH x sW, values in [0, 1]; of samples without one, anything.
             iteration: Number of the step, from 1.
             place: Where a step's samples are computed in parts: the number of this part's first sample, from 0, and the
                 number of samples in the step. Each sample then gets the random numbers that it would get in one part.
             only: The objectives to compute; all if None.
             measure: Whether to measure each loss's gradient, for ``finish``.
             scale: What the losses will be multiplied by before their backward pass (a GradScaler's factor).
+            has_gt: Which samples have an HR image; None if all have. A loss is a mean over the samples, to which those
+                that it is not defined for add 0.
 
         Raises:
             RunError: If an objective returns something else than losses, or creates a parameter.
@@ -100,22 +103,27 @@ class DistillStep(nn.Module):
         progress = iteration / self.total_iter
         asked = self.objectives.keys() if only is None else only
         active = {name: o for name, o in self._objectives() if name in asked and o.schedule.factor(progress) != 0}
-        draws = {name: BatchDraws(self._seed(name, iteration, 1), lq.device, *place) for name in active}
+        rows = _rows(active, has_gt)
+        active = {name: active[name] for name in rows}
+        of_all = {name: BatchDraws(self._seed(name, iteration, 1), lq.device, *place) for name in active}
+        draws = {name: own.of_samples(rows[name]) for name, own in of_all.items()}
         first = {
             name: {'lq': teacher(lq, self._teacher_indices[name])}
             for name, teacher in self.teachers.items()
             if any(objective.needs_teacher_first and name in self._heard(objective) for objective in active.values())
         }
-        views = self._views(lq, gt, progress, active, first, draws)
+        batch = {name: (lq, gt) if of is None else (lq[of], gt[of]) for name, of in rows.items()}
+        views = self._views(lq, batch, rows, progress, active, first, draws)
         student = self._run_student(views)
         teachers = self._run_teachers(views, active, first)
         logs_by_key: dict[str, dict[str, Tensor | float]] = {name: {} for name in active}
         states = {}
         for name, objective in active.items():
             rng = torch.Generator().manual_seed(self._seed(name, iteration))
-            own = _own(name, student), _own(name, mixed_passes(self._heard(objective), teachers))
-            states[name] = StepState(lq, gt, *own, progress, rng, draws[name], logs_by_key[name])
-        losses_by_key = self._ask(active, states)
+            both = student, mixed_passes(self._heard(objective), teachers)
+            own, wanted = (_own(name, found, rows[name]) for found in both)
+            states[name] = StepState(*batch[name], own, wanted, progress, rng, draws[name], logs_by_key[name])
+        losses_by_key = self._ask(active, states, rows)
         if is_due(iteration):
             self._measure_balanced(losses_by_key, progress, place[0], scale)
         for name, objective in active.items():
@@ -128,7 +136,8 @@ class DistillStep(nn.Module):
     def _views(
         self,
         lq: Tensor,
-        gt: Tensor,
+        batch: Mapping[str, tuple[Tensor, Tensor]],
+        rows: Mapping[str, Tensor | None],
         progress: float,
         active: Mapping[str, Objective],
         first: Mapping[str, Mapping[str, NetworkPass]],
@@ -137,8 +146,8 @@ class DistillStep(nn.Module):
         views = {'lq': View(lq, lq)}
         for name, objective in active.items():
             objective.progress = progress
-            alone = mixed_passes(self._heard(objective), first).get('lq')
-            own = objective.views(lq, gt, alone.sr if alone else None, draws[name])
+            alone = _own(name, mixed_passes(self._heard(objective), first), rows[name]).get('lq')
+            own = objective.views(*batch[name], alone.sr if alone else None, draws[name])
             views.update({_of(name, view_name): view for view_name, view in own.items()})
         return views
 
@@ -179,21 +188,27 @@ class DistillStep(nn.Module):
     def _objective(self, key: str) -> Objective:
         return self.objectives[key]  # type: ignore[return-value]
 
-    def _ask(self, active: Mapping[str, Objective], states: Mapping[str, StepState]) -> dict[str, dict[str, Tensor]]:
-        """The losses of each objective; the pure ones are computed together.
+    def _ask(
+        self, active: Mapping[str, Objective], states: Mapping[str, StepState], rows: Mapping[str, Tensor | None]
+    ) -> dict[str, dict[str, Tensor]]:
+        """The losses of each objective; the pure ones of all samples are computed together.
 
         Those of features communicate with other processes, if there are any, in ``size_of``.
         """
         single = rank_and_size()[1] == 1
-        pure = [name for name, o in active.items() if o.is_pure and (single or not o.student_indices())]
+        whole = [name for name, o in active.items() if o.is_pure and rows[name] is None]
+        pure = [name for name in whole if single or not active[name].student_indices()]
         maps = [(_maps(states[name].student), _maps(states[name].teacher)) for name in pure]
-        first = next(iter(states.values()), None)
-        found = _ask_pure(self, pure, first.lq, first.gt, maps) if first and pure else []
+        first = states[pure[0]] if pure else None
+        found = _ask_pure(self, pure, first.lq, first.gt, maps) if first else []
         together = dict(zip(pure, found, strict=True))
         losses = {}
         for name, objective in active.items():
             losses[name] = together[name] if name in together else objective(through_gate(states[name], objective.gate))
             check_losses(name, objective, losses[name])
+            if (of := rows[name]) is not None:
+                share = len(states[name].lq) / len(of)
+                losses[name] = {key: share * loss for key, loss in losses[name].items()}
         return losses
 
     def _output(
@@ -288,15 +303,28 @@ class DistillStep(nn.Module):
         return passes
 
 
+def _rows(active: Mapping[str, Objective], has_gt: Sequence[bool] | None) -> dict[str, Tensor | None]:
+    """For each objective that has a sample, which of the samples are its own, B truth values; None for all."""
+    mask, rows = None if has_gt is None else torch.tensor(has_gt), dict[str, Tensor | None]()
+    for name, objective in active.items():
+        some = objective.needs_gt or objective.gate > 0
+        objective.has_gt = None if some else mask
+        if not some or mask is None or mask.any():
+            rows[name] = mask if some else None
+    return rows
+
+
 def _of(key: str, view: str) -> str:
     """The name, within a step, of a view of the objective ``key``."""
     return f'{key}:{view}'
 
 
-def _own(key: str, passes: Mapping[str, NetworkPass]) -> dict[str, NetworkPass]:
-    """The passes of ``lq`` and of the views of the objective ``key``, by its own names."""
+def _own(key: str, passes: Mapping[str, NetworkPass], rows: Tensor | None) -> dict[str, NetworkPass]:
+    """The passes of ``lq`` (of the samples ``rows``) and of the views of the objective ``key``, by its own names."""
     own = {name.removeprefix(_of(key, '')): found for name, found in passes.items() if name.startswith(_of(key, ''))}
-    return own | {'lq': passes['lq']} if 'lq' in passes else own
+    if 'lq' not in passes:
+        return own
+    return own | {'lq': passes['lq'] if rows is None else passes['lq'].of_samples(rows)}
 
 
 def _weigh(

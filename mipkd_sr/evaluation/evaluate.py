@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mipkd_sr.data.scan import image_info
 from mipkd_sr.evaluation.inference import Network
-from mipkd_sr.metrics import measure
+from mipkd_sr.metrics import measure, needs_hr
 from mipkd_sr.runtime.errors import RunError, is_out_of_memory, traced
 from mipkd_sr.runtime.ranks import failing_together, rank_and_size
 
@@ -55,7 +55,7 @@ def evaluate(
         device: Where to run.
         on_image: Called with the network's and the image's name and the SR image (H x W x 3, BGR, 8 bits).
         reference: One of ``networks``, or several. The first PSNR among the metrics is also measured between its output
-            and each other network's, as ``psnr_to_<reference>``.
+            and each other network's, as ``psnr_to_<reference>``. That, and a metric such as NIQE, needs no ``gt``.
         grey: How PSNR and SSIM are measured where the HR file is grey: 'colour', as three equal channels (whose Y has a
             smaller range, 16 to 235), or 'as_is', one channel against the SR image's grey value.
 
@@ -101,8 +101,7 @@ def _run(
         if on_image:
             for name, sr in images.items():
                 on_image(name, image, sr)
-        if 'gt' in batch:
-            measuring.add(image, images, batch['gt'][number], batch['gt_path'][number])
+        measuring.add(image, images, batch['gt'][number] if 'gt' in batch else None, batch, number)
 
 
 class _Measuring:
@@ -123,9 +122,13 @@ class _Measuring:
         self._grey = grey
         self._waiting: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
 
-    def add(self, image: str, images: Mapping[str, np.ndarray], gt: Tensor, file: str) -> None:
-        hr = tensor2img(gt)
-        as_grey = self._grey == 'as_is' and image_info(Path(file)).form == 'grey'
+    def add(
+        self, image: str, images: Mapping[str, np.ndarray], gt: Tensor | None, batch: Mapping[str, Any], number: int
+    ) -> None:
+        """Without ``gt``: the metrics that need none, and the agreement with the references."""
+        file = batch['lq_path' if gt is None else 'gt_path'][number]
+        hr = None if gt is None else tensor2img(gt)
+        as_grey = hr is not None and self._grey == 'as_is' and image_info(Path(file)).form == 'grey'
         measured = self._pool.submit(_measure_all, images, hr, self._metrics, self._references, as_grey)
         self._waiting.append((image, file, measured))
         if len(self._waiting) > IMAGES_WAITING:
@@ -198,17 +201,19 @@ def _joined(group: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _measure_all(
     images: Mapping[str, np.ndarray],
-    hr: np.ndarray,
+    hr: np.ndarray | None,
     metrics: Mapping[str, Mapping[str, Any]],
     references: Sequence[str],
     as_grey: bool,
 ) -> dict[str, dict[str, float]]:
     """Every network's metrics on one image."""
-    if as_grey:
+    if as_grey and hr is not None:
         images = {name: cv2.cvtColor(sr, cv2.COLOR_BGR2GRAY) for name, sr in images.items()}
         hr = hr[..., 0]
     rows: dict[str, dict[str, float]] = {name: {} for name in images}
     for metric, opt in metrics.items():
+        if hr is None and needs_hr(opt):
+            continue
         try:
             for name, sr in images.items():
                 rows[name][metric] = measure(opt, sr, hr)

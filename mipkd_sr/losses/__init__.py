@@ -12,6 +12,7 @@ from mipkd_sr.losses.fakd_loss import FAKDLoss
 from mipkd_sr.losses.fitnet_loss import FitNetLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.mipkd_loss import MiPKDLoss
+from mipkd_sr.losses.perceptual_loss import PerceptualLoss
 from mipkd_sr.losses.rkd_loss import RKDLoss
 from mipkd_sr.losses.wavelet_loss import WaveletLoss
 
@@ -28,6 +29,7 @@ __all__ = [
     'FitNetLoss',
     'LogitsKDLoss',
     'MiPKDLoss',
+    'PerceptualLoss',
     'RKDLoss',
     'WaveletLoss',
 ]

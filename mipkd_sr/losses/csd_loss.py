@@ -68,6 +68,7 @@ class CSDLoss(Objective):
         ValueError: If VGG19's weights are not to be had.
     """
 
+    needs_gt = False
     compares_outputs = True
     mean: Tensor
     std: Tensor

@@ -30,6 +30,7 @@ class VQGANObjective(Objective):
         vqgan_file: Checkpoint of taming-transformers' ``vqgan_imagenet_f16_1024``.
     """
 
+    needs_gt = False
     compares_outputs = True
 
     def __init__(self, vqgan_file: str | None) -> None:

@@ -85,6 +85,7 @@ class DUKDLoss(Objective):
     """
 
     is_pure = True
+    needs_gt = False  # but zoom_in does, see _zoom_in
 
     def __init__(
         self,
@@ -134,16 +135,22 @@ class DUKDLoss(Objective):
     def views(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> dict[str, View]:
         """The zoomed-in and zoomed-out patches, augmented for the student."""
         views = {}
-        zoomed_in = self._zoom_in(lq, gt, teacher_sr, draws) if self.zoom_in else []
+        own = draws if self.has_gt is None else draws.of_samples(self.has_gt)
+        zoomed_in = self._zoom_in(lq, gt, teacher_sr, own) if self.zoom_in else []
         for number, images in enumerate(zoomed_in):
             name = f'zoom_in_{number}'
-            views[name] = self._view(name, images, draws)
+            views[name] = self._view(name, images, own)
         if self.zoom_out:
             views['zoom_out'] = self._view('zoom_out', zoom_out(lq, self.scale), draws)
         return views
 
     def _zoom_in(self, lq: Tensor, gt: Tensor, teacher_sr: Tensor | None, draws: BatchDraws) -> list[Tensor]:
         height, width = lq.shape[-2:]
+        if self.has_gt is not None:  # the others have no HR to zoom into
+            if not self.has_gt.any():
+                return []
+            gt = gt[self.has_gt]
+            teacher_sr = None if teacher_sr is None else teacher_sr[self.has_gt]
         if self.crop == 'grid':
             return zoom_in_grid(gt, self.scale, self.crops, draws)
         if teacher_sr is not None and self.crop == 'hardest':
@@ -162,7 +169,8 @@ class DUKDLoss(Objective):
             sr = state.student[name].sr
             loss = self.loss_weight * F.l1_loss(sr, state.teacher[name].sr)
             key = 'l_zoom_in' if name.startswith('zoom_in') else 'l_zoom_out'
-            weight = 1 / self.crops if key == 'l_zoom_in' else 1.0
+            share = len(sr) / len(state.lq)  # of the samples that have HR
+            weight = share / self.crops if key == 'l_zoom_in' else 1.0
             losses[key] = losses[key] + weight * loss if key in losses else weight * loss
             if name == 'zoom_out' and self.label_weight:
                 losses['l_zoom_out_label'] = self.label_weight * F.l1_loss(sr, state.lq)

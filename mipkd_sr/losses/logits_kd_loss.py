@@ -19,6 +19,7 @@ class LogitsKDLoss(Objective):
         loss_weight: Weight of the loss.
     """
 
+    needs_gt = False
     compares_outputs = True
     is_pure = True
 

@@ -29,6 +29,7 @@ class WaveletLoss(Objective):
         ValueError: If there is no level.
     """
 
+    needs_gt = False
     compares_outputs = True
     is_pure = True
 

@@ -5,6 +5,7 @@ https://ieeexplore.ieee.org/document/1284395, with an 11 x 11 Gaussian window of
 padding.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_metric
+from basicsr.utils.registry import METRIC_REGISTRY
 
 LUMA = np.array([[24.966, 128.553, 65.481]]) / 255
 """Y of YCbCr (ITU-R BT.601, in [16, 235]) from B, G and R in [0, 255], without the 16 that is added."""
@@ -53,7 +55,7 @@ def psnr(sr: np.ndarray, hr: np.ndarray, crop_border: int, test_y_channel: bool 
 
     Args:
         sr: H x W x 3, BGR, or H x W, grey; 8 bits.
-        hr: As ``sr``.
+        hr: As ``sr``; None for a metric that needs none.
         crop_border: Pixels at each edge that are left out.
         test_y_channel: Whether to compare the Y channel alone; else all three together.
 
@@ -142,7 +144,12 @@ def least_side(opt: Mapping[str, Any]) -> int:
     return 1 if inside is None else 2 * opt.get('crop_border', 0) + inside
 
 
-def measure(opt: Mapping[str, Any], sr: np.ndarray, hr: np.ndarray) -> float:
+def needs_hr(opt: Mapping[str, Any]) -> bool:
+    """Whether a metric of the option file compares with an HR image; NIQE does not."""
+    return 'img2' in inspect.signature(METRIC_REGISTRY.get(opt['type'])).parameters
+
+
+def measure(opt: Mapping[str, Any], sr: np.ndarray, hr: np.ndarray | None) -> float:
     """A metric of the option file: by the functions here where they are the same, else by BasicSR's registry.
 
     Args:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mipkd_sr.archs.loading import PROBE_SIZE, load_network
-from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.data import lq_patch_size, metrics_of
+from mipkd_sr.data.degradations import build_degradation
+from mipkd_sr.data.feeding import feed, parts_of
 from mipkd_sr.data.stream import samples_an_iteration
 from mipkd_sr.distill.log_names import check_losses
 from mipkd_sr.distill.objective import Objective
@@ -28,7 +29,7 @@ from mipkd_sr.models.moving_average import decay_at, move_average
 from mipkd_sr.models.objectives import build_objectives, second_step
 from mipkd_sr.models.skipped_steps import SkippedSteps, Statistics, step_unless_bad
 from mipkd_sr.models.teacher_check import check_teacher
-from mipkd_sr.models.teachers import PRECISIONS, frozen, student_options, teacher_options
+from mipkd_sr.models.teachers import PRECISIONS, frozen, slice_student, student_options, teacher_options
 from mipkd_sr.models.training_state import restore, what_trains
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.hosting import IN_ANOTHER_LOOP, complete_hosted, form_of, is_complete
@@ -36,7 +37,7 @@ from mipkd_sr.options.registries import optimizers
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runs.validation_record import ValidationRecord
 from mipkd_sr.runtime.compiling import choose_mode, compiling, prepare
-from mipkd_sr.runtime.errors import OptionError, blamed_on, compiler_fault, cut, sentence
+from mipkd_sr.runtime.errors import OptionError, blamed_on, compiler_fault, cut
 from mipkd_sr.runtime.long_work import told
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -92,20 +93,10 @@ class DistillModel(ModelHooks, SRModel):
         }
         self.net_t: nn.Module | None = next(iter(self.teachers.values()), None)
         self.record = ValidationRecord()
+        self.degradation = build_degradation(opt.get('degradation')).to(self.device)
         if self.is_train:
-            self._init_student()
+            slice_student(self.net_g, self.teachers, self.opt)
             self.init_training_settings()
-
-    def _init_student(self) -> None:
-        """Start the student from the teacher's channels, where ``path:init_network_g`` says so."""
-        if self.opt['path']['init_network_g'] is None:
-            return
-        if self.net_t is None or len(self.teachers) > 1:
-            raise OptionError('path:init_network_g', 'needs one teacher; add network_t, with one network.')
-        try:
-            slice_teacher(self.net_t.state_dict(), self.net_g)
-        except ValueError as error:
-            raise OptionError('path:init_network_g', sentence(error)) from None
 
     def init_training_settings(self) -> None:
         """Create moving average, objectives, step, optimizer and scheduler."""
@@ -175,11 +166,9 @@ class DistillModel(ModelHooks, SRModel):
         self.schedulers = schedules_of(self.optimizers, self.opt['train'])
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch: ``lq`` (B x 3 x H x W) and ``gt`` (B x 3 x sH x sW), in [0, 1], and ``lq_path``, file names."""
-        self.lq = data['lq'].to(self.device, non_blocking=True)
-        if 'gt' in data:
-            self.gt = data['gt'].to(self.device, non_blocking=True)
-        self.names = list(data.get('lq_path', ()))
+        """Take a batch of ``lq`` (B x 3 x H x W), ``gt`` (B x 3 x sH x sW), in [0, 1], or both, and files' names."""
+        size = self.opt['datasets']['train']['gt_size'] if self.is_train else None
+        self.lq, self.gt, self.has_gt, self.names = feed(data, self.degradation, self.opt['scale'], size, self.device)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Take one optimizer step on the batch, or none if a loss or the gradient is not finite.
@@ -188,7 +177,7 @@ class DistillModel(ModelHooks, SRModel):
         objectives of ``second_step`` then take a second step, with the first one's gradient added to their own.
         """
         count, clip = self.opt['train']['accumulation_steps'], self.opt['train']['grad_clip']
-        batches = list(zip(self.lq.chunk(count), self.gt.chunk(count), strict=True))
+        batches = parts_of(self.lq, self.gt, self.has_gt, count)
         self.statistics.note()
         teacher_sums = self._first_backward(batches, current_iter)
         skipped = step_unless_bad(self.optimizer_g, self.scaler, clip)
@@ -208,7 +197,9 @@ class DistillModel(ModelHooks, SRModel):
         if self.device.type == 'cpu':  # on a GPU a look makes the CPU wait; get_current_log and save look there
             self.skipped_steps.check()
 
-    def _first_backward(self, batches: Sequence[tuple[Tensor, Tensor]], current_iter: int) -> list[dict[str, Tensor]]:
+    def _first_backward(
+        self, batches: Sequence[tuple[Tensor, Tensor, Any]], current_iter: int
+    ) -> list[dict[str, Tensor]]:
         """The gradient of the step. If the compiler fails in the backward pass, nothing is compiled from here on."""
         only = self.objectives.keys() - self.second_step
         while True:
@@ -226,14 +217,14 @@ class DistillModel(ModelHooks, SRModel):
                 self.statistics.put_back_if(torch.ones((), dtype=torch.bool, device=self.device))
 
     def _backward(
-        self, batches: Sequence[tuple[Tensor, Tensor]], current_iter: int, only: Set[str]
+        self, batches: Sequence[tuple[Tensor, Tensor, Any]], current_iter: int, only: Set[str]
     ) -> list[dict[str, Tensor]]:
         """Add the gradient of the objectives ``only``; returns the teachers' sums of each part."""
         parts = len(batches)  # fewer than asked for where another loop's batch has not as many samples
         of_parts: list[dict[str, Tensor]] = []
         of_teachers: list[dict[str, Tensor]] = []
-        whole, first = (self.lq, self.gt), 0
-        for part, (self.lq, self.gt) in enumerate(batches):  # extra_losses, and what it calls, sees its part's
+        whole, first = (self.lq, self.gt, self.has_gt), 0
+        for part, (self.lq, self.gt, self.has_gt) in enumerate(batches):  # extra_losses sees its part's
             place = (first, len(whole[0]))
             first += len(self.lq)
             with self._gradients_averaged_if(part == parts - 1):
@@ -242,7 +233,7 @@ class DistillModel(ModelHooks, SRModel):
                 self.scaler.scale(total).backward()
             of_parts.append(dict(zip(losses, values.clone().unbind(), strict=True)))  # a CUDA graph's are its own
             of_teachers.append(teacher_sums)
-        self.lq, self.gt = whole
+        self.lq, self.gt, self.has_gt = whole
         self.losses = of_parts[0]
         if parts > 1:
             names = dict.fromkeys(name for losses in of_parts for name in losses)  # one part may have more than another
@@ -258,8 +249,8 @@ class DistillModel(ModelHooks, SRModel):
             every = self.opt['logger']['gradients']
             measure = every > 0 and current_iter % every == 0 and not only <= self.second_step
             scale = self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else 1.0
-            output = self.step(lq, gt, current_iter, place, only, measure, scale)
-            extra = {} if only <= self.second_step else self.extra_losses(output.sr, gt)
+            output = self.step(lq, gt, current_iter, place, only, measure, scale, self.has_gt)
+            extra = {} if only <= self.second_step else self._extra_losses(output.sr, gt)
         check_losses('model', self, extra)
         own = {f'{name}_model' if name in output.losses else name: value for name, value in extra.items()}
         return output._replace(losses=output.losses | own)

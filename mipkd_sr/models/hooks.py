@@ -24,6 +24,7 @@ class ModelHooks:
     teachers: Mapping[str, nn.Module]
     is_train: bool
     lq: Tensor
+    has_gt: list[bool] | None = None
     output: Tensor
     step: nn.Module
     schedulers: list[Any]
@@ -55,6 +56,15 @@ class ModelHooks:
             Weighted losses, scalars, by the name under which they are logged (``l_...``); they are added to the total.
         """
         return {}
+
+    def _extra_losses(self, sr: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """``extra_losses`` of the samples that have HR, weighted by their share."""
+        if self.has_gt is None:
+            return self.extra_losses(sr, gt)
+        rows = torch.tensor(self.has_gt)
+        share = sum(self.has_gt) / len(sr)
+        losses = self.extra_losses(sr[rows], gt[rows]) if share else {}
+        return {name: share * loss for name, loss in losses.items()}
 
     def extra_state(self) -> dict[str, Any]:
         """For subclasses: what else training changes, besides student, objectives, optimizers and schedules.

@@ -13,6 +13,7 @@ from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.models.terms import build_term
 from mipkd_sr.option_types import Component, TrainingOptions
 from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
+from mipkd_sr.runtime.seeding import preserved_random_state
 
 
 def build_objectives(
@@ -65,6 +66,28 @@ def second_step(opt: TrainingOptions, objectives: Collection[str]) -> set[str]:
     if wanted and opt['train']['precision'] == 'fp16':
         raise OptionError('train:second_step', 'is not defined for fp16, whose losses are scaled; take bf16 or fp32.')
     return wanted
+
+
+def check_data(model: Any, dataset: Any) -> None:
+    """See that every term has samples: some need HR, and a training set may have LR images alone.
+
+    Args:
+        model: A DistillModel.
+        dataset: Its training set.
+
+    Raises:
+        OptionError: If a term has none.
+    """
+    with preserved_random_state():
+        if any('gt' in one[0] for one in getattr(dataset, 'datasets', [dataset]) if isinstance(one[0], dict)):
+            return
+    for key, objective in model.objectives.items():
+        if objective.needs_gt or objective.gate:
+            raise OptionError(f'train:{key}_opt', 'needs HR images, which no training set has; set it to ~.')
+        if getattr(objective, 'zoom_in', False):
+            raise OptionError(f'train:{key}_opt:zoom_in', 'needs HR images, which no training set has; make it false.')
+    if model.opt['train'].get('gan_opt'):
+        raise OptionError('train:gan_opt', 'needs HR images, which no training set has; add some.')
 
 
 def _build_objective(

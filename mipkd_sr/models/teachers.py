@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from mipkd_sr.archs.loading import NetworkOptions
+from mipkd_sr.archs.slicing import slice_teacher
 from mipkd_sr.distill.teacher import FrozenTeacher
+from mipkd_sr.runtime.errors import OptionError, sentence
 
 ONLY = 'teacher'
 """The name of a teacher that is the only one."""
@@ -32,7 +34,10 @@ def teacher_options(opt: Mapping[str, Any]) -> dict[str, NetworkOptions]:
     path, precision = opt['path'], opt.get('train', {}).get('teacher_precision')
     file, param_key = path.get('pretrain_network_t'), path.get('param_key_t')
     if isinstance(networks.get('type'), str):
-        return {ONLY: NetworkOptions(networks, file, param_key, 'network_t', 'path:pretrain_network_t', precision)}
+        one = NetworkOptions(
+            networks, file, param_key, 'network_t', 'path:pretrain_network_t', precision, any_scale=True
+        )
+        return {ONLY: one}
     return {
         name: NetworkOptions(
             network,
@@ -41,6 +46,7 @@ def teacher_options(opt: Mapping[str, Any]) -> dict[str, NetworkOptions]:
             f'network_t:{name}',
             f'path:pretrain_network_t:{name}',
             _own(precision, name),
+            any_scale=True,
         )
         for name, network in networks.items()
     }
@@ -54,3 +60,19 @@ def frozen(nets: Mapping[str, nn.Module], opt: Mapping[str, Any]) -> dict[str, F
     """The teachers, frozen, each with its precision."""
     options = teacher_options(opt)
     return {name: FrozenTeacher(net, PRECISIONS.get(options[name].precision or '')) for name, net in nets.items()}
+
+
+def slice_student(student: nn.Module, teachers: Mapping[str, nn.Module], opt: Mapping[str, Any]) -> None:
+    """Start the student from the teacher's channels, where ``path:init_network_g`` says so.
+
+    Raises:
+        OptionError: If there is not one teacher, or it is no wider network of the student's kind.
+    """
+    if opt['path']['init_network_g'] is None:
+        return
+    if len(teachers) != 1:
+        raise OptionError('path:init_network_g', 'needs one teacher; add network_t, with one network.')
+    try:
+        slice_teacher(next(iter(teachers.values())).state_dict(), student)
+    except ValueError as error:
+        raise OptionError('path:init_network_g', sentence(error)) from None

@@ -15,7 +15,7 @@ from mipkd_sr.distill.weight_schedule import read_schedule
 LOSS_NAMES = {'pixel_opt': 'l_pix'}
 """Log names of BasicSR's that differ from the rule that ``x_opt`` is logged as ``l_x``."""
 
-TERM_OPTIONS = ('schedule', 'gate', 'teacher', 'balance')
+TERM_OPTIONS = ('schedule', 'gate', 'teacher', 'balance', 'sharpen')
 """Options that any objective may have, besides the arguments of its class; see ``Objective``."""
 
 
@@ -46,7 +46,11 @@ def build_term(
         found = loss(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32))  # one that takes something else fails here
         if not isinstance(found, torch.Tensor | tuple):
             raise ValueError(f'{method} returns a {type(found).__name__}; let it return one tensor, or be an Objective')
-    objective = loss if isinstance(loss, Objective) else ImageObjective(name, loss)
+        objective: Objective = ImageObjective(name, loss, bool(of_term.get('sharpen')))
+    elif of_term.get('sharpen'):
+        raise ValueError(f'sharpen is for losses of BasicSR between the output and the HR image, not {method}')
+    else:
+        objective = loss
     if objective.needs_teacher and not teachers:
         raise ValueError(f'{method} needs a teacher; add network_t and path:pretrain_network_t')
     if 'schedule' in of_term:

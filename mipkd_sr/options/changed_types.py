@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mipkd_sr.options.forms import Component
-from mipkd_sr.options.keys import DATASET, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER
+from mipkd_sr.options.keys import DATASET, DEGRADATION, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER
 from mipkd_sr.options.registries import DATASET_REGISTRY, registered
 
 COMPONENTS: tuple[tuple[str, Component], ...] = (
@@ -16,6 +16,7 @@ COMPONENTS: tuple[tuple[str, Component], ...] = (
     (r'train:\w+_opt', LOSS),
     (r'train:optim_\w+', OPTIMIZER),
     (r'train:scheduler\w*', SCHEDULER),
+    ('degradation', DEGRADATION),
     (r'val:metrics:[^:]+', METRIC),
 )
 """The component that a mapping with a ``type`` is, by its place in an option file."""

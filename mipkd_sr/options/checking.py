@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mipkd_sr.data.single_patch_datasets import SIDE
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section, with_own_options
 from mipkd_sr.options.keys import DATASET, NETWORK, RENAMED, TRAIN
+from mipkd_sr.options.realesrgan import adopt_realesrgan
 from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, SRModel, model_class, module_of, registered
 from mipkd_sr.options.values import check_argument, check_counts, check_value, finite, no_such
 from mipkd_sr.runtime.errors import OptionError, advice, shown
@@ -19,7 +21,10 @@ def check(opt: dict[str, Any], form: Section) -> None:
     Raises:
         OptionError: For the first thing that is wrong.
     """
-    check_form(opt, with_own_options(form, _model_class(opt, form)))
+    model = _model_class(opt, form)
+    if form is TRAIN:
+        adopt_realesrgan(opt)
+    check_form(opt, with_own_options(form, model))
     _check_set_names(opt['datasets'])
     if form is TRAIN:
         _check_training(opt)
@@ -78,6 +83,13 @@ def _check_training(opt: dict[str, Any]) -> None:
     gt_size, scale = train_set['gt_size'], opt['scale']
     if gt_size is None or gt_size < scale or gt_size % scale:
         raise OptionError('datasets:train:gt_size', f'must be a multiple of scale, {scale}, not {gt_size}.')
+    if train_set['type'] == 'RealESRGANDataset':
+        if 'degradation' not in opt:
+            raise OptionError('degradation', 'is missing; its kernels are for type: RealESRGANDegradation.')
+        if gt_size > SIDE:
+            raise OptionError(
+                'datasets:train:gt_size', f"is {gt_size}, but BasicSR's patches have {SIDE}; make it less."
+            )
     periods, total = opt['train']['scheduler'].get('periods'), opt['train']['total_iter']
     if periods is not None and sum(periods) < total:
         raise OptionError('train:scheduler:periods', f'end after {sum(periods)} steps, before total_iter, {total}.')
@@ -209,6 +221,13 @@ def _check_dataset(opt: Any, path: str) -> None:
     is_open = not hasattr(known[kind], 'own_options') and not is_ours(known[kind])
     form = replace(DATASET, patterns={'': Key('any', "The data set class's own.")} if is_open else None)
     _check_section(opt, with_own_options(form, known[kind]), f'{path}:')
+    for number, other in enumerate(opt['others'] or []):
+        if isinstance(other, dict):
+            other.setdefault('gt_size', opt['gt_size'])
+            other.setdefault('name', f'{opt["name"]}_{number + 2}')
+        _check_dataset(other, f'{path}:others:{number}')
+        if other['gt_size'] != opt['gt_size'] or other['others']:
+            raise OptionError(f'{path}:others:{number}:gt_size', 'must be the same in all sets of a mix.')
     template = opt['filename_tmpl']
     if template.count('{}') != 1 or set('{}') & set(template.replace('{}', '')):
         message = f"must be text with one {{}}, such as '{{}}x4', not {shown(template)}."

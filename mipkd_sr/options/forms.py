@@ -6,7 +6,7 @@ from typing import Any
 
 from mipkd_sr.option_types import REQUIRED, Key
 
-__all__ = ['REQUIRED', 'Component', 'Key', 'MapOf', 'OneOrNamed', 'Section', 'with_own_options']
+__all__ = ['REQUIRED', 'Component', 'Key', 'MapOf', 'OneOrNamed', 'Section', 'sets_of', 'with_own_options']
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,12 @@ class MapOf:
     entry: Any
     prefixes: tuple[str, ...] = ()
     optional: bool = False
+
+
+def sets_of(dataset: Any) -> list[dict[str, Any]]:
+    """The options of a data set, and of those that are mixed with it (``others``)."""
+    found = [dataset, *(dataset.get('others') or [])] if isinstance(dataset, dict) else []
+    return [one for one in found if isinstance(one, dict)]
 
 
 def with_own_options(form: Section, owner: Any) -> Section:

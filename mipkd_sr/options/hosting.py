@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mipkd_sr.options.checking import check
-from mipkd_sr.options.forms import Key, Section
+from mipkd_sr.options.forms import Key, Section, sets_of
 from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 
 IN_ANOTHER_LOOP = (
@@ -39,7 +39,7 @@ def complete_hosted(opt: dict[str, Any]) -> None:
         OptionError: If something in them is wrong.
     """
     holders = [(opt, ADDED['run']), (opt.get('path'), ADDED['path'])]
-    holders += [(dataset, ADDED['dataset']) for dataset in (opt.get('datasets') or {}).values()]
+    holders += [(one, ADDED['dataset']) for dataset in (opt.get('datasets') or {}).values() for one in sets_of(dataset)]
     form = form_of(opt)
     aside = [
         (holder, {name: holder.pop(name) for name in names if name in holder})

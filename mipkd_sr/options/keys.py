@@ -27,6 +27,7 @@ from mipkd_sr.option_types import (
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
 from mipkd_sr.options.registries import (
     ARCH_REGISTRY,
+    DEGRADATION_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
     finder,
@@ -56,6 +57,9 @@ LOSS = Component(
             'Norm of its gradient on the student, as a multiple of that of the terms without balance; ~: not balanced.',
             minimum=0,
             maximum=1000,
+        ),
+        'sharpen': Key(
+            'bool', "Whether a loss of BasicSR's compares with the HR image sharpened, as Real-ESRGAN.", False
         ),
         'teacher': Key('any', 'Which of several teachers it learns from: a name, or weights by name; all alike if ~.'),
     },
@@ -98,7 +102,9 @@ METRIC = Component(
     extra={'better': Key('str', 'Which values are better.', 'higher', ('higher', 'lower'))},
 )
 
-COMPONENTS = {form.what: form for form in (NETWORK, LOSS, METRIC, OPTIMIZER, SCHEDULER)}
+DEGRADATION = Component('degradation', finder(DEGRADATION_REGISTRY), names_of(DEGRADATION_REGISTRY))
+
+COMPONENTS = {form.what: form for form in (NETWORK, LOSS, METRIC, OPTIMIZER, SCHEDULER, DEGRADATION)}
 """By the names that ``option_types`` has for them."""
 PATTERNS: Mapping[Any, Mapping[str, Any]] = {
     TrainOptions: {'_opt': LOSS},

@@ -23,6 +23,7 @@ import yaml
 
 from mipkd_sr.option_types import TestingOptions, TrainingOptions
 from mipkd_sr.options.changed_types import at, not_taken
+from mipkd_sr.options.forms import sets_of
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.runtime import strict_yaml
@@ -187,12 +188,15 @@ def with_scale(template: Mapping[str, Any]) -> dict[str, Any]:
     opt: dict[str, Any] = _fill_in(template, scale)
     datasets = opt.get('datasets')
     for phase, dataset in datasets.items() if isinstance(datasets, dict) else ():
-        size = dataset.get('lq_size') if isinstance(dataset, dict) else None
-        if isinstance(size, int):
-            del dataset['lq_size']
-            if dataset.setdefault('gt_size', size * scale) != size * scale:
-                key = f'datasets:{phase}:gt_size'
-                raise OptionError(key, f'is not scale x lq_size, {scale} x {size}; set one of the two to ~.')
+        if phase == 'train' and isinstance(dataset, list) and dataset and all(isinstance(one, dict) for one in dataset):
+            opt['datasets'][phase] = dataset = {**dataset[0], 'others': dataset[1:]}
+        for one in sets_of(dataset):
+            size = one.get('lq_size')
+            if isinstance(size, int):
+                del one['lq_size']
+                if one.setdefault('gt_size', size * scale) != size * scale:
+                    key = f'datasets:{phase}:gt_size'
+                    raise OptionError(key, f'is not scale x lq_size, {scale} x {size}; set one of the two to ~.')
     return opt
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mipkd_sr.options.checking import arguments_of
 from mipkd_sr.options.forms import REQUIRED, Component, Key, MapOf, OneOrNamed, Section
-from mipkd_sr.options.keys import DATASET, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER, TEST, TRAIN
+from mipkd_sr.options.keys import DATASET, DEGRADATION, LOSS, METRIC, NETWORK, OPTIMIZER, SCHEDULER, TEST, TRAIN
 from mipkd_sr.options.registries import DATASET_REGISTRY, MODEL_REGISTRY, module_of
 from mipkd_sr.options.values import NAMES, annotation_of
 
@@ -45,6 +45,7 @@ def reference() -> str:
     for title, form, where in (
         ('## Networks', NETWORK, '`network_g`, `network_t`, and `network` of each entry of `networks`.'),
         ('## Losses', LOSS, 'Every key of `train` that ends in `_opt` is a term of the loss; they are summed.'),
+        ('## Degradations', DEGRADATION, '`degradation`: how LR images are made of HR images that have none.'),
         ('## Metrics', METRIC, 'Entries of `val: metrics`.'),
         ('## Schedulers', SCHEDULER, '`train: scheduler`.'),
         (OPTIMIZERS, OPTIMIZER, "`train: optim_g`; any of PyTorch's. These are the installed one's."),

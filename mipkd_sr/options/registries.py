@@ -21,6 +21,8 @@ from basicsr.utils.registry import LOSS_REGISTRY as LOSS_REGISTRY
 from basicsr.utils.registry import METRIC_REGISTRY as METRIC_REGISTRY
 from basicsr.utils.registry import MODEL_REGISTRY, Registry
 
+from mipkd_sr.data.degradations import DEGRADATION_REGISTRY as DEGRADATION_REGISTRY
+
 OPTIMIZER_REGISTRY = Registry('optimizer')
 """Optimizers of users: classes whose first argument is the parameters."""
 SCHEDULER_REGISTRY = Registry('scheduler')
@@ -36,7 +38,10 @@ BASICSRS_SCHEDULERS = {
 BEYOND_YAML = ('LambdaLR', 'MultiplicativeLR', 'SequentialLR', 'ChainedScheduler', 'ReduceLROnPlateau', 'LRScheduler')
 """torch's schedules that an option file cannot give: they take functions, other schedules or a metric, or are bases."""
 
-RUN_AS = {'SRModel': 'DistillModel', 'SwinIRModel': 'DistillModel'}
+RUN_AS = {
+    **dict.fromkeys(('SRModel', 'SwinIRModel', 'RealESRNetModel'), 'DistillModel'),
+    **dict.fromkeys(('SRGANModel', 'RealESRGANModel'), 'GANDistillModel'),
+}
 """BasicSR's models, and the model here that trains as they do, but resumes exactly and runs on any device."""
 
 

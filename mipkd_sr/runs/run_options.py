@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.options.checking import check
+from mipkd_sr.options.forms import sets_of
 from mipkd_sr.options.importing import add_used
 from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
@@ -69,7 +70,8 @@ def leave_out_added(opt: dict[str, Any]) -> None:
         return
     sections: list[tuple[str, Any]] = [('run', opt), ('path', opt.get('path'))]
     datasets = opt.get('datasets')
-    sections += [('dataset', dataset) for dataset in (datasets.values() if isinstance(datasets, dict) else ())]
+    found = datasets.values() if isinstance(datasets, dict) else ()
+    sections += [('dataset', one) for dataset in found for one in sets_of(dataset)]
     for kind, section in sections:
         for name in ADDED[kind] if isinstance(section, dict) else ():
             section.pop(name, None)
@@ -109,8 +111,8 @@ def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
     opt['is_train'] = is_train
     opt['root_path'] = str(root)
     for phase, dataset in opt['datasets'].items():
-        dataset['phase'] = phase.split('_')[0]
-        dataset['scale'] = opt['scale']
+        for one in sets_of(dataset):
+            one.update(phase=phase.split('_')[0], scale=opt['scale'])
     for key, holder, name in path_keys(opt):
         holder[name] = _absolute(key, holder[name], root)
     if is_train:
@@ -138,9 +140,10 @@ def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
     """Every option that names a file or folder that must exist: its full key, the mapping it is in, its name."""
     found: list[tuple[str, dict[str, Any], str]] = []
     for phase, dataset in opt['datasets'].items():
-        found += [
-            (f'datasets:{phase}:{name}', dataset, name) for name in ('dataroot_gt', 'dataroot_lq', 'meta_info_file')
-        ]
+        names = ('dataroot_gt', 'dataroot_lq', 'meta_info_file', 'meta_info')
+        for number, one in enumerate(sets_of(dataset)):
+            key = f'datasets:{phase}:others:{number - 1}' if number else f'datasets:{phase}'
+            found += [(f'{key}:{name}', one, name) for name in names]
     path = opt['path']
     found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
     for name in ('pretrain_network_t',):

@@ -7,6 +7,7 @@ and a sample's random numbers do not depend on its rank. ``BatchDraws`` gives su
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -38,6 +39,13 @@ class BatchDraws:
     def __init__(self, seed: int, device: torch.device, first: int = 0, of: int | None = None) -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
         self._first, self._of = first, of
+        self._rows: Tensor | None = None
+
+    def of_samples(self, rows: Tensor | None) -> 'BatchDraws':
+        """For some of the samples, by truth values, or all if None: each has the numbers that it has among all."""
+        some = copy(self)
+        some._rows = rows
+        return some
 
     def uniform(self, batch: int, *shape: int) -> Tensor:
         """Numbers in [0, 1) for this rank's ``batch`` samples: batch x shape."""
@@ -53,9 +61,13 @@ class BatchDraws:
 
     def _own(self, draw: Callable[..., Tensor], batch: int, shape: tuple[int, ...]) -> Tensor:
         rank, size = rank_and_size()
+        rows = self._rows
+        if rows is not None:
+            batch = len(rows)
         of = self._of or batch
         numbers = draw(size * of, *shape, generator=self._generator, device=self._generator.device)
-        return numbers[rank * of + self._first :][:batch]
+        own = numbers[rank * of + self._first :][:batch]
+        return own if rows is None else own[rows.to(own.device)]
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -469,10 +469,13 @@ def test_two_images_of_one_name_are_refused(own_pairs, training_options, write_o
     assert 'wave1.png have one name, wave1; rename one.' in error
 
 
-def test_lr_images_alone_cannot_be_trained_on(own_pairs, training_options, write_options, capsys):
+def test_whole_lr_images_cannot_be_trained_on(own_pairs, training_options, write_options, capsys):
     change = {'type': 'SingleImageDataset', 'dataroot_lq': str(own_pairs / 'LR_x2')}
     assert main(['-opt', str(write_options(training_options(datasets={'train': change})))]) == 2
-    assert 'datasets:train:type: SingleImageDataset has no HR images to learn from' in capsys.readouterr().err
+    assert (
+        'datasets:train:type: SingleImageDataset gives whole images; to train: UnpairedImageDataset'
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

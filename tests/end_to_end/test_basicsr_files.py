@@ -99,7 +99,6 @@ TRAINS: dict[str, dict[str, Any]] = {
 """BasicSR's train files that run here, and in what they differ."""
 
 GANS = {
-    'SRGAN': {'model_type': 'SRGANModel', 'network_g': MSRRESNET, 'network_d': {'type': 'VGGStyleDiscriminator'}},
     'ESRGAN': {
         'model_type': 'ESRGANModel',
         'network_g': RRDB,

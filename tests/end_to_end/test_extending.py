@@ -109,7 +109,7 @@ class Pair(NamedTuple):
 def test_a_context_of_any_nesting_is_cut_into_samples():
     skip, other = torch.rand(4, 3, 5, 5), torch.rand(4, 2)
     context = {'pair': Pair(skip, (5, 5)), 'list': [other, None, 'mode'], 'ordered': OrderedDict(a=skip), 'scale': 2.0}
-    part = part_of_context(context, 4, 1, 3)
+    part = part_of_context(context, 4, slice(1, 3))
     assert torch.equal(part['pair'].skip, skip[1:3])
     assert part['pair'].size == (5, 5)
     assert torch.equal(part['list'][0], other[1:3])

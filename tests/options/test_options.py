@@ -177,7 +177,6 @@ BAD = {
     'absent file': ({'path': {'pretrain_network_t': 'no.pth'}}, 'path:pretrain_network_t: there is no .*no.pth'),
     'absent folder': ({'datasets': {'val': {'dataroot_lq': 'no'}}}, 'datasets:val:dataroot_lq: there is no .*no;'),
     'other scale, student': ({'network_g': {'upscale': 3}}, 'network_g:upscale: is 3, but scale is 2'),
-    'other scale, teacher': ({'network_t': {'upscale': 4}}, 'network_t:upscale: is 4, but scale is 2'),
     'other teacher': ({'network_t': {'num_feat': 20}}, 'path:pretrain_network_t: .*teacher.pth holds another network'),
     'other architecture': (
         {'network_t': {'type': 'RCAN', 'num_group': 2, 'num_block': 1, 'num_feat': 16}},
