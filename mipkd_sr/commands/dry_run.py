@@ -14,12 +14,14 @@ from mipkd_sr.archs import build_network, feature_shapes
 from mipkd_sr.archs.loading import NetworkOptions, load_trained
 from mipkd_sr.commands.command_line import EXIT_MISSING_DATA
 from mipkd_sr.data import build_dataset, lq_patch_size, metrics_of
-from mipkd_sr.data.stream import samples_an_iteration
+from mipkd_sr.data.mixing import collate
+from mipkd_sr.data.stream import SeededDataset, samples_an_iteration
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.evaluation.evaluate import evaluate
 from mipkd_sr.evaluation.published import published_rows
 from mipkd_sr.evaluation.tested import figures_of
+from mipkd_sr.metrics import needs_hr
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import ONLY
@@ -111,7 +113,8 @@ def try_samples(opt: RunOptions, datasets: Mapping[str, Dataset]) -> None:
             continue
         sample = _sample(dataset, 0, phase)
         if metrics := metrics_of(opt):
-            _require(sample, ('gt', 'gt_path'), phase)
+            if any(needs_hr(metric) for metric in metrics.values()):
+                _require(sample, ('gt', 'gt_path'), phase)
             evaluate({'bicubic': bicubic}, [default_collate([sample])], metrics, torch.device('cpu'))
 
 
@@ -129,8 +132,20 @@ def _said_as(what: str) -> Iterator[None]:
 def _sample(dataset: Dataset, index: int, phase: str) -> Any:
     with _said_as(f'datasets:{phase}: its sample {index} cannot be read'):
         sample = dataset[index]
-    _require(sample, ('lq',) if phase == 'train' else ('lq', 'lq_path'), phase)
+    _require(sample, ('lq', 'lq_path'), phase)
     return sample
+
+
+def _training_samples(train_set: Dataset, count: int, seed: int) -> list[Any]:
+    """Samples from all over a set, as training reads them."""
+    seeded, length = SeededDataset(train_set, seed), len(train_set)  # type: ignore[arg-type]
+    samples = []
+    for index in (number * length // count for number in range(count)):
+        with _said_as(f'datasets:train: its sample {index} cannot be read'):
+            samples.append(seeded[0, index])
+        if not isinstance(samples[-1], Mapping) or not samples[-1].keys() & {'lq', 'gt'}:
+            raise OptionError('datasets:train', "its samples have neither 'lq' nor 'gt', one of which is needed here.")
+    return samples
 
 
 def _require(sample: Any, names: Iterable[str], phase: str) -> None:
@@ -154,11 +169,11 @@ def _try_step(model: DistillModel, opt: TrainingOptions, train_set: Dataset) -> 
     least = max(objective.least_batch() for objective in model.objectives.values())
     parts = opt['train']['accumulation_steps']
     batch = min(opt['datasets']['train']['batch_size_per_gpu'], max(2, least) * parts)
-    length = len(train_set)  # type: ignore[arg-type]
-    samples = [_sample(train_set, index % length, 'train') for index in range(batch)]
-    _require(samples[0], ('gt',), 'train')
+    samples = _training_samples(train_set, batch, opt['manual_seed'])
+    if any(objective.needs_gt for objective in model.objectives.values()) and not any('gt' in one for one in samples):
+        _require(samples[0], ('gt',), 'train')
     with _said_as('a training step fails'):
-        model.feed_data(default_collate(samples))
+        model.feed_data(collate(samples))
         model.optimize_parameters(1)
         model.get_current_log()
 

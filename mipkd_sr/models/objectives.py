@@ -8,6 +8,7 @@ from torch import nn
 from mipkd_sr.archs import check_staged
 from mipkd_sr.archs.probing import first_convolution
 from mipkd_sr.data import lq_patch_size
+from mipkd_sr.data.stream import SeededDataset
 from mipkd_sr.distill.objective import Objective
 from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.models.terms import build_term
@@ -79,8 +80,9 @@ def check_data(model: Any, dataset: Any) -> None:
         OptionError: If a term has none.
     """
     with preserved_random_state():
-        if any('gt' in one[0] for one in getattr(dataset, 'datasets', [dataset]) if isinstance(one[0], dict)):
-            return
+        samples = [SeededDataset(one, 0)[0, 0] for one in getattr(dataset, 'datasets', [dataset])]
+    if any(isinstance(sample, dict) and 'gt' in sample for sample in samples):
+        return
     for key, objective in model.objectives.items():
         if objective.needs_gt or objective.gate:
             raise OptionError(f'train:{key}_opt', 'needs HR images, which no training set has; set it to ~.')

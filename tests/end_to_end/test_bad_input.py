@@ -615,7 +615,6 @@ class Curious(PairedImageDataset):
     ('phase', 'missing', 'message'),
     [
         ('train', 'gt', "datasets:train: its samples have no 'gt'"),
-        ('train', 'lq', "datasets:train: its samples have no 'lq'"),
         ('val', 'gt', "datasets:val: its samples have no 'gt'"),
         ('val', 'raises', "datasets:val: its sample 0 cannot be read: NameError: name 'npp' is not defined .*line"),
     ],
