@@ -33,9 +33,8 @@ def quantize(
 ) -> Iterator[str]:
     """Write a network of 8 bits; each file is run on photographs and compared with PyTorch's simulation.
 
-    ONNX has the steps of the simulation (QuantizeLinear and DequantizeLinear, activations of 8 bits without and weights
-    with a sign); LiteRT those that its own quantiser finds from the same images. ``.pth`` is what quantisation-aware
-    training begins with, ``network_g: {type: Quantized, network: ...}``.
+    ONNX has the steps of the simulation (QuantizeLinear and DequantizeLinear, weights alone with a sign); LiteRT's are
+    found alike. ``.pth`` is what quantisation-aware training begins with, ``network_g: {type: Quantized, network: ...}``.
 
     Args:
         net: The network: of single precision, or one trained as ``Quantized``.

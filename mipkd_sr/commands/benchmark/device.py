@@ -2,7 +2,7 @@
 
 mipkd benchmark device --scale 2
 mipkd benchmark device --scale 2 --size 360x640 --threads 2 --json device.json --figure device.png \\
-    --also student_x2_int8.onnx student_x2_int8.tflite --psnr fp32=37.09 int8=37.03 bicubic=33.69
+    --also int8/x2.onnx int8/x2.tflite --psnr fp32=37.09 int8=37.03 bicubic=33.69
 
 Each file is opened and run in a process of its own. Beside it, in PyTorch, are bicubic and networks of published shape.
 These have weights of no use, so no PSNR. The figure is PSNR, as `mipkd test` gives it, against milliseconds.
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_student_arguments(parser)
     _add_frames(parser)
     parser.add_argument('--fp16', action='store_true', help='files of half precision')
-    parser.add_argument('--also', nargs='+', default=[], type=Path, metavar='FILE', help='exported files, as of 8 bits')
+    parser.add_argument('--also', nargs='+', default=[], type=Path, metavar='FILE', help='files in int8/ or fp16/')
     parser.add_argument('--psnr', nargs='+', default=[], metavar='NAME=DB', help='fp32=, int8=, bicubic=; for --figure')
     parser.add_argument('--json', type=Path, help='also write the figures to this file')
     parser.add_argument('--figure', type=Path, help='also draw PSNR against milliseconds')
@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> None:
     net = student_of(args)
     scale, precision = limits_of(net).scale, 'fp16' if args.fp16 else 'fp32'
     size = f'{args.size[0]}x{args.size[1]}'
-    common = ['--size', size, '--threads', str(args.threads), '--repeats', str(args.repeats)]
     found: list[dict[str, Any]] = []
     print(f'| runtime | precision | ms a frame of {size} | peak memory, MiB | file, kB |')
     print('|---|---|--:|--:|--:|', flush=True)
 
     def measure(name: str, kind: str, file: Path, channels: int = channels_of(net)) -> None:
+        common = ['--size', size, '--threads', str(args.threads), '--repeats', str(args.repeats)]
         text, failure = measure_apart(['device-once', str(file), str(channels), *common])
         ms, memory = json.loads(text) if text else (None, None)
         parts = () if file.suffix == '.whole' else {file, file.with_suffix('.bin')}
@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
                     continue
                 measure(name, precision, Path(folder, f'net{form.ending}'))
         for file in args.also:
-            measure(file.name, 'int8' if 'int8' in file.name else '', file)
+            runtime = next((name for name, form in FORMATS.items() if file.name.endswith(form.ending)), file.name)
+            measure(runtime, next((kind for kind in ('int8', 'fp16') if kind in str(file)), ''), file)
     print(f'\nx{scale}, {args.threads} thread(s), the median of {args.repeats} frames; memory is of the whole process.')
     if args.json:
         args.json.write_text(json.dumps({'size': args.size, 'threads': args.threads, 'rows': found}, indent=1) + '\n')
