@@ -1,22 +1,28 @@
 """Regions of a step that are compiled: as many calls outside of them as stated, and the results of uncompiled code."""
 
 import logging
+import subprocess
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mipkd_sr.archs.edsr_arch import StagedEDSR
 from mipkd_sr.costs.methods import batch_for, model_for, take_step
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.models.training_state import what_trains
 from mipkd_sr.runs.run_options import load_options
 from mipkd_sr.runtime import compiling
-from tests.conftest import NETWORKS, ROOT
+from mipkd_sr.runtime.checkpoint import load_file
+from tests.conftest import ENVIRONMENT, NETWORKS, ROOT, launch
 from tests.gradients import tiny_vgg, tiny_vqgan
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # torch.compile's own
@@ -147,6 +153,88 @@ def test_compiled_networks_train_as_uncompiled_ones_do(kind, counter, caplog):
     with caplog.at_level(logging.WARNING, 'basicsr'):
         assert torch.allclose(weights_after(2, 'KD', networks, compile='graphs'), plain, rtol=0, atol=1e-4)
     assert 'compile' not in caplog.text
+
+
+@pytest.mark.parametrize('method', ['scratch', 'AT', 'MiPKD + DUKD', 'DCKD + DUKD'])
+def test_the_other_methods_train_compiled_as_they_do_otherwise(method, counter, caplog):
+    plain = weights_after(2, method)
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        assert torch.allclose(weights_after(2, method, compile='graphs'), plain, rtol=0, atol=1e-4)
+    assert 'compile' not in caplog.text
+    assert counter.regions > 0
+
+
+@pytest.mark.parametrize('method', ['FitNet', 'MiPKD + DUKD'])
+def test_a_compiled_run_that_is_resumed_ends_where_an_undisturbed_one_does(method, counter):
+    """To the last bit, and in code that was compiled anew."""
+    train = {'compile': 'graphs', 'optim_g': {'type': 'Adam', 'lr': 1e-3}}
+    whole, batch = build(method, **train)
+    first, _ = build(method, **train)
+    for model, steps in ((whole, range(1, 5)), (first, range(1, 3))):
+        for iteration in steps:
+            take_step(model, batch, iteration)
+    state = deepcopy({'iter': 2, 'networks': first._networks()} | what_trains(first))
+    torch._dynamo.reset()
+    second, _ = build(method, **train)
+    second.resume_training(state)
+    for iteration in (3, 4):
+        take_step(second, batch, iteration)
+    assert torch.equal(weights_of(second), weights_of(whole))
+    assert not torch.equal(weights_of(second), weights_of(first))
+
+
+@ARCH_REGISTRY.register()
+class NormedBodyEDSR(StagedEDSR):
+    """An EDSR with a BatchNorm after its body, through which mixed features pass as well."""
+
+    def __init__(self, num_feat: int = 8, num_block: int = 3, upscale: int = 2) -> None:
+        super().__init__(num_feat=num_feat, num_block=num_block, upscale=upscale)
+        self.conv_after_body = nn.Sequential(self.conv_after_body, nn.BatchNorm2d(num_feat))
+
+
+@pytest.mark.parametrize('method', ['KD', 'CrossKD', 'MiPKD'])
+def test_a_compiled_students_statistics_of_batches_are_those_of_an_uncompiled_one(method, counter, caplog):
+    networks, states = {'type': 'NormedBodyEDSR', 'upscale': 2}, []
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        for mode in (False, 'graphs'):
+            model, batch = build(method, networks, compile=mode)
+            for iteration in (1, 2, 3):
+                take_step(model, batch, iteration)
+            states.append(model.net_g.state_dict())
+    assert 'compile' not in caplog.text
+    plain, compiled = states
+    assert plain['conv_after_body.1.num_batches_tracked'] == compiled['conv_after_body.1.num_batches_tracked'] == 3
+    for name, value in plain.items():
+        assert torch.allclose(compiled[name], value, rtol=0, atol=1e-4), name
+
+
+WITHOUT_INDUCTOR = """
+import sys
+from mipkd_sr.runtime import compiling
+from mipkd_sr.train import main
+compiling.BACKEND = 'aot_eager'
+sys.exit(main())
+"""
+
+
+def test_compiled_processes_train_together_as_uncompiled_ones_do(training_options, write_options, tmp_path):
+    """Two, by gloo: the gradients are averaged, and both take the same way."""
+    (tmp_path / 'train.py').write_text(WITHOUT_INDUCTOR)
+    found = []
+    for mode in (False, True):
+        name = f'compile_{mode}'
+        train = {'compile': mode, 'total_iter': 2}
+        opt = training_options('kd', 'mipkd', 'dukd', name=name, train=train)
+        opt['train']['optim_g'] = {'type': 'SGD', 'lr': 1e-3}
+        del opt['datasets']['val'], opt['val']
+        command = launch(2, tmp_path / 'train.py', '-opt', write_options(opt, f'{name}.yml'), '--launcher', 'pytorch')
+        done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert 'torch.compile failed' not in done.stderr
+        found.append(load_file(tmp_path / 'experiments' / name / 'training_states/2.state')['networks']['params'])
+    plain, compiled = found
+    for name, value in plain.items():
+        assert torch.allclose(compiled[name], value, rtol=0, atol=1e-5), name
 
 
 class Breaking(nn.Module):
