@@ -34,7 +34,7 @@ def quantize(
     """Write a network of 8 bits; each file is run on photographs and compared with PyTorch's simulation.
 
     ONNX has the steps of the simulation (QuantizeLinear and DequantizeLinear, weights alone with a sign); LiteRT's are
-    found alike. ``.pth`` is what quantisation-aware training begins with, ``network_g: {type: Quantized, network: ...}``.
+    found alike. ``.pth`` is what training at 8 bits begins with, ``network_g: {type: Quantized, network: ...}``.
 
     Args:
         net: The network: of single precision, or one trained as ``Quantized``.

@@ -130,15 +130,19 @@ def _numbers(texts: list[str]) -> dict[str, float]:
 def _draw(found: list[dict[str, Any]], psnr: dict[str, float], file: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout='constrained')
+    figure = Figure(figsize=(7, 4), layout='constrained')
     axes = figure.subplots()
+    colours: dict[str, str] = {}
     for row in found:
         shape = row['file_kb'] is None and row['runtime'] not in ('bicubic', 'PyTorch')
         value = None if shape else psnr.get('bicubic' if row['runtime'] == 'bicubic' else row['precision'])
         if value is not None and row['ms'] is not None:
-            axes.plot(row['ms'], value, 'o', color='tab:blue')
-            axes.annotate(f'{row["runtime"]} {row["precision"]}', (row['ms'], value), fontsize=8, rotation=20)
-    axes.set(xlabel='ms a frame', ylabel='PSNR, dB', xscale='log')
+            colour = colours.setdefault(row['runtime'], f'C{len(colours)}')
+            marker = {'fp16': 's', 'int8': '^'}.get(row['precision'], 'o')
+            axes.plot(row['ms'], value, marker, color=colour, label=f'{row["runtime"]}, {row["precision"]}')
+    axes.set(xlabel='ms a frame', ylabel='PSNR, dB', xlim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.legend(loc='outside right upper', fontsize=8)
     figure.savefig(file)
 
 
