@@ -46,9 +46,9 @@ def _own_switches() -> Iterator[None]:
 
 
 @pytest.fixture
-def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_tf32(_own_switches: None) -> None:
     for module, name in SWITCHES:
-        monkeypatch.setattr(module, name, False)
+        setattr(module, name, False)
 
 
 @pytest.fixture
