@@ -7,13 +7,11 @@ Trains the same small student plainly, with logits KD and with MiPKD, and compar
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from mipkd_sr.options.recipes import DEMO_TEACHER, SHIPPED_NETWORKS, recipe_file
-from mipkd_sr.runtime.files import atomic_write
+from mipkd_sr.options.recipes import recipe_file
 
 STEPS = {
     'Training the student: plain': ['train', 'demo/plain', '--auto_resume'],
@@ -42,13 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(root: Path) -> None:
-    """Put the demo's pairs and its teacher under ``root``, where its recipes expect them."""
+    """Put the demo's pairs under ``root``, where its recipes expect them."""
     from mipkd_sr.data.demo_pairs import write_demo_pairs
 
-    folder, teacher = root / 'datasets' / 'demo', root / DEMO_TEACHER
+    folder = root / 'datasets' / 'demo'
     pairs, held_out = write_demo_pairs(folder)
     print(f'Demo data in {folder}: {pairs} training pairs, {held_out} photographs held out', flush=True)
-    if not teacher.exists():
-        teacher.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(teacher) as part:
-            shutil.copyfile(SHIPPED_NETWORKS / DEMO_TEACHER.name, part)

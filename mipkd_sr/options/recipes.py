@@ -19,7 +19,7 @@ RECIPES = _PACKAGE / 'recipes' if _IN_WHEEL else _PACKAGE.parent / 'options'
 TABLES = 'tables'
 """The folder of the papers' tables among them."""
 DEMO_TEACHER = Path('experiments', 'pretrained_models', 'demo_teacher_x2.pth')
-"""Where the demo's recipes expect its teacher, under a run's root."""
+"""The demo's teacher in recipes: a file under a run's root, or else the one that comes with the package."""
 SHIPPED_NETWORKS = _PACKAGE / 'pretrained_models' if _IN_WHEEL else _PACKAGE.parent / DEMO_TEACHER.parent
 """The folder of the trained networks: the demo's teacher, and a student for each scale."""
 STUDENT_RECIPE = 'students/edsr16'

@@ -10,7 +10,7 @@ from mipkd_sr.options.forms import sets_of
 from mipkd_sr.options.importing import add_used
 from mipkd_sr.options.keys import ADDED, TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
-from mipkd_sr.options.recipes import find_root
+from mipkd_sr.options.recipes import DEMO_TEACHER, SHIPPED_NETWORKS, find_root
 from mipkd_sr.runs.folder_lock import problem_with_name
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runtime.errors import OptionError, shown
@@ -123,7 +123,7 @@ def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
 
 
 def _absolute(key: str, path: Any, root: Path) -> str:
-    """A path of an option file, against ``root``.
+    """A path of an option file, against ``root``; the demo's teacher comes with the package, if it is not there.
 
     Raises:
         OptionError: If it is none.
@@ -131,9 +131,12 @@ def _absolute(key: str, path: Any, root: Path) -> str:
     if not isinstance(path, str) or not path.strip():
         raise OptionError(key, f'must be a path, not {shown(path)}.')
     try:
-        return str(root / Path(path).expanduser())
+        file = root / Path(path).expanduser()
     except RuntimeError:  # ~nobody
         raise OptionError(key, f'names the folder of a user that there is not, {shown(path)}.') from None
+    if Path(path) == DEMO_TEACHER and not os.path.lexists(file):
+        return str(SHIPPED_NETWORKS / DEMO_TEACHER.name)
+    return str(file)
 
 
 def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:

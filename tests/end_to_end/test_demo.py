@@ -36,6 +36,7 @@ def test_the_committed_teacher_is_small_and_better_than_bicubic(tmp_path):
     assert file.stat().st_size < 1_000_000
     prepare(tmp_path)
     options = load_options(ROOT / 'options/train/demo/kd.yml', is_train=True, root=tmp_path).data
+    assert options['path']['pretrain_network_t'] == str(file)  # which is not copied
     teacher = build_network(options['network_t'])
     load_weights(teacher, file)
     means = {}
