@@ -81,7 +81,8 @@ class World:
             return self._study(opt)
         for phase in opt['datasets'].values():
             images = self.folder / ('npy' if phase.get('type') == 'PairedPatchDataset' else 'png')
-            phase.update(dataroot_gt=str(images / 'HR'), dataroot_lq=str(images / f'LR_x{opt["scale"]}'))
+            paths = {'dataroot_gt': images / 'HR', 'dataroot_lq': images / f'LR_x{opt["scale"]}'}
+            phase.update({key: str(path) for key, path in paths.items() if key in phase})  # some sets have one alone
         return self._training(opt) if 'train' in opt else self._test(opt)
 
     def _test_of_tables(self, source: Path) -> Path:
@@ -116,7 +117,8 @@ class World:
             opt['path']['pretrain_network_t'] = files
         opt['datasets']['train'].update(gt_size=LQ_SIZE * opt['scale'], batch_size_per_gpu=2, num_worker_per_gpu=0)
         opt['train']['total_iter'] = 2
-        opt['val']['val_freq'] = 2
+        if 'val' in opt:
+            opt['val']['val_freq'] = 2
         opt['logger'].update(print_freq=1, save_checkpoint_freq=2)
         if 'csd_opt' in opt['train']:
             opt['train']['csd_opt']['vgg_file'] = None
