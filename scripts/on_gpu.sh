@@ -36,7 +36,9 @@ MODE=measure
 case ${1:-} in campaign | prepare | bring) MODE=$1 && shift ;; esac
 [ "$MODE" = bring ] || [ -n "${1:-}" ] || { sed -n '5,9s/^# *//p' "${BASH_SOURCE[0]}" && exit 2; }
 for name in HR TEST WEIGHTS STUDY FROM; do
-    [ -z "${!name:-}" ] || declare "$name=$(realpath -e "${!name}")" || exit 2
+    [ -n "${!name:-}" ] || continue
+    path=$(realpath -e "${!name}") || exit 2
+    declare "$name=$path"
 done
 [ "$MODE" = bring ] || mkdir -p "$1" || exit 2
 [ -z "${1:-}" ] || GIVEN=$(realpath -e "$1") || exit 2

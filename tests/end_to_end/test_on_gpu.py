@@ -174,6 +174,13 @@ def test_rows_that_cannot_be_brought_are_named_and_the_furthest_is_kept(run, stu
     assert states == {f'experiments/{row}.state' for row in ('third/training_states/10', 'second/training_states/1')}
 
 
+def test_a_place_that_is_not_there_is_an_error(run, tmp_path):
+    for arguments in (('out',), ('campaign', 'out'), ('bring',)):
+        done, calls = run(*arguments, HR=str(tmp_path / 'photgraphs'))
+        assert (done.returncode, calls) == (2, [])
+        assert 'photgraphs' in done.stderr
+
+
 def test_without_a_place_for_results_the_usage_is_printed(run):
     done, calls = run('campaign')
     assert (done.returncode, calls) == (2, [])
