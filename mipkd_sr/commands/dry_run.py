@@ -24,6 +24,7 @@ from mipkd_sr.evaluation.tested import figures_of
 from mipkd_sr.metrics import needs_hr
 from mipkd_sr.models import build_model
 from mipkd_sr.models.distill_model import DistillModel
+from mipkd_sr.models.objectives import check_data
 from mipkd_sr.models.teachers import ONLY
 from mipkd_sr.option_types import RunOptions, TrainingOptions
 from mipkd_sr.options.reading import Options
@@ -170,8 +171,7 @@ def _try_step(model: DistillModel, opt: TrainingOptions, train_set: Dataset) -> 
     parts = opt['train']['accumulation_steps']
     batch = min(opt['datasets']['train']['batch_size_per_gpu'], max(2, least) * parts)
     samples = _training_samples(train_set, batch, opt['manual_seed'])
-    if any(objective.needs_gt for objective in model.objectives.values()) and not any('gt' in one for one in samples):
-        _require(samples[0], ('gt',), 'train')
+    check_data(model, train_set)
     with _said_as('a training step fails'):
         model.feed_data(collate(samples))
         model.optimize_parameters(1)

@@ -614,7 +614,7 @@ class Curious(PairedImageDataset):
 @pytest.mark.parametrize(
     ('phase', 'missing', 'message'),
     [
-        ('train', 'gt', "datasets:train: its samples have no 'gt'"),
+        ('train', 'gt', 'train:pixel_opt: needs HR images, which no training set has'),
         ('val', 'gt', "datasets:val: its samples have no 'gt'"),
         ('val', 'raises', "datasets:val: its sample 0 cannot be read: NameError: name 'npp' is not defined .*line"),
     ],

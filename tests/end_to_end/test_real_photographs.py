@@ -337,8 +337,10 @@ def test_a_term_without_data_is_refused_at_the_start(
     opt = mixed_options(training_options, pairs, *terms)
     opt['datasets']['train'] = {**opt['datasets']['train'][0], **opt['datasets']['train'][1], 'dataroot_gt': None}
     opt['train'] |= changes
-    assert main(['-opt', str(write_options(opt))]) == 2
-    assert message in capsys.readouterr().err
+    file = write_options(opt)
+    for arguments in ([], ['--dry_run']):
+        assert main(['-opt', str(file), *arguments]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_share_of_less_than_a_sample_is_refused(pairs, training_options, write_options, capsys):
