@@ -112,7 +112,9 @@ def try_samples(opt: RunOptions, datasets: Mapping[str, Dataset]) -> None:
     for phase, dataset in datasets.items():
         if phase == 'train':
             continue
-        sample = _sample(dataset, 0, phase)
+        with _said_as(f'datasets:{phase}: its sample 0 cannot be read'):
+            sample = dataset[0]
+        _require(sample, ('lq', 'lq_path'), phase)
         if metrics := metrics_of(opt):
             if any(needs_hr(metric) for metric in metrics.values()):
                 _require(sample, ('gt', 'gt_path'), phase)
@@ -130,22 +132,17 @@ def _said_as(what: str) -> Iterator[None]:
         raise RunError(f'{what}: {traced(error)}.') from error
 
 
-def _sample(dataset: Dataset, index: int, phase: str) -> Any:
-    with _said_as(f'datasets:{phase}: its sample {index} cannot be read'):
-        sample = dataset[index]
-    _require(sample, ('lq', 'lq_path'), phase)
-    return sample
-
-
 def _training_samples(train_set: Dataset, count: int, seed: int) -> list[Any]:
-    """Samples from all over a set, as training reads them."""
+    """Samples from all over a set, as training reads them.
+
+    Raises:
+        OptionError: If a sample has not what it must.
+        RunError: If one cannot be read.
+    """
     seeded, length = SeededDataset(train_set, seed), len(train_set)  # type: ignore[arg-type]
-    samples = []
-    for index in (number * length // count for number in range(count)):
-        with _said_as(f'datasets:train: its sample {index} cannot be read'):
-            samples.append(seeded[0, index])
-        if not isinstance(samples[-1], Mapping) or not samples[-1].keys() & {'lq', 'gt'}:
-            raise OptionError('datasets:train', "its samples have neither 'lq' nor 'gt', one of which is needed here.")
+    samples = [seeded[0, number * length // count] for number in range(count)]
+    if not all(isinstance(sample, Mapping) and sample.keys() & {'lq', 'gt'} for sample in samples):
+        raise OptionError('datasets:train', "its samples have neither 'lq' nor 'gt', one of which is needed here.")
     return samples
 
 
