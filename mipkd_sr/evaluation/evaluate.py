@@ -101,7 +101,7 @@ def _run(
         if on_image:
             for name, sr in images.items():
                 on_image(name, image, sr)
-        measuring.add(image, images, batch['gt'][number] if 'gt' in batch else None, batch, number)
+        measuring.add(image, images, batch, number)
 
 
 class _Measuring:
@@ -122,12 +122,10 @@ class _Measuring:
         self._grey = grey
         self._waiting: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
 
-    def add(
-        self, image: str, images: Mapping[str, np.ndarray], gt: Tensor | None, batch: Mapping[str, Any], number: int
-    ) -> None:
+    def add(self, image: str, images: Mapping[str, np.ndarray], batch: Mapping[str, Any], number: int) -> None:
         """Without ``gt``: the metrics that need none, and the agreement with the references."""
-        file = batch['lq_path' if gt is None else 'gt_path'][number]
-        hr = None if gt is None else tensor2img(gt)
+        file = batch['gt_path' if 'gt' in batch else 'lq_path'][number]
+        hr = tensor2img(batch['gt'][number]) if 'gt' in batch else None
         as_grey = hr is not None and self._grey == 'as_is' and image_info(Path(file)).form == 'grey'
         measured = self._pool.submit(_measure_all, images, hr, self._metrics, self._references, as_grey)
         self._waiting.append((image, file, measured))
