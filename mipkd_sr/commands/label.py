@@ -29,14 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    import torch
-
     from mipkd_sr.api import load_student
+    from mipkd_sr.costs.measuring import this_device
     from mipkd_sr.deploy.labelling import label
     from mipkd_sr.deploy.upscaling import digest
     from mipkd_sr.runtime.long_work import told
 
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = this_device()
     teacher = load_student(args.weights, args.opt).to(device)
     made_by = {'teacher': digest(teacher)}
     made_by |= {name: getattr(args, name) for name in ('self_ensemble', 'tile', 'overlap', 'precision')}

@@ -77,9 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 def draw_crops(files: Sequence[Path], root: Path) -> None:
     """Draw the pictures that tests' option files ask for, beside them, of the images that are there."""
-    import torch
-
     from mipkd_sr.archs.loading import load_trained
+    from mipkd_sr.costs.measuring import this_device
     from mipkd_sr.data import build_dataset
     from mipkd_sr.evaluation.tested import draw_figure, figures_of, network_entries
     from mipkd_sr.runs.run_options import leave_out_missing, load_options, missing_paths
@@ -89,7 +88,7 @@ def draw_crops(files: Sequence[Path], root: Path) -> None:
         leave_out_missing(options.data)
         if missing_paths(options.data):
             continue
-        opt, device = options.testing, torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        opt, device = options.testing, this_device()
         datasets = {dataset['name']: build_dataset(opt, phase) for phase, dataset in opt['datasets'].items()}
         pictures = figures_of(opt, datasets)
         entries = network_entries(opt) if pictures else {}

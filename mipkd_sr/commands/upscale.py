@@ -64,15 +64,14 @@ def as_asked(args: argparse.Namespace, net: 'nn.Module', device: 'torch.device')
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    import torch
-
+    from mipkd_sr.costs.measuring import this_device
     from mipkd_sr.data.images import listing
     from mipkd_sr.deploy.shapes import channels_of
     from mipkd_sr.deploy.upscaling import digest, find_images, upscale_files
     from mipkd_sr.runtime.files import remove_parts
     from mipkd_sr.runtime.long_work import told
 
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = this_device()
     student = student_of(args).to(device)
     made_by = {'student': digest(student), 'self_ensemble': args.self_ensemble}
     net = as_asked(args, student, device)

@@ -1,4 +1,4 @@
-"""The device that is measured, and what it is called."""
+"""The device that commands run on, and what it is called."""
 
 import torch
 
