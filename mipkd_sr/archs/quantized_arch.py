@@ -1,11 +1,12 @@
 """A network whose arithmetic is of 8 bits: simulated, so that it can be trained, and told to the runtimes that do it.
 
 Quantisation as in https://arxiv.org/abs/1712.05877: weights have a step for each output channel, and no zero; what an
-operator gives has one step and one zero, for a range found from images. The LR and the SR image have steps of 1 / 255,
-a photograph's own, so that they lose nothing.
+operator gives has one step and one zero, for a range found from images, which training moves (learned step sizes,
+https://arxiv.org/abs/1902.08153, and zeros). The LR and the SR image have steps of 1 / 255, a photograph's own, so that
+they lose nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -17,17 +18,20 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers torch
 from torch.ao.quantization.observer import HistogramObserver
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mipkd_sr.archs.weights import fuse, load_weights, read_weights
 
 RELU = {F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_, F.relu6, torch.clamp, Tensor.clamp}
 """Activations that runtimes compute inside the operator before: between the two nothing is rounded."""
 SAME_VALUES = {F.pixel_shuffle, torch.pixel_shuffle, F.pad, torch.reshape, Tensor.reshape, Tensor.view, Tensor.permute}
-"""Operators that give the input's values, and so have its step and zero."""
+SAME_VALUES |= {Tensor.contiguous, Tensor.repeat_interleave, torch.repeat_interleave, torch.cat}
+"""Operators that give the values of one tensor, and so have its step and zero."""
 CONVOLUTIONS = {F.conv2d: 0, torch.conv2d: 0, F.conv_transpose2d: 1, F.linear: 0}
 """Operators with a weight, and the dimension of its output channels."""
 TIMES = {Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.mul}
+LOG_STEP, ZERO = 3, 180
+"""What a unit of ``ranges`` is: an optimizer for weights of about 0.1 moves steps by parts, and zeros by levels."""
 LOOKING = {'__get__', 'size', 'dim', 'numel', 'detach', '__len__', '__getitem__'}
 """What looks at a tensor, or takes a part of it, and computes nothing."""
 
@@ -55,11 +59,14 @@ class _Rounding(TorchFunctionMode):
             point, rounded = args[0].point, args
         else:
             rounded, kwargs = tree_map_only(Tensor, self.rounded, (args, kwargs))
-            point = getattr(args[0], 'point', None) if func in SAME_VALUES and args else None
+            points = {getattr(value, 'point', None) for value in tree_leaves(args) if isinstance(value, Tensor)}
+            point = points.pop() if func in SAME_VALUES and len(points) == 1 else None
         if func in CONVOLUTIONS:
             rounded = (rounded[0], self.owner.rounded_weight(rounded[1], CONVOLUTIONS[func]), *rounded[2:])
         out = func(*rounded, **kwargs)
         if isinstance(out, Tensor) and out.is_floating_point():
+            if any(out is value for value in rounded):  # computed in place, or as it was
+                out = out.view_as(out)
             if point is None:
                 point, self.count = f'{self.stage}:{self.count}', self.count + 1
             out.point = point  # type: ignore[attr-defined]
@@ -70,7 +77,9 @@ class _Rounding(TorchFunctionMode):
         if not hasattr(value, 'point'):
             return value
         if not hasattr(value, 'as_rounded'):
-            value.as_rounded = self.owner.rounded(value, value.point)  # type: ignore[attr-defined]
+            found: Any = self.owner.rounded(value, value.point)
+            value.as_rounded = found.as_rounded = found  # type: ignore[attr-defined]
+            found.point = value.point
         return value.as_rounded  # type: ignore[attr-defined]
 
 
@@ -78,7 +87,7 @@ class _Rounding(TorchFunctionMode):
 class Quantized(nn.Module):
     """A network of 8 bits: head, body and tail as the network's own. Convolutions that train as several are one.
 
-    It begins with a checkpoint that ``mipkd quantize`` writes: it has the ranges, which training leaves as they are.
+    It begins with a checkpoint that ``mipkd quantize`` writes, which has ranges. Training moves them by ``ranges``.
 
     Args:
         network: The network; in an option file its options.
@@ -94,7 +103,7 @@ class Quantized(nn.Module):
         self.net = fuse(deepcopy(net), fold=True)
         self.depth, self.upscale = getattr(net, 'depth', 0), getattr(net, 'upscale', None)
         self.points: dict[str, int] = {}
-        self.observers: list[HistogramObserver] | None = None
+        self.observers: Sequence[Callable[[Tensor], Any]] | None = None
         self.forms: Any = None
         with torch.no_grad():
             self.finding = True
@@ -104,6 +113,7 @@ class Quantized(nn.Module):
         self.train()
         self.register_buffer('steps', torch.full((len(self.points),), torch.nan))
         self.register_buffer('zeros', torch.zeros(len(self.points), dtype=torch.int32))
+        self.ranges = nn.Parameter(torch.zeros(2, len(self.points)))
 
     def load_checkpoint(self, file: Any, param_key: str) -> None:
         """Read a checkpoint of this, or of the network as it was before, whose ranges are then to be found."""
@@ -120,21 +130,38 @@ class Quantized(nn.Module):
     @torch.no_grad()
     def calibrate(self, images: Iterable[Tensor]) -> None:
         """Find the ranges: those that lose least of what the images (1 x 3 x H x W in [0, 1]) make of them."""
-        self.observers = [HistogramObserver() for _ in self.points]
+        observers = [HistogramObserver() for _ in self.points]
+        self.observe(images, observers)
+        for index, observer in enumerate(observers):
+            step, zero = torch.tensor([1 / 255]), torch.tensor([0])
+            if not self.is_image(index):
+                step, zero = observer.calculate_qparams()
+            self.steps[index], self.zeros[index] = step[0], zero[0]
+        self.ranges.zero_()
+
+    @torch.no_grad()
+    def observe(self, images: Iterable[Tensor], observers: Sequence[Callable[[Tensor], Any]]) -> None:
+        """Call each point's observer with what single precision gives there, image by image (1 x 3 x H x W)."""
+        self.observers = observers
         self.eval()
         for image in images:
             self(image)
-        for name, index in self.points.items():
-            step, zero = torch.tensor([1 / 255]), torch.tensor([0])
-            if index != self.output and name != 'lq':
-                step, zero = self.observers[index].calculate_qparams()
-            self.steps[index], self.zeros[index] = step[0], zero[0]
         self.observers = None
+
+    def is_image(self, point: int) -> bool:
+        """Whether a point is the LR or the SR image."""
+        return point in (self.points['lq'], self.output)
+
+    @torch.no_grad()
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """Each point's step, and its zero, a whole number in 0..255, as training has left them."""
+        steps = self.steps * (LOG_STEP * self.ranges[0]).exp()
+        return steps, (self.zeros + ZERO * self.ranges[1]).round().clamp(0, 255).int()
 
     @contextmanager
     def told_to_runtimes(self) -> Iterator[None]:
         """A context in which rounding is by operators that exporters know."""
-        self.forms = self.steps.tolist(), self.zeros.tolist()
+        self.forms = [column.tolist() for column in self.levels()]
         try:
             yield
         finally:
@@ -149,12 +176,16 @@ class Quantized(nn.Module):
         if self.observers:
             self.observers[index](value.detach())
             return value
-        if self.forms is None:
-            return torch.fake_quantize_per_tensor_affine(value, self.steps[index], self.zeros[index], 0, 255)
-        step, zero, ops = float(self.forms[0][index]), int(self.forms[1][index]), torch.ops.quantized_decomposed
-        return ops.dequantize_per_tensor(
-            ops.quantize_per_tensor(value, step, zero, 0, 255, torch.uint8), step, zero, 0, 255, torch.uint8
-        )
+        if self.forms is not None:
+            step, zero, ops = float(self.forms[0][index]), int(self.forms[1][index]), torch.ops.quantized_decomposed
+            levels = ops.quantize_per_tensor(value, step, zero, 0, 255, torch.uint8)
+            return ops.dequantize_per_tensor(levels, step, zero, 0, 255, torch.uint8)
+        if self.training and not self.is_image(index):
+            steps = self.steps[index : index + 1] * (LOG_STEP * self.ranges[0, index]).exp()
+            zeros = self.zeros[index : index + 1] + ZERO * self.ranges[1, index]
+            return torch._fake_quantize_learnable_per_tensor_affine(value, steps, zeros, 0, 255)
+        steps, zeros = self.levels()
+        return torch.fake_quantize_per_tensor_affine(value, steps[index], zeros[index], 0, 255)
 
     def rounded_weight(self, weight: Tensor, channels: int) -> Tensor:
         """A weight, to 8 bits."""

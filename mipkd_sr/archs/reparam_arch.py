@@ -167,9 +167,8 @@ class ReparamSR(nn.Module):
         lq, first = context
         details = self.conv_last(feature + first if self.long_skip else feature)
         image = lq.contiguous().repeat_interleave(self.upscale**2, 1)  # in single precision, in autocast as well
-        if self.colour is not None:
-            image = image + self.colour(lq)
-            details = details.repeat(1, lq.shape[1], 1, 1)
+        if self.colour is not None:  # small values first: at 8 bits they have the smaller steps
+            details = torch.cat([details] * lq.shape[1], 1) + self.colour(lq)
         return F.pixel_shuffle(image + details, self.upscale)
 
     def forward(self, lq: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ def quantize(
 ) -> Iterator[str]:
     """Write a network of 8 bits; each file is run on photographs and compared with PyTorch's simulation.
 
-    ONNX has the steps of the simulation (QuantizeLinear and DequantizeLinear, weights alone with a sign); LiteRT's are
-    found alike. ``.pth`` is what training at 8 bits begins with, ``network_g: {type: Quantized, network: ...}``.
+    Files have the steps of the simulation: ONNX by QuantizeLinear and DequantizeLinear, weights alone with a sign. For
+    what LiteRT adds to the network, they are found alike. ``.pth`` is what training at 8 bits begins with, for
+    ``network_g: {type: Quantized, network: ...}``.
 
     Args:
         net: The network: of single precision, or one trained as ``Quantized``.
@@ -124,17 +126,30 @@ def store_whole_numbers(graph: Any) -> None:
 def _litert(own: Quantized, file: Path, plan: Plan, images: Sequence[Tensor]) -> None:
     formats.litert(settle(deepcopy(own.net)), file, plan)
     assert plan.size is not None
-    ranges = _ranges(file, images, plan.size)
+    ranges = _ranges(own, file, images, plan.size)
     quantizer, recipe = (import_module(f'ai_edge_quantizer.{name}') for name in ('quantizer', 'recipe'))
     work = quantizer.Quantizer(str(file))
     work.load_quantization_recipe(recipe.static_wi8_ai8())
     work.quantize(ranges).export_model(str(file), overwrite=True)
 
 
-def _ranges(file: Path, images: Sequence[Tensor], size: Size) -> dict[str, dict[str, np.ndarray]]:
-    """Least and greatest value of each tensor of a LiteRT file, by its name, as ``Quantized.calibrate`` finds them.
+def _keep(values: dict[int, Tensor], point: int, value: Tensor) -> None:
+    values[point] = value.permute(0, 2, 3, 1).clone()  # the next operator may work in place
 
-    The quantiser's own are moving averages of extremes: what is rare is cut off, which costs students half a dB.
+
+def _same(values: dict[int, Tensor], value: Tensor) -> int | None:
+    """The point that has a tensor's values, to rounding."""
+    for point, other in values.items():
+        if other.shape == value.shape and (other - value).abs().max() <= 1e-4 * value.abs().max():
+            return point
+    return None
+
+
+def _ranges(own: Quantized, file: Path, images: Sequence[Tensor], size: Size) -> dict[str, dict[str, np.ndarray]]:
+    """Least and greatest value of each tensor of a LiteRT file, by its name: ``own``'s, where it has the same values.
+
+    Others are found as ``Quantized.calibrate`` does. The quantiser's own are moving averages of extremes: what is rare
+    is cut off, which costs students half a dB.
     """
     module = import_module('ai_edge_litert.interpreter')
     resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -159,10 +174,15 @@ def _ranges(file: Path, images: Sequence[Tensor], size: Size) -> dict[str, dict[
 
     for image in images:
         in_windows(see, image, size)
+    window = torch.from_numpy(interpreter.get_tensor(lq)).permute(0, 3, 1, 2)
+    values: dict[int, Tensor] = {}
+    own.observe([window], [partial(_keep, values, point) for point in range(len(own.points))])
+    steps, zeros = own.levels()
     found = {lq: (0.0, 1.0)}
     for index, observer in observers.items():
-        step, zero = (float(value) for value in observer.calculate_qparams())
-        found[index] = -zero * step, (255 - zero) * step
+        point = _same(values, torch.from_numpy(interpreter.get_tensor(index)))
+        step, zero = observer.calculate_qparams() if point is None else (steps[point], zeros[point])
+        found[index] = float(-zero * step), float((255 - zero) * step)
     found[sr] = found[lq]  # a photograph's 8 bits, which padding and shuffling leave as they are
     for name, at, _ in operators:
         shuffles = any(TransposedShuffle.__name__ in tensors[index]['name'] for index in at)

@@ -11,7 +11,7 @@ import yaml
 
 from mipkd_sr.archs import build_network, check_staged
 from mipkd_sr.archs.exported_arch import open_exported
-from mipkd_sr.archs.quantized_arch import Quantized
+from mipkd_sr.archs.quantized_arch import LOG_STEP, ZERO, Quantized
 from mipkd_sr.archs.weights import fuse, settle
 from mipkd_sr.cli import main
 from mipkd_sr.deploy.quantising import quantize
@@ -22,6 +22,14 @@ OTHERS = {
     'RCAN': {'type': 'StagedRCAN', **NETWORKS['RCAN'], 'upscale': 2},
     'SPAN': {'type': 'SPAN', 'feature_channels': 8, 'upscale': 2},
     'BSRN': {'type': 'BSRN', 'num_feat': 16, 'num_block': 2, 'upscale': 2},
+    'ReparamSR': {
+        'type': 'ReparamSR',
+        'num_feat': 8,
+        'num_block': 2,
+        'upscale': 2,
+        'activation': 'lrelu',
+        'luma': True,
+    },
 }
 
 
@@ -66,7 +74,7 @@ def test_what_is_trained_of_a_folded_network_keeps_its_size() -> None:
         assert (settled(lq) - before).abs().max() < 1.01 / 255
         assert torch.equal(net(lq), before), 'the copy alone is changed'
     assert torch.equal(settled.net.conv_first.weight, plain['conv_first.weight'] * 255)
-    assert {name.removeprefix('net.') for name, _ in settled.named_parameters()} == {*plain}
+    assert {name.removeprefix('net.') for name, _ in settled.named_parameters()} == {*plain, 'ranges'}
 
 
 @torch.no_grad()
@@ -108,12 +116,46 @@ def test_any_staged_network_is_quantised_and_stays_staged(name: str) -> None:
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_an_image_is_taken_in_any_layout() -> None:
+    net = calibrated(OTHERS['ReparamSR'])
+    lq = waves(5)
+    with torch.no_grad():
+        assert torch.equal(net(lq), net(lq.contiguous(memory_format=torch.channels_last)))
+
+
+@pytest.mark.parametrize('name', ['EDSR', 'ReparamSR'])
+def test_training_moves_ranges_by_the_gradient_of_learned_steps(name: str) -> None:
+    """d/dstep of a rounded value is (round(v) - v) / 1 inside the range and its end outside, by hand for one point."""
+    net = calibrated({'EDSR': EDSR, **OTHERS}[name]).train()
+    lq = waves(5)
+    with torch.no_grad():
+        plain = net(lq)
+        step, zero = (column[1] for column in net.levels())
+    feature = torch.linspace(-1.5, 1.5, 301)
+    net.rounded(feature, list(net.points)[1]).sum().backward()
+    level = feature / step + zero
+    inside = (level.round() >= 0) & (level.round() <= 255)
+    by_step = torch.where(inside, (level.round() - level), level.clamp(0, 255).round() - zero).sum() * step
+    assert net.ranges.grad is not None
+    torch.testing.assert_close(net.ranges.grad[0, 1], LOG_STEP * by_step, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(net.ranges.grad[1, 1], -ZERO * step * (~inside).sum(), rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        net.ranges[:, 1:-1] += torch.tensor([[0.1], [0.05]])
+        moved = net(lq)
+        assert torch.equal(net.eval()(lq), moved), 'a step is the same in training and afterwards'
+    assert not torch.equal(moved, plain)
+
+
 @pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', ['EDSR', 'ReparamSR'])
 @pytest.mark.parametrize('ending', ['.onnx', '.tflite'])
-def test_a_runtime_computes_what_is_simulated(ending: str, tmp_path: Path) -> None:
+def test_a_runtime_computes_what_is_simulated(ending: str, name: str, tmp_path: Path) -> None:
     for module in ('onnxscript', 'onnxruntime') if ending == '.onnx' else ('litert_torch', 'ai_edge_quantizer'):
         pytest.importorskip(module)
-    net, file = calibrated(EDSR), tmp_path / f'net{ending}'
+    net, file = calibrated({'EDSR': EDSR, **OTHERS}[name]), tmp_path / f'net{ending}'
+    with torch.no_grad():  # as training may leave them: much coarser than the images ask for
+        net.ranges[0, 1:-1] += 0.7
+        assert torch.equal(net.levels()[0][1:-1], net.steps[1:-1] * np.float32(np.exp(np.float32(2.1))))
     (said,) = quantize(net, [waves(0), waves(1)], [file], (48, 48))
     assert 'as PyTorch to' in said
     with torch.no_grad():
@@ -127,7 +169,7 @@ def test_a_runtime_computes_what_is_simulated(ending: str, tmp_path: Path) -> No
         weights = [
             node.input[0] for node in graph.node if node.op_type == 'DequantizeLinear' and node.input[0] in kinds
         ]
-        assert len(weights) == 1 + 2 * 2 + 2
+        assert len(weights) == {'EDSR': 1 + 2 * 2 + 2, 'ReparamSR': 1 + 2 + 2}[name]
         assert {kinds[name] for name in weights} == {onnx.TensorProto.INT8}
 
 
@@ -153,6 +195,7 @@ def test_training_at_8_bits_goes_on_to_the_last_bit(training_options, write_opti
     started = torch.load(tmp_path / 'start.pth')['params']
     assert not same(whole, started)
     assert torch.equal(whole['steps'], started['steps'])
+    assert whole['ranges'].abs().sum() > 0 == started['ranges'].abs().sum()
     assert same(whole, again)
 
 
