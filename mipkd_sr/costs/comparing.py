@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import torch
 import torchvision
-from torch import Tensor
 from torch.autograd import DeviceType
 
 from mipkd_sr.archs.vqgan import VQGAN
@@ -258,8 +257,3 @@ def profile(take: Callable[[int], None], iteration: int, device: torch.device) -
     key = 'self_cuda_time_total' if device.type == 'cuda' else 'self_cpu_time_total'
     found = trace(take, iteration, device)
     return found.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=45)
-
-
-def batch_size_and_side(batch: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Number of LR patches in a batch, and their side in pixels."""
-    return batch['lq'].shape[0], batch['lq'].shape[-1]

@@ -40,12 +40,8 @@ METHODS: dict[str, dict[str, Any]] = {
 def model_for(opt: TrainingOptions, method: str, **changes: Any) -> DistillModel:
     """The model of a method, for the networks, scale, patches and optimizer of a training run, with random weights.
 
-    Where torch.distributed is initialized it is wrapped for it.
-
-    Args:
-        opt: Options of a training run under a teacher, as ``load_options`` completes them.
-        method: One of ``METHODS``.
-        changes: Further entries of ``train``.
+    ``opt`` is as ``load_options`` completes it, of a run under a teacher; ``changes`` are further entries of ``train``.
+    Where torch.distributed is initialized the model is wrapped for it.
 
     Raises:
         OptionError: If the method is not defined for these networks.

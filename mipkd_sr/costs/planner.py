@@ -58,12 +58,11 @@ def plan_step(
     bandwidth: float,
     steps: int = 8,
     utilisation: float = 1.0,
-    **changes: Any,
 ) -> Plan:
     """Expect what a step takes on a device, from one sample that is computed here.
 
-    Time: the roofline, divided by ``utilisation``. Memory: what stays from step to step, and the rest of a step's peak
-    times the batch size.
+    Time: the roofline, divided by ``utilisation``, the part of it that is reached, in (0, 1]. Memory: what stays from
+        step to step, and the rest of a step's peak times the batch size.
 
     Args:
         opt: Options of a training run under a teacher.
@@ -71,14 +70,13 @@ def plan_step(
         flops: The device's operations a second (a multiply-add being two), in the precision that is used.
         bandwidth: Its memory's bytes a second.
         steps: Steps to average over; MiPKD's differ.
-        utilisation: Part of the roofline that is reached, in (0, 1].
-        changes: See ``model_for``.
+        utilisation: See above.
     """
     one = deepcopy(opt)
     one['num_gpu'] = 0
     batch_size = one['datasets']['train']['batch_size_per_gpu']
     one['datasets']['train']['batch_size_per_gpu'] = 1
-    model, batch = model_for(one, method, **changes), batch_for(one, torch.device('cpu'))
+    model, batch = model_for(one, method), batch_for(one, torch.device('cpu'))
     take_step(model, batch, 1)  # creates the optimizer's state
     first = first_step(one)
     roofline = _Roofline(flops, bandwidth)

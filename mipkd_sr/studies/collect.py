@@ -26,7 +26,6 @@ class Result:
 
     Attributes:
         variant: Name of its variant.
-        seed: Its seed.
         run: Name of its folder in experiments/.
         digest: What it computes.
         finished: Whether it has taken all its steps.
@@ -108,11 +107,9 @@ def is_kept(job: Job, kept: Sequence[Result]) -> bool:
 
 
 def result_of(job: Job, kept: Sequence[Result]) -> Result | None:
-    """What a run has measured; None if it has not begun.
+    """What a run has measured, by its folder or else by ``kept``, an earlier page's results; None if it has not begun.
 
-    Args:
-        job: The run.
-        kept: Results of an earlier page, for runs whose folder is gone or has fewer steps.
+    Those of the page are for runs whose folder is gone or has fewer steps.
     """
     found = [result for result in (_measured(job), _measured_earlier(job, kept)) if result is not None]
     return max(found, key=lambda one: (one.steps(), bool(one.tests)), default=None)  # of equals what is in the folder

@@ -38,10 +38,7 @@ MEASURED = {'machine': str, 'repeats': int, 'rows': {str: {str: float}}}
 def measure_costs(cells: Sequence[Cell], what: str, repeats: int) -> dict[str, Any]:
     """Measure a table of costs: on which machine, how often, and each cell's costs, in the order of the cells.
 
-    Args:
-        cells: Its cells that are wanted.
-        what: ``networks`` or ``steps``.
-        repeats: How often each is run; the median counts.
+    ``what`` is ``networks`` or ``steps``; each is run ``repeats`` times, and the median counts.
     """
     measured = network_costs(cells, repeats) if what == 'networks' else step_costs(cells, repeats)
     names = [f'{cell.row} x{cell.scale}' for cell in cells]

@@ -53,13 +53,9 @@ def machine(threads: int) -> str:
 
 
 def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> dict[str, Estimate]:
-    """Each variant's estimate, from ``file`` or measured.
+    """Each variant's estimate, as far as ``file`` has it.
 
-    Args:
-        jobs: The study's runs.
-        file: Where estimates are kept.
-        threads: Threads of a run on a CPU. If given, estimates of this machine that the file lacks are measured and
-            written.
+    With ``threads``, those of a run on a CPU, estimates of this machine that the file lacks are measured and written.
 
     Raises:
         OptionError: If a model or a data set cannot be built.
@@ -73,7 +69,12 @@ def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> di
         if own.get('digest') == job.digest and (threads is None or own['machine'] == machine(threads)):
             found[job.variant] = own
         elif threads is not None:
-            found[job.variant] = {'digest': job.digest, 'machine': machine(threads), **_measure_with(job, threads)}
+            print(f'  {job.variant}', flush=True)
+            try:
+                measured = measure(job.completed_options().training, threads)._asdict()
+            except OptionError as error:
+                raise OptionError(f'variants:{job.variant}', str(error)) from None
+            found[job.variant] = {'digest': job.digest, 'machine': machine(threads), **measured}
     found = {job.variant: found[job.variant] for job in jobs if job.variant in found}
     if threads is not None and found != kept:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,33 +82,24 @@ def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> di
     return {name: Estimate(*(entry[field] for field in Estimate._fields)) for name, entry in found.items()}
 
 
-def _measure_with(job: Job, threads: int) -> dict[str, float]:
-    print(f'  {job.variant}', flush=True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return measure(job.completed_options().training)._asdict()
-    except OptionError as error:
-        raise OptionError(f'variants:{job.variant}', str(error)) from None
-    finally:
-        torch.set_num_threads(before)
-
-
-def measure(opt: TrainingOptions) -> Estimate:
+def measure(opt: TrainingOptions, threads: int | None = None) -> Estimate:
     """Measure a few steps of a run, spread over its length, on noise. Nothing is written.
 
     Args:
         opt: The run's options, completed.
+        threads: Those of torch on a CPU; as many as it has if None.
 
     Raises:
         OptionError: If its model or data sets cannot be built.
     """
-    logger = get_root_logger()  # of what BasicSR builds it tells each time
+    logger, before = get_root_logger(), torch.get_num_threads()  # of what BasicSR builds it tells each time
     level = logger.level
     logger.setLevel(logging.WARNING)
+    torch.set_num_threads(threads or before)
     try:
         return _measure(opt)
     finally:
+        torch.set_num_threads(before)
         logger.setLevel(level)
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -20,21 +20,6 @@ RETRY_SECONDS = 30.0
 """Seconds between two looks at a teacher that another process trains."""
 LOG_TAIL = 65536
 """Bytes at the end of a log in which its last error is looked for."""
-
-
-@dataclass
-class Outcome:
-    """How the jobs ended.
-
-    Attributes:
-        failed: For each job that failed, a sentence.
-        elsewhere: Names of the runs that other processes are at.
-        stopped_by: The signal that stopped them; 0 if none did.
-    """
-
-    failed: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-    stopped_by: int = 0
 
 
 @dataclass
@@ -60,6 +45,11 @@ class Executor:
         devices: GPUs, one job at a time on each; on CPUs one ``''`` for each job at a time.
         on_progress: Called several times a second, with the jobs that are under way.
         on_end: Called when a job has ended, with the job and a note if it was not done here.
+
+    Attributes:
+        failed: For each job that failed, a sentence.
+        elsewhere: Names of the runs that other processes are at.
+        stopped_by: The signal that stopped them; 0 if none did.
     """
 
     def __init__(
@@ -76,14 +66,16 @@ class Executor:
         self.not_before: dict[Job, float] = {}
         self.on_progress = on_progress
         self.on_end = on_end
-        self.outcome = Outcome()
+        self.failed: list[str] = []
+        self.elsewhere: list[str] = []
+        self.stopped_by = 0
 
-    def run(self) -> Outcome:
+    def run(self) -> None:
         """Do everything; other jobs go on where one fails."""
         usual = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while self.active or (self.waiting and not self.outcome.stopped_by):
-                while self.free and not self.outcome.stopped_by and (job := self._next()):
+            while self.active or (self.waiting and not self.stopped_by):
+                while self.free and not self.stopped_by and (job := self._next()):
                     self._begin(job)
                 self._look_after()
                 self.on_progress([active.job for active in self.active])
@@ -93,10 +85,9 @@ class Executor:
                 active.process.terminate()
             for number, handler in usual.items():
                 signal.signal(number, handler)
-        return self.outcome
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.outcome.stopped_by = number
+        self.stopped_by = number
         for active in self.active:
             active.process.send_signal(number)
 
@@ -139,25 +130,25 @@ class Executor:
                 continue
             job, stage = active.job, active.stages.popleft()
             sentence = _what_went_wrong(job, stage, code)
-            if not sentence and active.stages and not self.outcome.stopped_by:
+            if not sentence and active.stages and not self.stopped_by:
                 active.process = self._start(job, active.stages[0], active.device)
                 continue
             self.active.remove(active)
             self.free.append(active.device)
-            if self.outcome.stopped_by and (code != 0 or active.stages):
+            if self.stopped_by and (code != 0 or active.stages):
                 continue
             if code == BusyError.exit_code and any(job in (other.teacher, other.twin) for other in self.waiting):
                 self.waiting.insert(0, job)
                 self.not_before[job] = time.monotonic() + RETRY_SECONDS
             elif code == BusyError.exit_code:
-                self.outcome.elsewhere.append(job.run.name)
+                self.elsewhere.append(job.run.name)
                 self.on_end(job, f'elsewhere: another process is at {job.run.name}')
             else:
                 self._end(job, sentence)
 
     def _end(self, job: Job, failure: str) -> None:
         if failure:
-            self.outcome.failed.append(failure)
+            self.failed.append(failure)
         self.on_end(job, f'FAILED: {failure}' if failure else '')
 
 

@@ -24,13 +24,7 @@ Found = Mapping[str, Session | None]
 
 @dataclass
 class Test:
-    """The test at the end of a run.
-
-    Attributes:
-        options: Its options, as ``mipkd test`` takes them.
-        root: Folder for experiments and results.
-        weights: What is tested.
-    """
+    """The test of ``weights`` at the end of a run; ``options`` are as ``mipkd test`` takes them."""
 
     options: dict[str, Any]
     root: Path
@@ -146,11 +140,8 @@ class Job:
         """Find its folder among the existing ones, by what they contain.
 
         A finished run is found under any name. An unfinished run is resumed under its own name. If another run has that
-        name (such as one of a recipe that has changed since), this one gets another. Nothing is overwritten.
-
-        Args:
-            found: What each folder was trained with. A folder of its name that is not in it is read.
-            known: See ``inputs``.
+        name (such as one of a recipe that has changed since), this one gets another. Nothing is overwritten. A folder
+        of its name that is not in ``found`` is read; for ``known`` see ``inputs``.
         """
         self.note = ''
         if self.given:

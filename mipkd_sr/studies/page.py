@@ -26,13 +26,9 @@ from mipkd_sr.studies.tables import (
 
 
 def page_text(study: StudyFile, total: int, results: Sequence[Result], commands: Mapping[str, str]) -> str:
-    """The page's text.
+    """The page's text, of a study of ``total`` runs, of which ``results`` are known.
 
-    Args:
-        study: The study.
-        total: How many runs it has.
-        results: What they have measured.
-        commands: The command that makes each run, by its name; that of the whole study under ``''``.
+    ``commands`` has the command that makes each run, by its name; that of the whole study under ``''``.
     """
     parts = [f'# {_escaped(study.folder.name)}: report', _state(total, results)]
     done = [result for result in results if result.finished]

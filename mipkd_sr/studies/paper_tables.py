@@ -71,8 +71,6 @@ class Cell:
 
     Attributes:
         table: Name of its table, the file's.
-        row: Name of its row.
-        scale: Scale.
         options: The checked options that train it.
         published: Name of its published result; None if there is none.
         is_teacher: Whether it is the teacher itself.

@@ -191,23 +191,24 @@ class Pipeline(ABC):
             if not self.chosen:
                 self.write()
 
+        executor = Executor(todo, self.devices, progress.look, on_end)
         try:
-            outcome = Executor(todo, self.devices, progress.look, on_end).run()
+            executor.run()
         finally:
             progress.close()
         if not self.chosen:
             print(f'written: {self.write()}', flush=True)
-        if outcome.stopped_by:
-            name = signal.Signals(outcome.stopped_by).name
+        if executor.stopped_by:
+            name = signal.Signals(executor.stopped_by).name
             print(f'stopped by {name}; run this again to go on', file=sys.stderr, flush=True)
-            return 128 + outcome.stopped_by
-        if outcome.elsewhere:
+            return 128 + executor.stopped_by
+        if executor.elsewhere:
             print(
                 'What other processes are at is not on the page; when they have ended, --report writes it.', flush=True
             )
-        if outcome.failed:
-            first = outcome.failed[0].rstrip('.')
-            count = f'{len(outcome.failed)} of {len(todo)} runs failed, the first: {first}'
+        if executor.failed:
+            first = executor.failed[0].rstrip('.')
+            count = f'{len(executor.failed)} of {len(todo)} runs failed, the first: {first}'
             raise RunError(f'{count}; mend what is said of each above, and run this again to go on.')
         return 0
 

@@ -41,16 +41,9 @@ def paired_by_image(
 ) -> Interval | None:
     """The difference to a baseline, image by image (a mean over the seeds that both have), with a bootstrap interval.
 
-    Images are drawn with replacement, 10,000 times. The interval is from the 2.5th to the 97.5th percentile of the
-    means. It shows how much depends on the choice of images, and nothing about the seeds.
-
-    Args:
-        own: For each seed, each image's value.
-        baseline: The same of the baseline.
-        seed: Of the draws.
-
-    Returns:
-        None if they share no seed or no image.
+    ``own`` and ``baseline`` have for each seed each image's value. Images are drawn with replacement, 10,000 times. The
+    interval is from the 2.5th to the 97.5th percentile of the means. It shows how much depends on the choice of images,
+    and nothing about the seeds. None if they share no seed or no image.
     """
     shared = [number for number in own if number in baseline]
     measured = [side[number] for number in shared for side in (own, baseline)]

@@ -1,18 +1,4 @@
-"""From a study file to its runs: what each computes, and what it is called.
-
-A study file is YAML beside which the results are written::
-
-    recipe: recipe.yml            # option file for training, beside the study file, or a shipped recipe's name
-    seeds: [0, 1, 2]
-    baseline: KD                  # differences are to this variant; the first if absent
-    report_at: [1000, 2000, 4000] # steps that the table shows, besides the last
-    test: test.yml                # option file for testing: its test sets are measured once, when a run has ended
-    import: [my_sr]               # packages of yours that its option files need; those may as well say it themselves
-    variants:
-      KD: {}
-      MiPKD: {force: ['train:mipkd_opt={type: MiPKDLoss}']}   # entries as of --force_yml
-      KD, twice the steps: {steps: 2, seeds: [0]}             # with the schedule of the learning rate scaled
-"""
+"""From a study file to its runs: what each computes, and what it is called. ``mipkd compare --help`` shows one."""
 
 import re
 from collections.abc import Mapping
@@ -68,11 +54,9 @@ class StudyFile:
     """A study file, read.
 
     Attributes:
-        file: The study file.
         root: Folder for experiments, results and relative paths.
         folder: Where its results are written.
         variants: By name, in the file's order.
-        seeds: Seeds.
         baseline: Name of the variant that the others are compared with.
         report_at: Steps that the table shows.
         test: The checked options of the test at the end of each run; None if there is none.
@@ -101,9 +85,7 @@ def study_root(file: Path) -> Path:
 def read_study(file: Path, root: Path | None = None) -> StudyFile:
     """Read a study file and the option files that it names, and check them. Nothing is written.
 
-    Args:
-        file: The study file.
-        root: Folder for experiments, results and relative paths; see ``study_root`` for the default.
+    ``root`` is the folder for experiments, results and relative paths; ``study_root``'s if None.
 
     Raises:
         OptionError: If something in it is wrong. The message says what, in which file, and what to do.

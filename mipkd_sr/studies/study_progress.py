@@ -23,13 +23,7 @@ def hours(seconds: float) -> str:
 
 
 class StudyProgress:
-    """The progress of jobs.
-
-    Args:
-        jobs: All that is to be done.
-        estimates: What a step of each variant takes; if not known, all steps count alike.
-        at_a_time: Jobs that run at a time.
-    """
+    """The progress of jobs, ``at_a_time`` of which run at a time; a step whose ``estimates`` are not known counts as 1."""
 
     def __init__(self, jobs: Sequence[Job], estimates: Mapping[str, Estimate], at_a_time: int) -> None:
         self.estimates = estimates

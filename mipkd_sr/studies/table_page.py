@@ -26,14 +26,7 @@ Published = Mapping[str, Mapping[Any, Any]]
 
 @dataclass
 class CellRun:
-    """A cell on this machine.
-
-    Attributes:
-        cell: The cell.
-        job: Its run and test; None where it cannot be run.
-        skipped: Why it cannot be run; empty if it can.
-        result: What it has measured; None if it has not.
-    """
+    """A cell on this machine: its run, or why it cannot be run, and what that has measured."""
 
     cell: Cell
     job: Job | None
@@ -55,13 +48,8 @@ def page_text(
 ) -> str:
     """The page's text.
 
-    Args:
-        tables: The tables.
-        runs: The wanted cells.
-        costs: What was measured for each table of costs, by its name; see ``measure_costs``.
-        absent_sets: Test sets that are not there and are left out, by table.
-        published: The published results.
-        command: The command behind the page.
+    ``costs`` is by table, see ``measure_costs``; so is ``absent_sets``, the test sets that are not there and are left
+    out. ``command`` is the command behind the page.
     """
     parts = ['# Tables of the papers', _state(runs), f'`{command}`']
     for table in tables:

@@ -23,12 +23,8 @@ SEED = 0
 
 
 class Tables(Pipeline):
-    """The cells of tables; see ``Pipeline``.
-
-    Args:
-        tables: The tables.
-        cells: The wanted cells.
-        repeats: Runs of each row of a table of costs.
+    """The cells of tables, the wanted ones; see ``Pipeline``. Each row of a table of costs is measured ``repeats``
+    times.
 
     Raises:
         OptionError: If an option file for testing is wrong, or none of its test sets is there.

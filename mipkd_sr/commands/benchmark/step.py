@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Time a step of each method, beside KD's."""
-    from mipkd_sr.costs.comparing import StepComparison, batch_size_and_side, profile
+    from mipkd_sr.costs.comparing import StepComparison, profile
     from mipkd_sr.costs.measuring import device_name, this_device
     from mipkd_sr.costs.methods import METHODS
     from mipkd_sr.evaluation.results import markdown_row, markdown_table
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError('--methods', f"there is no method '{unknown[0]}'; there are: {', '.join(METHODS)}.")
     device = this_device()
     comparison = StepComparison(run_options(args), args.methods, device)
-    where, (batch, side) = device_name(device), batch_size_and_side(comparison.batch)
+    where, (batch, _, _, side) = device_name(device), comparison.batch['lq'].shape
     steps: dict[str, dict[str, Any]] = {}
     print(markdown_table(HEADER, []), flush=True)
     for name, cost in comparison.measure(args.repeats, 60 * args.minutes):
