@@ -71,11 +71,7 @@ def follow(args: argparse.Namespace) -> int:
 
 
 def build_datasets(opt: TrainingOptions) -> tuple[Dataset, list[DataLoader]]:
-    """The training set, and a loader for each validation set.
-
-    Raises:
-        OptionError: If there is no training set, or one cannot be used.
-    """
+    """The training set, and a loader for each validation set."""
     if 'train' not in opt['datasets']:
         raise OptionError('datasets', "has no entry 'train'.")
     sets = {phase: build_dataset(opt, phase) for phase in opt['datasets']}

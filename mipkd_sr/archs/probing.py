@@ -33,11 +33,7 @@ def described(error: Exception) -> str:
 
 
 def copy_of(net: nn.Module) -> nn.Module:
-    """A copy of ``net``.
-
-    Raises:
-        WrongNetwork: If it cannot be copied.
-    """
+    """A copy of ``net``."""
     try:
         return deepcopy(net)
     except Exception as error:  # a user's network raises what it likes, here and below
@@ -46,11 +42,7 @@ def copy_of(net: nn.Module) -> nn.Module:
 
 @contextmanager
 def probe_of(net: nn.Module) -> Iterator[nn.Module]:
-    """A copy of ``net`` in evaluation mode, to run without gradients. Random states are as they were afterwards.
-
-    Raises:
-        WrongNetwork: If it cannot be copied.
-    """
+    """A copy of ``net`` in evaluation mode, to run without gradients. Random states are as they were afterwards."""
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         with preserved_random_state(), torch.no_grad():
@@ -133,11 +125,7 @@ def run_head(net: Any, lq: Tensor) -> tuple[Tensor, Context]:
 
 
 def check_feature(net: object, stage: str, feature: object, batch: int, advice: str = '') -> None:
-    """Check that what a stage returned for ``batch`` images is a feature map.
-
-    Raises:
-        WrongNetwork: If it is not.
-    """
+    """Check that what a stage returned for ``batch`` images is a feature map."""
     if isinstance(feature, Tensor) and feature.ndim == 4 and len(feature) == batch:
         return
     what = f'of shape {tuple(feature.shape)}' if isinstance(feature, Tensor) else f'that is a {kind(feature)}'

@@ -113,11 +113,7 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def import_packages(args: argparse.Namespace) -> None:
-    """Import what ``--import`` names.
-
-    Raises:
-        OptionError: If it cannot be imported.
-    """
+    """Import what ``--import`` names."""
     if getattr(args, 'imports', None):
         from mipkd_sr.options.importing import import_asked_for
 
@@ -136,11 +132,7 @@ def add_student_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def student_of(args: argparse.Namespace) -> 'nn.Module':
-    """The student that the arguments name.
-
-    Raises:
-        OptionError: If they name none, or two, or there is something wrong with it.
-    """
+    """The student that the arguments name."""
     from mipkd_sr.api import load_run, load_student
 
     own = (args.opt, args.weights)

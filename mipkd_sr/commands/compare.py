@@ -67,11 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_jobs(args: argparse.Namespace) -> None:
-    """See that there is to be at least one run at a time.
-
-    Raises:
-        OptionError: If not.
-    """
+    """See that there is to be at least one run at a time."""
     if args.jobs < 1:
         raise OptionError('--jobs', 'must be at least 1.')
 

@@ -39,9 +39,6 @@ def describe_training(options: Options) -> int:
 
     Returns:
         The exit code: 0, or 3 if all is right except that data or checkpoints are not there.
-
-    Raises:
-        OptionError: If something is wrong.
     """
     opt = options.data
     check_ours(Path(opt['path']['experiments_root']), TRAINING_MARKS)
@@ -68,11 +65,7 @@ def describe_training(options: Options) -> int:
 
 
 def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
-    """Leave out checkpoints, and losses whose files are not there, and return all that is missing.
-
-    Raises:
-        OptionError: If a network's architecture would follow from a file that is not there.
-    """
+    """Leave out checkpoints, and losses whose files are not there, and return all that is missing."""
     missing = missing_paths(opt)
     for error in missing:
         if error.key.startswith('path:'):
@@ -92,22 +85,13 @@ def leave_out_missing(opt: dict[str, Any]) -> list[OptionError]:
 
 
 def datasets_there(opt: RunOptions, missing: list[OptionError]) -> dict[str, Dataset]:
-    """Build the data sets that are there, by phase.
-
-    Raises:
-        OptionError: If one that is there cannot be used.
-    """
+    """Build the data sets that are there, by phase."""
     absent = {error.key.split(':')[1] for error in missing if error.key.startswith('datasets:')}
     return {phase: build_dataset(opt, phase) for phase in opt['datasets'] if phase not in absent}
 
 
 def try_samples(opt: RunOptions, datasets: Mapping[str, Dataset]) -> None:
-    """Read a sample of each validation or test set, and call each metric once.
-
-    Raises:
-        OptionError: If a sample has not what it must.
-        RunError: If an image cannot be read or measured.
-    """
+    """Read a sample of each validation or test set, and call each metric once."""
     bicubic = build_network({'type': 'Bicubic', 'upscale': opt['scale']})
     for phase, dataset in datasets.items():
         if phase == 'train':
@@ -133,12 +117,7 @@ def _said_as(what: str) -> Iterator[None]:
 
 
 def _training_samples(train_set: Dataset, count: int, seed: int) -> list[Any]:
-    """Samples from all over a set, as training reads them.
-
-    Raises:
-        OptionError: If a sample has not what it must.
-        RunError: If one cannot be read.
-    """
+    """Samples from all over a set, as training reads them."""
     seeded, length = SeededDataset(train_set, seed), len(train_set)  # type: ignore[arg-type]
     samples = [seeded[0, number * length // count] for number in range(count)]
     if not all(isinstance(sample, Mapping) and sample.keys() & {'lq', 'gt'} for sample in samples):
@@ -147,23 +126,14 @@ def _training_samples(train_set: Dataset, count: int, seed: int) -> list[Any]:
 
 
 def _require(sample: Any, names: Iterable[str], phase: str) -> None:
-    """See that a sample has what is wanted of it.
-
-    Raises:
-        OptionError: If it has not.
-    """
+    """See that a sample has what is wanted of it."""
     for name in names:
         if not isinstance(sample, Mapping) or name not in sample:
             raise OptionError(f'datasets:{phase}', f"its samples have no '{name}', which is needed here.")
 
 
 def _try_step(model: DistillModel, opt: TrainingOptions, train_set: Dataset) -> None:
-    """Take a step of few samples, on a model that is thrown away after it.
-
-    Raises:
-        OptionError: If a sample has not what it must.
-        RunError: If the step fails.
-    """
+    """Take a step of few samples, on a model that is thrown away after it."""
     least = max(objective.least_batch() for objective in model.objectives.values())
     parts = opt['train']['accumulation_steps']
     batch = min(opt['datasets']['train']['batch_size_per_gpu'], max(2, least) * parts)
@@ -249,9 +219,6 @@ def describe_testing(options: Options, entries: Mapping[str, NetworkOptions]) ->
 
     Returns:
         The exit code, as ``describe_training``'s.
-
-    Raises:
-        OptionError: If something is wrong.
     """
     opt = options.testing
     check_ours(Path(opt['path']['results_root']), TESTING_MARKS)

@@ -35,11 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def table_file(name: str) -> Path:
-    """The file that a name or a path on the command line means.
-
-    Raises:
-        OptionError: If there is none.
-    """
+    """The file that a name or a path on the command line means."""
     if Path(name).is_file():
         return Path(name).absolute()
     if file := recipe_file(f'{TABLES}/{Path(name).name}'):

@@ -42,9 +42,6 @@ def model_for(opt: TrainingOptions, method: str, **changes: Any) -> DistillModel
 
     ``opt`` is as ``load_options`` completes it, of a run under a teacher; ``changes`` are further entries of ``train``.
     Where torch.distributed is initialized the model is wrapped for it.
-
-    Raises:
-        OptionError: If the method is not defined for these networks.
     """
     own: dict[str, Any] = deepcopy(dict(opt))
     rank, world_size = rank_and_size()

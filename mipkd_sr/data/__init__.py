@@ -116,11 +116,7 @@ def shared_images(train_set: Dataset, val_set: Dataset) -> list[str]:
 
 
 def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
-    """Check that the options name the folders that a data set of BasicSR's form reads.
-
-    Raises:
-        OptionError: If one is not, or images without HR are to be trained on.
-    """
+    """Check that the options name the folders that a data set of BasicSR's form reads."""
     kind = DATASET_REGISTRY.get(dataset_opt['type'])
     if not issubclass(kind, SCANNED):
         return
@@ -134,11 +130,7 @@ def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
 
 
 def _check_image_names(paths: list[Any], key: str) -> None:
-    """Check that no two images differ in their ending alone: results are kept by the name without it.
-
-    Raises:
-        OptionError: If two have.
-    """
+    """Check that no two images differ in their ending alone: results are kept by the name without it."""
     found: dict[str, str] = {}
     for path in paths:
         file = str(path.get('gt_path', path.get('lq_path', path)) if isinstance(path, dict) else path)

@@ -17,11 +17,7 @@ TILE = 96
 
 
 def read_photographs(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Photographs from scikit-image's own folder (no download), as H x W x 3, BGR, 8 bits.
-
-    Raises:
-        RunError: If one is not there.
-    """
+    """Photographs from scikit-image's own folder (no download), as H x W x 3, BGR, 8 bits."""
     for name in names:
         file = Path(skimage.__file__).parent / 'data' / name
         try:

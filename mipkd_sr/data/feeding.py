@@ -28,12 +28,8 @@ class Fed(NamedTuple):
 def feed(data: Mapping[str, Any], degradation: Degradation, scale: int, gt_size: int | None, device: Any) -> Fed:
     """Bring a batch to the device, and make the LR images that it has not.
 
-    Args:
-        data: ``lq`` and ``gt``, or one of them, as ``mipkd_sr.data.mixing.collate`` gives them.
-        degradation: For samples without ``lq``.
-        scale: Super-resolution factor.
-        gt_size: Side of the HR patches, in pixels; None for whole images.
-        device: Where the model is.
+    ``data`` has ``lq`` and ``gt``, or one of them, as ``mipkd_sr.data.mixing.collate`` gives them; ``gt_size`` is the
+    side of the HR patches that are cut out, in pixels, None for whole images.
     """
     if 'groups' in data:
         parts = [feed(batch, degradation, scale, gt_size, device) for _, batch in data['groups']]

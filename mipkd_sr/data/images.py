@@ -190,11 +190,8 @@ def _kept(image: Any, exif: Image.Exif) -> dict[str, Any]:
 
 
 def encode(picture: Picture, text: tuple[str, str] | None = None) -> bytes:
-    """The content of a PNG file.
-
-    Args:
-        picture: The image; grey and alpha of 16 bits are written as RGB and alpha.
-        text: A name and a text to keep in it.
+    """The content of a PNG file, with a text by its name in it; grey and alpha of 16 bits are written as RGB and
+    alpha.
     """
     pixels, buffer = picture.pixels, BytesIO()
     if pixels.ndim == 3 and pixels.shape[2] == 2 and pixels.dtype == np.uint8:
@@ -238,11 +235,7 @@ def listing(reasons: Iterable[tuple[str, Path]]) -> str:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """Read an image file as training does: ``to_bgr`` of its picture.
-
-    Raises:
-        ValueError: If it cannot be read. The message names it.
-    """
+    """Read an image file as training does: ``to_bgr`` of its picture."""
     try:
         return to_bgr(decode(file.read_bytes()).pixels)
     except (OSError, ValueError) as error:
@@ -268,16 +261,7 @@ def to_bgr(pixels: np.ndarray) -> np.ndarray:
 
 
 def imfrombytes(content: bytes, flag: str = 'color', float32: bool = False) -> np.ndarray:
-    """Replaces BasicSR's function of that name, which reads by OpenCV: H x W x 3, BGR.
-
-    Args:
-        content: An image file's content.
-        flag: 'color', as BasicSR's data sets of pairs ask for.
-        float32: Whether values are in [0, 1], and not 0 to 255.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Replaces BasicSR's function of that name, which reads by OpenCV: H x W x 3, BGR; with ``float32`` in [0, 1]."""
     assert flag == 'color', flag
     image = to_bgr(decode(content).pixels)
     return image.astype(np.float32) / 255.0 if float32 else image
@@ -302,11 +286,7 @@ def write_image(file: Path, image: np.ndarray) -> None:
 
 
 def check_image(file: Path, image: np.ndarray) -> None:
-    """Compare an image file with what it should hold.
-
-    Raises:
-        RunError: If it is absent or different. The message names it.
-    """
+    """Compare an image file with what it should hold."""
     found = None
     with suppress(OSError, ValueError, EOFError):
         found = np.load(file, allow_pickle=False) if file.suffix == '.npy' else read_image(file)

@@ -8,14 +8,10 @@ from torch.utils.data import ConcatDataset, Dataset, default_collate
 
 
 class MixedDataset(ConcatDataset):
-    """Training sets, mixed in given shares.
-
-    Args:
-        datasets: The sets.
-        weights: How often each is drawn from, relative to the others.
-        opt: The options of the first, which are the loader's.
+    """Training sets, mixed in given shares: ``weights`` say how often each is drawn from, relative to the others.
 
     Attributes:
+        opt: The options of the first, which are the loader's.
         sets: Length and share of each; the shares are of sum 1.
         paths: The sets' files, in their order.
     """

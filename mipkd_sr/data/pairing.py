@@ -13,11 +13,7 @@ OF_WINDOWS = ('thumbs.db', 'desktop.ini')
 
 
 def files_in(folder: Path, key: str) -> list[Path]:
-    """The files of a data set's folder, by name.
-
-    Raises:
-        OptionError: If it is no folder, holds none, or one links to nothing.
-    """
+    """The files of a data set's folder, by name."""
     if not folder.is_dir():
         raise OptionError(key, f'{folder} is not a folder.')
     files = sorted(
@@ -38,15 +34,9 @@ def pair_files(
 ) -> list[tuple[Path, Path]]:
     """LR and HR files, matched by name, whatever their endings, in the order of the HR names.
 
-    Args:
-        lq_root: Folder of the LR images.
-        gt_root: Folder of the HR images.
-        template: How an LR name is made of an HR name, without their endings.
-        names_file: A text file with an HR name a line, BasicSR's ``meta_info_file``; None for all in ``gt_root``.
-        key: Where the data set's options stand.
-
-    Raises:
-        OptionError: If an image has no counterpart, or two.
+    ``template`` makes an LR name of an HR name, without their endings. ``names_file`` is a text file with an HR name a
+    line, BasicSR's ``meta_info_file``; None for all in ``gt_root``. An image without a counterpart, or with two, is
+    an error about the data set at ``key``.
     """
     gts = listed_files(gt_root, names_file, key)
     by_stem: dict[str, list[Path]] = {}
@@ -78,11 +68,7 @@ def pair_files(
 
 
 def listed_files(gt_root: Path, names_file: str | None, key: str) -> list[Path]:
-    """The HR files of a data set: those that a list names, or all of the folder.
-
-    Raises:
-        OptionError: If one is not there, or there is none.
-    """
+    """The HR files of a data set: those that a list names, or all of the folder."""
     if names_file:
         return _listed(gt_root, names_file, f'{key}:meta_info_file')
     return files_in(gt_root, f'{key}:dataroot_gt')

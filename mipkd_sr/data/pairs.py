@@ -49,14 +49,11 @@ def write_pairs(
         scales: Scales of the LR images.
         tile: Side of the squares that the images are cut into (see ``tiles``), which every scale divides. With None
             HR images stay whole, and an LR image is made of the largest part that its scale divides, as test sets are.
-        store: One of ``STORES``.
+        store: ``png``, or ``npy``: NumPy's arrays, of which a patch can be read without reading the rest.
         sink: What is done with each file and image: they are written, or, with ``check_image``, compared.
 
     Returns:
         Number of HR images.
-
-    Raises:
-        ValueError: If a scale does not divide ``tile``.
     """
     if tile and any(tile % scale for scale in scales):
         raise ValueError(f'tiles of {tile} pixels cannot be divided by every scale of {", ".join(map(str, scales))}')

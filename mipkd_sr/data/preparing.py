@@ -67,9 +67,6 @@ def find_photographs(folders: Sequence[Path]) -> tuple[dict[str, Path], list[Pat
 
     The name is that of their file, after their folder's if there are several folders. If two names differ in the ending
     alone, the ending stays.
-
-    Raises:
-        OptionError: If there is none or two would have the same name.
     """
     found: dict[str, Path] = {}
     passed_over: list[Path] = []
@@ -92,12 +89,7 @@ def find_photographs(folders: Sequence[Path]) -> tuple[dict[str, Path], list[Pat
 
 
 def plan_preparation(folders: Sequence[Path], out: Path, settings: Settings, verify: bool = False) -> Preparation:
-    """Find what there is to do, and begin the record of what is done.
-
-    Raises:
-        OptionError: If there is no photograph, or ``out`` holds something else, or was prepared with other settings or
-            from other photographs alone.
-    """
+    """Find what there is to do, and begin the record of what is done."""
     if settings.tile and any(settings.tile % scale for scale in settings.scales):
         raise OptionError('--tile', f'{settings.tile} cannot be divided by every scale; give a multiple of all.')
     photographs, passed_over = find_photographs(folders)
@@ -146,11 +138,7 @@ def _write_record(out: Path, settings: dict[str, Any], done: Mapping[str, dict[s
 
 
 def read_record(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the record says is done, by name; nothing is written.
-
-    Raises:
-        OptionError: If it is of other settings, or none.
-    """
+    """What the record says is done, by name; nothing is written."""
     lines = (out / RECORD).read_text(encoding='utf-8', errors='replace').split('\n')
     try:
         found = json.loads(lines[0])
@@ -192,11 +180,7 @@ def _archive(out: Path, settings: Settings, entries: Sequence[dict[str, Any]]) -
 
 
 def _check_nothing_else(work: Preparation, expected: set[str]) -> None:
-    """See that the sets hold no files but the ``expected`` ones.
-
-    Raises:
-        RunError: If they do.
-    """
+    """See that the sets hold no files but the ``expected`` ones."""
     for folder in _folders(work.settings):
         for file in sorted((work.out / folder).iterdir()):
             if file.name not in expected and not file.name.startswith('.'):
@@ -254,11 +238,7 @@ def _begin_worker() -> None:
 
 
 def prepare(work: Preparation, jobs: int) -> Iterator[dict[str, Any]]:
-    """Do the work.
-
-    Args:
-        work: What there is to do.
-        jobs: Processes.
+    """Do the work, in ``jobs`` processes.
 
     Yields:
         For each photograph ``file``, and ``pairs``, their number, and ``notes``, what of it was not kept; or

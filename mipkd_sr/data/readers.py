@@ -17,14 +17,7 @@ from mipkd_sr.runtime.stop_requests import SIGNALS
 
 
 class ReaderLost(Exception):
-    """A process that reads images has ended without being asked to.
-
-    Args:
-        reason: What is known of it, for a message.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    """A process that reads images has ended without being asked to; the message says what is known of it."""
 
 
 def read_ahead(loader: DataLoader) -> Generator[Any, None, None]:
@@ -72,11 +65,7 @@ def _signals_held_back() -> Iterator[None]:
 
 
 class _Watch:
-    """Lets torch's handler of SIGCHLD raise its error about a dead reader only where a batch is waited for.
-
-    Args:
-        readers: The processes.
-    """
+    """Lets torch's handler of SIGCHLD raise its error about a dead reader only where a batch is waited for."""
 
     _of_torch: ClassVar[Any] = None  # torch sets its handler once
 

@@ -36,11 +36,7 @@ class ImageInfo(NamedTuple):
 
 
 def image_info(file: Path) -> ImageInfo:
-    """Read an image (or a NumPy array's header) as training does.
-
-    Raises:
-        ValueError: If it cannot be read. The message says why.
-    """
+    """Read an image (or a NumPy array's header) as training does."""
     if file.suffix == '.npy':
         return _array_info(file)
     try:
@@ -61,15 +57,11 @@ def _array_info(file: Path) -> ImageInfo:
 
 
 def scan(opt: Mapping[str, Any], key: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Look at every file of a data set of image pairs, or of LR images alone.
+    """Look at every file of a data set of image pairs, or of LR images alone; an OptionError names all that cannot be
+    used.
 
-    Args:
-        opt: The data set's options, with ``phase`` and ``scale``.
-        key: Where they stand in the option file.
-        metrics: Options of the metrics that its images are to be measured with, by name.
-
-    Raises:
-        OptionError: For all files that cannot be used. The message names them.
+    ``opt``, which stands at ``key``, has ``phase`` and ``scale`` as well. ``metrics`` are the options of those that its
+    images are to be measured with.
     """
     pairs = _pairs(opt, key)
     files = list(dict.fromkeys(file for pair in pairs for file in reversed(pair) if file is not None))

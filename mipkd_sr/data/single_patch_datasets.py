@@ -92,9 +92,6 @@ class UnpairedImageDataset(Dataset):
     LR images train the terms that need no HR. From HR images the model makes LR images, by ``degradation``, or
     bicubically where the options name none.
 
-    Args:
-        opt: Options of the data set, as for PairedImageDataset.
-
     Raises:
         ValueError: If both folders are given, or none.
     """

@@ -26,11 +26,7 @@ DEGRADING = 1
 
 
 class NamedErrors(Dataset):
-    """A data set whose errors say which files they are about.
-
-    Args:
-        dataset: A BasicSR data set.
-    """
+    """A data set of BasicSR's form, whose errors say which files they are about."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -41,11 +37,7 @@ class NamedErrors(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        """The sample.
-
-        Raises:
-            RunError: If it cannot be read. The message names its files.
-        """
+        """The sample."""
         try:
             return self.dataset[index]
         except Exception as error:  # whatever a decoder, a file system or a user's class raises
@@ -57,9 +49,7 @@ class NamedErrors(Dataset):
 class SeededDataset(Dataset):
     """A data set whose random crops and flips depend on (seed, epoch, index) alone, not on who reads the sample.
 
-    Args:
-        dataset: A BasicSR training set; it draws from Python's, NumPy's or torch's default generator.
-        seed: Seed of the run.
+    It draws from Python's, NumPy's or torch's default generator, as BasicSR's training sets do.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -93,8 +83,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
-        samples_before: Samples that all processes together have read so far. If None, it is computed from
-            ``first_iter``, ``world_size`` and ``batch_size``.
+        samples_before: Samples that all processes together have read so far; computed from the others if None.
         mixed: Length and share of each set, where ``length`` is of several; see ``mipkd_sr.data.mixing``.
     """
 
@@ -153,16 +142,10 @@ def samples_an_iteration(opt: TrainingOptions) -> int:
 
 
 class TrainingBatches:
-    """The batches of a training run from iteration ``first_iter`` to its last.
+    """The batches of a training run from iteration ``first_iter``, from 1, to its last, as ``feeding.feed`` takes them.
 
-    They are what ``mipkd_sr.data.feeding.feed`` takes. When a reading process is lost, this one reads the remaining
-    batches itself, so that the run can end in order.
-
-    Args:
-        dataset: The training set.
-        opt: The run's options.
-        first_iter: Number of the first iteration, from 1.
-        samples_before: See ``StreamSampler``.
+    When a reading process is lost, this one reads the remaining batches itself, so that the run can end in order. For
+    ``samples_before`` see ``StreamSampler``.
 
     Attributes:
         lost: How a reading process ended; empty while all are alive.

@@ -30,23 +30,17 @@ def is_due(iteration: int) -> bool:
 
 
 class StudentGradients:
-    """Gradients of losses on a student's parameters, summed over the parts of a step and averaged over ranks.
-
-    Args:
-        student: The student.
-    """
+    """Gradients of losses on a student's parameters, summed over the parts of a step and averaged over ranks."""
 
     def __init__(self, student: nn.Module) -> None:
         self._student = student
         self._sums: dict[str, Tensor] = {}
 
     def add(self, losses: Mapping[str, Tensor], start: int, scale: Tensor | float) -> None:
-        """Add the gradients of a part's losses, by name; their graph is kept.
+        """Add the gradients of a part's losses, scalars by name; their graph is kept.
 
-        Args:
-            losses: Scalars.
-            start: Number of the first of its samples in the step; 0 begins anew.
-            scale: Factor on the losses, without which half precision loses small gradients.
+        ``start`` is the number of the part's first sample in the step; 0 begins anew. ``scale`` multiplies the losses,
+        without which half precision loses small gradients.
         """
         parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
         for name, loss in losses.items():

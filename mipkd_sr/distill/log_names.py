@@ -23,14 +23,8 @@ class LogNames:
         self._shared: set[str] = set()
 
     def join(self, losses: Mapping[str, Values], logs: Mapping[str, Values]) -> tuple[Values, Values]:
-        """Join what each objective returned in a step.
-
-        Args:
-            losses: Losses by name, by the key of their objective.
-            logs: Further values by name, by the key of their objective.
-
-        Returns:
-            All losses, and all further values, by names that differ.
+        """All losses, and all further values, of a step's objectives, given by the key of their objective, by names
+        that differ.
         """
         used = Counter(name for values in (*losses.values(), *logs.values()) for name in values)
         self._shared |= {name for name, count in used.items() if count > 1}
@@ -47,11 +41,7 @@ class LogNames:
 
 
 def check_losses(key: str, objective: object, losses: Any) -> None:
-    """Check that ``losses``, which ``objective`` under ``train:<key>_opt`` returned, are scalars by name.
-
-    Raises:
-        RunError: If they are not.
-    """
+    """Check that ``losses``, which ``objective`` under ``train:<key>_opt`` returned, are scalars by name."""
     if isinstance(losses, Mapping):
         wrong = next((name for name, value in losses.items() if not _is_loss(name, value)), None)
         if wrong is None:

@@ -50,21 +50,13 @@ class NetworkPass:
     context: Context = None
 
     def part(self, start: int, stop: int, with_features: bool) -> 'NetworkPass':
-        """This pass for the samples ``start`` to ``stop`` of its batch; features and context only if asked for.
-
-        Raises:
-            RunError: If the network's context cannot be cut into samples.
-        """
+        """This pass for the samples ``start`` to ``stop`` of its batch; features and context only if asked for."""
         if not with_features:
             return NetworkPass(self.net, self.sr[start:stop])
         return self.of_samples(slice(start, stop))
 
     def of_samples(self, rows: slice | Tensor) -> 'NetworkPass':
-        """This pass for some samples of its batch: a slice, or truth values.
-
-        Raises:
-            RunError: If the network's context cannot be cut into samples.
-        """
+        """This pass for some samples of its batch: a slice, or truth values."""
         features = {index: feature[rows] for index, feature in self.features.items()}
         try:
             context = part_of_context(self.context, len(self.sr), rows)

@@ -236,11 +236,7 @@ class DistillStep(nn.Module):
         return self.objectives.items()  # type: ignore[return-value]  # what a ModuleDict holds is a Module to mypy
 
     def _trained_parameters(self) -> list[nn.Parameter]:
-        """What the objectives learn; all of it existed when the optimizer was built.
-
-        Raises:
-            RunError: If it was not.
-        """
+        """What the objectives learn; all of it existed when the optimizer was built."""
         parameters = dict(self.objectives.named_parameters())
         for name in parameters.keys() - self._parameter_names:
             key, _, own_name = name.partition('.')

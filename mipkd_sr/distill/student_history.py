@@ -15,12 +15,8 @@ class History(nn.Module):
     It is a part of the objective that owns it, so it is saved in the training state; it has no gradient, reaches no
     optimizer and stays in evaluation mode.
 
-    Args:
-        net: The network; the history begins as it is now.
-        decay: How much of the history stays when it follows, in [0, 1].
-
     Raises:
-        ValueError: If ``decay`` is out of its range.
+        ValueError: If ``decay`` is not in [0, 1].
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:

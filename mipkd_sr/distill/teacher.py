@@ -62,12 +62,7 @@ def _cast(dtype: torch.dtype, value: Tensor) -> Tensor:
 
 
 class TeacherMixture(nn.Module):
-    """Several teachers as one network, whose output is a weighted sum of theirs; it has no head, body and tail.
-
-    Args:
-        nets: The networks by name.
-        weights: Their weights by name.
-    """
+    """Several teachers as one network, whose output is a weighted sum of theirs; it has no head, body and tail."""
 
     def __init__(self, nets: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
@@ -84,14 +79,10 @@ class TeacherMixture(nn.Module):
 def mixed_passes(
     weights: Mapping[str, float], passes: Mapping[str, Mapping[str, NetworkPass]]
 ) -> dict[str, NetworkPass]:
-    """What an objective gets from its teachers: the passes of the only one, or the weighted sum of several outputs.
+    """What an objective gets from its teachers, by view: the passes of the only one, or the weighted sum of several
+    outputs.
 
-    Args:
-        weights: Weights of its teachers by name.
-        passes: For each teacher its passes by view.
-
-    Returns:
-        Passes for the views that all of them have. A weighted sum has no network, features or context.
+    Views are those that all of them have. A weighted sum has no network, features or context.
     """
     names = [name for name in weights if name in passes]
     if not names or len(names) < len(weights):

@@ -59,13 +59,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 @torch.no_grad()
 def measure_speed(net: nn.Module, size: int, device: torch.device, repeats: int) -> tuple[float, float]:
-    """Run a network on one image at a time.
-
-    Args:
-        net: The network.
-        size: Side of the LR image, in pixels.
-        device: Where to run.
-        repeats: How often, after one run that is not counted.
+    """Run a network on one LR image of ``size`` x ``size`` pixels at a time, ``repeats`` times and once before.
 
     Returns:
         Median of the images a second; and the peak memory in MiB: on a GPU what torch allocated, on a CPU that of the

@@ -168,15 +168,10 @@ def _to_image(sr: Tensor, name: str, file: str) -> np.ndarray:
 
 
 def same_size_batches(batches: Iterable[Mapping[str, Any]], limit: int, order: list[str]) -> Iterator[dict[str, Any]]:
-    """Put images of the same size together.
+    """Put images of the same size together, up to ``limit`` LR pixels, from batches of one image each.
 
-    Args:
-        batches: One image each.
-        limit: LR pixels that a batch may have, unless it has one image.
-        order: The images' names are added to it, in their order.
-
-    Yields:
-        Batches of ``lq`` and ``gt``, and lists of ``lq_path``, ``gt_path`` and ``names``.
+    Their names are added to ``order``, in their order. What is given has ``lq`` and ``gt``, and lists of ``lq_path``,
+    ``gt_path`` and ``names``.
     """
     groups: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
     for batch in batches:

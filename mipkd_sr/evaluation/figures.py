@@ -45,11 +45,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def check_box(shape: Sequence[int], box: Sequence[int]) -> None:
-    """Check that a box (top, left and side) is inside an image of this height and width.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Check that a box (top, left and side) is inside an image of this height and width."""
     top, left, side = box
     if min(top, left) < 0 or side < 1 or top + side > shape[0] or left + side > shape[1]:
         raise ValueError(f'the box {list(box)} is not inside an image of {shape[0]} x {shape[1]} pixels')
@@ -58,9 +54,7 @@ def check_box(shape: Sequence[int], box: Sequence[int]) -> None:
 def telling_box(images: Sequence[np.ndarray], side: int = 64) -> tuple[int, int, int]:
     """Top, left and side of the square where images of one size differ most, by the mean of each pixel's deviation.
 
-    Args:
-        images: H x W x 3, 8 bits.
-        side: Side of the square, in pixels; that of the image if this is smaller.
+    The images are H x W x 3, 8 bits; the square has a side of ``side`` pixels, or that of the image if this is smaller.
     """
     spread = np.std([image.astype(np.float32).mean(2) for image in images], axis=0)
     side = min(side, *spread.shape)
@@ -81,9 +75,6 @@ def comparison_figure(
     ``hr`` and, by name, each network's SR image in ``crops_of`` are H x W x 3, BGR, 8 bits; ``crop`` is the box's top,
     left and side. The error is the mean of ``|SR - HR|`` over the channels, in levels of 255. All panels share one
     scale, which ends at the first network's 99th percentile.
-
-    Raises:
-        ValueError: If the box is not inside the image.
     """
     check_box(hr.shape, crop)
     top, left, side = crop
@@ -115,11 +106,7 @@ def comparison_figure(
 def measure_in_box(
     metrics: Mapping[str, Mapping[str, Any]], sr: np.ndarray, hr: np.ndarray, box: tuple[int, int, int]
 ) -> dict[str, float]:
-    """The metrics of a crop of two images (H x W x 3, BGR, 8 bits) alone, nothing cut off its border.
-
-    Raises:
-        ValueError: If the crop is smaller than a metric needs.
-    """
+    """The metrics of a crop of two images (H x W x 3, BGR, 8 bits) alone, nothing cut off its border."""
     sr, hr = _in_box(sr, box), _in_box(hr, box)
     return {name: measure({**metric, 'crop_border': 0}, sr, hr) for name, metric in metrics.items()}
 

@@ -15,17 +15,10 @@ Network = Callable[[Tensor], Tensor]
 
 
 def self_ensemble(net: Network, lq: Tensor) -> Tensor:
-    """The mean of the outputs for the eight turned and mirrored copies of an image, each turned back.
+    """The mean of the outputs for the eight turned and mirrored copies of an image, B x 3 x H x W, each turned back.
 
     EDSR, https://arxiv.org/abs/1707.02921, Section 3.3, there called geometric self-ensemble; a plus behind a network's
     name says that a table has it. It takes eight times the time.
-
-    Args:
-        net: The network.
-        lq: B x 3 x H x W.
-
-    Returns:
-        B x 3 x sH x sW.
     """
     total: Tensor | None = None
     for mirrored in (False, True):
@@ -82,15 +75,10 @@ def needs_whole_windows(net: object) -> bool:
 
 
 def in_whole_windows(net: Network, lq: Tensor, window: int | None = None) -> Tensor:
-    """Run a network with windows on an image of any size, as BasicSR's SwinIRModel does.
+    """Run a network with windows on an image of any size, B x C x H x W, as BasicSR's SwinIRModel does.
 
-    Args:
-        net: The network.
-        lq: B x C x H x W; it is padded at its right and bottom edge, and the output is cropped.
-        window: Side of its windows; ``net.window_size`` if None.
-
-    Returns:
-        B x C x sH x sW.
+    The image is padded at its right and bottom edge to whole windows, of the side ``window`` or else
+    ``net.window_size``, and the output is cropped.
     """
     height, width = lq.shape[-2:]
     window = window or net.window_size  # type: ignore[attr-defined]
@@ -107,12 +95,7 @@ def device_of(net: nn.Module) -> torch.device:
 
 
 class RunBy(nn.Module):
-    """A network that a function runs, as a module, so that its evaluation mode can be set.
-
-    Args:
-        net: The network.
-        run: Takes LR images, returns SR images.
-    """
+    """A network that a function runs, as a module, so that its evaluation mode can be set."""
 
     def __init__(self, net: nn.Module, run: Network) -> None:
         super().__init__()

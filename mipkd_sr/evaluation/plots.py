@@ -26,11 +26,7 @@ TO = 'psnr_to_'
 
 
 def read_json(file: Path) -> Any:
-    """A file that a run or a test has written.
-
-    Raises:
-        OptionError: If it is not there.
-    """
+    """A file that a run or a test has written."""
     try:
         return json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -61,11 +57,7 @@ def _label(metric: str) -> str:
 
 
 def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
-    """Draw quality against parameters, from ``folder``/results.json, as ``stem``.png and .pdf.
-
-    Raises:
-        OptionError: If there are no such results.
-    """
+    """Draw quality against parameters, from ``folder``/results.json, as ``stem``.png and .pdf."""
     networks = {}
     with _form_expected(folder):
         for name, row in read_results(folder).items():
@@ -84,9 +76,6 @@ def plot_gains(folder: Path, metric: str, stem: Path) -> list[Path]:
 
     A student is a row "SIZE, METHOD"; its gain is over "SIZE, scratch", and its compression rate the parameters of the
     largest network over its own.
-
-    Raises:
-        OptionError: If there are no such rows.
     """
     panels: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     with _form_expected(folder):
@@ -110,11 +99,7 @@ def plot_gains(folder: Path, metric: str, stem: Path) -> list[Path]:
 
 
 def plot_agreement(folder: Path, stem: Path) -> list[Path]:
-    """Draw each network's agreement with the teacher, from ``folder``/results.json, as ``stem``.png and .pdf.
-
-    Raises:
-        OptionError: If no agreement was measured.
-    """
+    """Draw each network's agreement with the teacher, from ``folder``/results.json, as ``stem``.png and .pdf."""
     networks: dict[str, dict[str, float]] = {}
     teacher = ''
     with _form_expected(folder):
@@ -131,11 +116,7 @@ def plot_agreement(folder: Path, stem: Path) -> list[Path]:
 
 
 def plot_gradients(folder: Path, stem: Path) -> list[Path]:
-    """Draw each loss's gradient on the student over the steps, from ``folder``/gradients.jsonl.
-
-    Raises:
-        OptionError: If the run has measured none.
-    """
+    """Draw each loss's gradient on the student over the steps, from ``folder``/gradients.jsonl."""
     file = folder / 'gradients.jsonl'
     if not file.is_file():
         raise OptionError('', f'{file} is not there; train with logger:gradients.')
@@ -151,15 +132,8 @@ def plot_gradients(folder: Path, stem: Path) -> list[Path]:
 
 
 def plot_curves(histories: Mapping[Path, Path], metric: str, stem: Path) -> list[Path]:
-    """Draw a metric of the first validation set over the steps.
-
-    Args:
-        histories: By the folder of a run, the file of its validations.
-        metric: The metric.
-        stem: The files to write, without their ending.
-
-    Raises:
-        OptionError: If no run has the metric.
+    """Draw a metric of the first validation set over the steps; ``histories`` has a run's file of validations by its
+    folder.
     """
     runs = {}
     for folder, file in histories.items():
@@ -179,11 +153,7 @@ def plot_curves(histories: Mapping[Path, Path], metric: str, stem: Path) -> list
 
 
 def plot_bars(folder: Path, metric: str, test_set: str, stem: Path) -> list[Path]:
-    """Draw the rows of papers' tables as bars, a panel a table and scale, from ``folder``/table.csv.
-
-    Raises:
-        OptionError: If there is no such table, or it has no value of the metric on the test set.
-    """
+    """Draw the rows of papers' tables as bars, a panel a table and scale, from ``folder``/table.csv."""
     try:
         with (folder / 'table.csv').open(encoding='utf-8', newline='') as stream:
             lines = list(csv.DictReader(stream))

@@ -18,9 +18,6 @@ def read_published(file: Path = PUBLISHED) -> dict[str, dict[Any, Any]]:
     """The published results of a file: name -> scale -> test set -> [PSNR, SSIM], and ``source``.
 
     A source that begins with one of the file's ``papers`` gets that paper's address behind it.
-
-    Raises:
-        ValueError: If it is not such a file. The message names it.
     """
     content = read_yaml(file)
     if not isinstance(content, dict):
@@ -30,11 +27,7 @@ def read_published(file: Path = PUBLISHED) -> dict[str, dict[Any, Any]]:
 
 
 def _read_entry(where: str, entry: Any, papers: Any) -> dict[Any, Any]:
-    """One published result, its scales as numbers.
-
-    Raises:
-        ValueError: If it is none.
-    """
+    """One published result, its scales as numbers."""
     if not isinstance(papers, dict) or not isinstance(entry, dict) or not isinstance(entry.get('source'), str):
         raise ValueError(f'{where}: must be a mapping with a source, and scales')
     paper = entry['source'].partition(',')[0]
@@ -62,11 +55,7 @@ def published_values(
 
 
 def published_rows(opt: TestingOptions) -> list[Row]:
-    """The published results that a test's options name, for its scale and its test sets.
-
-    Raises:
-        OptionError: If there is none of such a name.
-    """
+    """The published results that a test's options name, for its scale and its test sets."""
     file = Path(opt['published_file'] or PUBLISHED)
     try:
         entries = read_published(file)

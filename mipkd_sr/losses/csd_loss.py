@@ -24,11 +24,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def vgg19_features(weights_file: str | None) -> nn.Sequential:
-    """VGG19's features up to relu5_1, from a file of torchvision's, or downloaded by torchvision.
-
-    Raises:
-        ValueError: If the weights are not to be had.
-    """
+    """VGG19's features up to relu5_1, from a file of torchvision's, or downloaded by torchvision."""
     if weights_file is None:
         try:
             weights = torchvision.models.VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
@@ -108,9 +104,6 @@ class CSDLoss(Objective):
         Returns:
             The images that serve as negatives, N x 3 x H x W; and ``index[n, b]``, which of them is the n-th negative
             of sample b.
-
-        Raises:
-            ValueError: If there is no other sample.
         """
         rank, size = rank_and_size()
         total = size * len(lq)

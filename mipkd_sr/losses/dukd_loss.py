@@ -25,11 +25,7 @@ ZOOMS = ('zoom_in', 'zoom_out')
 
 
 def check_window(net: nn.Module, size: int, scale: int) -> None:
-    """Refuse patches that a network does not take, and those that are smaller than a window of SwinIR.
-
-    Raises:
-        ValueError: If they are.
-    """
+    """Refuse patches that a network does not take, and those that are smaller than a window of SwinIR."""
     window = getattr(net, 'window_size', 0)
     if size < window:
         name = type(net).__name__

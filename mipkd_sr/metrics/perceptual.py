@@ -16,21 +16,13 @@ from torch import Tensor, nn
 
 @METRIC_REGISTRY.register()
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0) -> float:
-    """LPIPS of two images, H x W x 3, BGR, 8 bits each, without ``crop_border`` pixels at each edge; 0 is best.
-
-    Raises:
-        ValueError: If piq or the weights cannot be had.
-    """
+    """LPIPS of two images, H x W x 3, BGR, 8 bits each, without ``crop_border`` pixels at each edge; 0 is best."""
     return _measured('LPIPS', img, img2, crop_border)
 
 
 @METRIC_REGISTRY.register()
 def calculate_dists(img: np.ndarray, img2: np.ndarray, crop_border: int = 0) -> float:
-    """DISTS of two images, as ``calculate_lpips``.
-
-    Raises:
-        ValueError: If piq or the weights cannot be had.
-    """
+    """DISTS of two images, as ``calculate_lpips``."""
     return _measured('DISTS', img, img2, crop_border)
 
 

@@ -350,11 +350,7 @@ class DistillModel(ModelHooks, SRModel):
         self.save_record(epoch, current_iter, read)
 
     def save_record(self, epoch: int, current_iter: int, samples: int, with_state: bool = True) -> None:
-        """Write the history of validations and, ``with_state``, the training state, which holds it. Rank 0 writes.
-
-        Raises:
-            OSError: If a file cannot be written; those that were there before are still there.
-        """
+        """Write the history of validations and, ``with_state``, the training state, which holds it. Rank 0 writes."""
         if self.opt['rank'] != 0:
             return
         Run.of(self.opt).save_validations(self.record.entries)
@@ -370,9 +366,5 @@ class DistillModel(ModelHooks, SRModel):
         return networks
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """Go on from a training state.
-
-        Raises:
-            ValueError: If it is the state of a run with other networks, objectives or optimizers.
-        """
+        """Go on from a training state."""
         restore(self, resume_state)

@@ -24,11 +24,7 @@ BEFORE_THE_OPTIMIZER = 'Detected call of `lr_scheduler.step'
 
 
 def schedules_of(optimizers: Sequence[torch.optim.Optimizer], train_opt: Mapping[str, Any]) -> list[Any]:
-    """The learning rate schedule of the option file's section ``train``, for each optimizer.
-
-    Raises:
-        OptionError: If it cannot be made, or fails in the course of the training.
-    """
+    """The learning rate schedule of the option file's section ``train``, for each optimizer."""
     arguments = dict(train_opt['scheduler'])
     build = partial(schedulers()[arguments.pop('type')], **arguments)
     with blamed_on('train:scheduler'):
@@ -40,13 +36,8 @@ def schedules_of(optimizers: Sequence[torch.optim.Optimizer], train_opt: Mapping
 def try_schedule(build: Callable[[torch.optim.Optimizer], Any], rate: float, total_iter: int) -> None:
     """Run a trial schedule through a whole training's steps, so that it cannot fail in the middle of one.
 
-    Args:
-        build: Makes the schedule for an optimizer.
-        rate: The learning rate that the training starts with.
-        total_iter: Steps of the training.
-
-    Raises:
-        ValueError: If it fails at a step, or gives a rate that is negative or not finite.
+    ``build`` makes it for an optimizer, which starts with ``rate``. A ValueError says at which step it fails, or gives
+    a rate that is negative or not finite.
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], rate, momentum=0.9)
     schedule = build(optimizer)

@@ -21,11 +21,7 @@ def build_objectives(
 ) -> dict[str, Objective]:
     """Build and attach every objective that ``train`` names, on the student's device.
 
-    Args:
-        opt: The run's options.
-        student: The student.
-        teachers: The teachers by name, if there are any.
-        besides: Options that belong to a model class, such as ``train:gan_opt``, and are no objectives.
+    ``besides`` are options that belong to a model class, such as ``train:gan_opt``, and are no objectives.
 
     Returns:
         The objectives by their option's key without ``_opt``.
@@ -51,11 +47,7 @@ def build_objectives(
 
 
 def second_step(opt: TrainingOptions, objectives: Collection[str]) -> set[str]:
-    """The objectives that ``train:second_step`` names, by their option's key without ``_opt``.
-
-    Raises:
-        OptionError: If one is none of ``objectives``, none is left for the first step, or the arithmetic is fp16.
-    """
+    """The objectives that ``train:second_step`` names, by their option's key without ``_opt``."""
     wanted = {name.removesuffix('_opt') for name in opt['train']['second_step'] or ()}
     if wanted - set(objectives) or (wanted and not set(objectives) - wanted):
         known = ', '.join(f'{name}_opt' for name in objectives)
@@ -69,15 +61,7 @@ def second_step(opt: TrainingOptions, objectives: Collection[str]) -> set[str]:
 
 
 def check_data(model: Any, dataset: Any) -> None:
-    """See that every term has samples: some need HR, and a training set may have LR images alone.
-
-    Args:
-        model: A DistillModel.
-        dataset: Its training set.
-
-    Raises:
-        OptionError: If a term has none.
-    """
+    """See that every term of a DistillModel has samples: some need HR, and a training set may have LR images alone."""
     try:
         samples = [SeededDataset(one, 0)[0, 0] for one in getattr(dataset, 'datasets', [dataset])]
     except RunError:  # reading it for a step fails alike, with a trace in the log

@@ -24,11 +24,7 @@ class _Step:
 
 
 class Statistics:
-    """The statistics that the forward of a network changes (BatchNorm's), so that a skipped step leaves them alone.
-
-    Args:
-        net: The network, or several in one module. One that has none costs nothing.
-    """
+    """The statistics that the forward of a network changes (BatchNorm's), so that a skipped step leaves them alone."""
 
     def __init__(self, net: nn.Module) -> None:
         self._norms = [module for module in net.modules() if isinstance(module, _NormBase)]
@@ -50,10 +46,7 @@ class Statistics:
 def step_unless_bad(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float) -> Tensor:
     """Take an optimizer's step unless the gradient is not finite; returns whether it was skipped, a scalar.
 
-    Args:
-        optimizer: The optimizer.
-        scaler: Whose scale the gradients have.
-        clip: Greatest norm of the gradient; 0 for none.
+    The gradients have the scaler's scale; ``clip`` is their greatest norm, 0 for none.
     """
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
@@ -74,14 +67,9 @@ def step_unless_bad(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScal
 
 
 class SkippedSteps:
-    """Counts skipped steps without waiting for the device in every step.
+    """Counts skipped steps without waiting for the device in every step; more than ``limit`` in a row end the run.
 
-    Args:
-        limit: Steps that may be skipped in a row; one more ends the run.
-        teacher_files: Each teacher's checkpoint, by its name.
-
-    Attributes:
-        taken: Steps that were not skipped, as far as has been looked.
+    ``taken`` are the steps that were not skipped, as far as has been looked. The teachers' files are for messages.
     """
 
     def __init__(self, limit: int, teacher_files: Mapping[str, str]) -> None:
@@ -100,15 +88,10 @@ class SkippedSteps:
         lq_sum: Tensor,
         teacher_sums: Sequence[Mapping[str, Tensor]],
     ) -> None:
-        """Note a step, without looking at it.
+        """Note a step, without looking at it: the files of its images, its losses, and scalars of the device.
 
-        Args:
-            iteration: Its number.
-            names: Files of its images.
-            losses: Its losses by name, scalars.
-            skipped: Whether it was skipped, a scalar; alike on every rank.
-            lq_sum: The sum of its LR images, a scalar.
-            teacher_sums: For each part of the step the sums of the teachers' outputs, by name, scalars.
+        These are whether it was skipped, alike on every rank; the sum of its LR images; and, for each part of the step,
+        the sums of the teachers' outputs by name.
         """
         # one copy, in one call, as a CUDA graph's tensors are overwritten in its next step
         told = [value for part in teacher_sums for value in part.values()]
@@ -118,11 +101,7 @@ class SkippedSteps:
         self._steps.append(_Step(iteration, names, losses, kept[0], kept[1], of_parts))
 
     def check(self) -> None:
-        """Look at the steps since the last call. Every rank must call it; it waits for the device.
-
-        Raises:
-            RunError: If more than ``limit`` in a row were skipped.
-        """
+        """Look at the steps since the last call. Every rank must call it; it waits for the device."""
         steps, self._steps = self._steps, []
         if not steps:
             return

@@ -39,17 +39,8 @@ def check_teacher(
 ) -> None:
     """Log a teacher's PSNR beside bicubic interpolation's and the student's, with a warning if it is the lowest.
 
-    Nothing is done where no metric is a PSNR. Every rank must call it.
-
-    Args:
-        teacher: The teacher.
-        student: The student as it starts.
-        dataloader: A validation set, as ``evaluate`` takes it; its data set has the name.
-        metrics: Options of the validation's metrics, by name; the first PSNR among them is taken.
-        scale: Super-resolution factor.
-        device: Where to run.
-        file: The teacher's checkpoint, for the warning.
-        name: The teacher's name, for the log.
+    It is the first PSNR of the validation's ``metrics``, on a validation set as ``evaluate`` takes it; without one
+    nothing is done. The student is as it starts. ``file`` is the teacher's checkpoint. Every rank must call it.
     """
     first = {name: opt for name, opt in metrics.items() if opt['type'] == 'calculate_psnr'}
     if not first:

@@ -63,11 +63,7 @@ def frozen(nets: Mapping[str, nn.Module], opt: Mapping[str, Any]) -> dict[str, F
 
 
 def slice_student(student: nn.Module, teachers: Mapping[str, nn.Module], opt: Mapping[str, Any]) -> None:
-    """Start the student from the teacher's channels, where ``path:init_network_g`` says so.
-
-    Raises:
-        OptionError: If there is not one teacher, or it is no wider network of the student's kind.
-    """
+    """Start the student from the teacher's channels, where ``path:init_network_g`` says so."""
     if opt['path']['init_network_g'] is None:
         return
     if len(teachers) != 1:

@@ -24,11 +24,6 @@ def build_term(
 ) -> tuple[Objective, nn.Module | None]:
     """Build the objective of an option ``*_opt``; a loss of BasicSR's becomes an ``ImageObjective``.
 
-    Args:
-        key: The option's key.
-        opt: Its mapping.
-        teachers: The teachers by name.
-
     Returns:
         The objective, not yet attached, and the teacher that it learns from: one, several as one, or None.
 
@@ -73,11 +68,7 @@ def build_term(
 
 
 def read_teachers(wanted: Any, names: list[str]) -> dict[str, float]:
-    """The weights, of sum 1, that an option ``teacher`` gives: a name, a list of names, or weights by name.
-
-    Raises:
-        ValueError: If it names no teacher, or the weights are no positive numbers.
-    """
+    """The weights, of sum 1, that an option ``teacher`` gives: a name, a list of names, or weights by name."""
     weights = dict.fromkeys([wanted] if isinstance(wanted, str) else wanted, 1.0)
     if isinstance(wanted, Mapping):
         weights = dict(wanted)

@@ -16,11 +16,7 @@ PLAIN = (bool, int, float, list, tuple)
 
 
 def what_trains(model: SRModel) -> dict[str, Any]:
-    """Everything that training changes, besides the student: tensors and plain values by name.
-
-    Args:
-        model: A DistillModel.
-    """
+    """Everything that training changes in a DistillModel, besides the student: tensors and plain values by name."""
     return {
         'objectives': nn.ModuleDict(model.objectives).state_dict(),
         'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
@@ -37,14 +33,10 @@ def what_trains(model: SRModel) -> dict[str, Any]:
 
 
 def restore(model: SRModel, state: Mapping[str, Any]) -> None:
-    """Put a model where it was when a training state was saved.
+    """Put a DistillModel, as it was built, where it was when a training state was saved.
 
     Options that differ from the state's are meant: the optimizer takes its new numbers, and the learning rate is what
     the new schedule would have come to.
-
-    Args:
-        model: A DistillModel as it was built, no step taken.
-        state: The training state.
 
     Raises:
         ValueError: If it is the state of a run with other networks or objectives, or with another kind of optimizer.

@@ -54,11 +54,7 @@ def check_form(opt: dict[str, Any], form: Section) -> None:
 
 
 def check_network(opt: Any, path: str) -> None:
-    """Check the options of one network, at ``path`` of an option file.
-
-    Raises:
-        OptionError: For the first thing that is wrong.
-    """
+    """Check the options of one network, at ``path`` of an option file."""
     if opt is None:
         raise OptionError(path, 'is missing; give an option file that has it.')
     _check_component(opt, NETWORK, path)

@@ -8,12 +8,10 @@ from mipkd_sr.options.keys import LOSS, NETWORK
 
 
 def spell_out(opt: dict[str, Any]) -> dict[str, Any]:
-    """Add to each network and loss the arguments that it leaves at their defaults, in place; returns ``opt``.
+    """Add to each network and loss the arguments that it leaves at their defaults, in place; returns ``opt``, checked
+    before.
 
     Optimizers and schedulers are left alone: torch and BasicSR treat a given argument differently from an absent one.
-
-    Args:
-        opt: Options that have been checked.
     """
     teachers = opt.get('network_t') or {}
     several = [] if isinstance(teachers.get('type'), str) else teachers.values()

@@ -82,11 +82,9 @@ def sets_of(dataset: Any) -> list[dict[str, Any]]:
 
 
 def with_own_options(form: Section, owner: Any) -> Section:
-    """A form with the options that a user's class declares as its ``own_options``.
+    """A form with the options that a user's class declares as its ``own_options``: entries by key.
 
-    Args:
-        form: The form that all classes of its kind have in common.
-        owner: The class. Its ``own_options`` are entries by key; ``train:optim_d`` is one in the section ``train``.
+    ``train:optim_d`` is one in the section ``train``.
     """
     for path, entry in getattr(owner, 'own_options', {}).items():
         form = _with_entry(form, path.split(':'), entry)

@@ -33,11 +33,7 @@ def is_complete(opt: Mapping[str, Any], form: Section) -> bool:
 
 
 def complete_hosted(opt: dict[str, Any]) -> None:
-    """Check options that BasicSR's ``parse_options`` has read, and fill in this package's defaults, in place.
-
-    Raises:
-        OptionError: If something in them is wrong.
-    """
+    """Check options that BasicSR's ``parse_options`` has read, and fill in this package's defaults, in place."""
     holders = [(opt, ADDED['run']), (opt.get('path'), ADDED['path'])]
     holders += [(one, ADDED['dataset']) for dataset in (opt.get('datasets') or {}).values() for one in sets_of(dataset)]
     form = form_of(opt)

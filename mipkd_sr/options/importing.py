@@ -25,23 +25,12 @@ _added: list[str] = []
 
 
 def import_asked_for(names: Iterable[str]) -> None:
-    """Import what ``--import`` names. Every option file that is read from now on gets it in its ``import``.
-
-    Raises:
-        OptionError: If it cannot be imported.
-    """
+    """Import what ``--import`` names. Every option file that is read from now on gets it in its ``import``."""
     _asked_for.extend(import_packages(names, Path.cwd() / 'options.yml', '--import'))
 
 
 def import_for(entries: object, file: Path) -> list[str]:
-    """Import what the option file ``file`` names as ``import``, and what ``--import`` named.
-
-    Returns:
-        Names that are found from anywhere. What is not installed has its folder: ``/home/me/project/my_sr``.
-
-    Raises:
-        OptionError: If it cannot be imported.
-    """
+    """Import what the option file ``file`` names as ``import``, and what ``--import`` named; returns names as below."""
     names = [entries] if isinstance(entries, str) else entries or []
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise OptionError('import', f'must be the name of a package of yours, or a list of them, not {shown(entries)}.')
@@ -49,15 +38,11 @@ def import_for(entries: object, file: Path) -> list[str]:
 
 
 def import_packages(names: Iterable[str], file: Path, key: str) -> list[str]:
-    """Import packages or modules, and return names under which they are found from anywhere.
+    """Import packages or modules, by names which a folder may stand before; ``key`` is what the user gave, for
+    messages.
 
-    Args:
-        names: Their names, which a folder may stand before.
-        file: The option file; they are looked for in its folder and those above.
-        key: What the user gave, for messages.
-
-    Raises:
-        OptionError: If one is not found, or raises as it is imported.
+    They are looked for in the folder of the option file ``file`` and those above. Returns names that are found from
+    anywhere: what is not installed has its folder, ``/home/me/project/my_sr``.
     """
     return [_import(name, file, key) for name in names]
 

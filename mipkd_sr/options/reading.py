@@ -82,11 +82,7 @@ class Options:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """Read one YAML file as a mapping; ``base`` is a key like any other.
-
-    Raises:
-        OptionError: If it cannot be read, is not YAML, has a key twice, or holds no mapping.
-    """
+    """Read one YAML file as a mapping; ``base`` is a key like any other."""
     try:
         data = strict_yaml.read_yaml(file)
     except ValueError as error:
@@ -159,13 +155,7 @@ def read_options(file: str | os.PathLike[str]) -> Options:
 def compose_options(file: Path, bases: Iterable[Path], changes: Iterable[Mapping[str, Any]]) -> Options:
     """The options of a file that is not written: ``bases``, then ``changes``, merged in their order.
 
-    Args:
-        file: The file that is said to have set the changes.
-        bases: Option files.
-        changes: Options, as they would stand in a file.
-
-    Raises:
-        OptionError: As ``read_options``.
+    ``file`` is the one that is said to have set the changes.
     """
     options = Options({}, file)
     for base in bases:
@@ -177,11 +167,7 @@ def compose_options(file: Path, bases: Iterable[Path], changes: Iterable[Mapping
 
 
 def with_scale(template: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are written, with ``{scale}`` filled in and ``lq_size`` turned to ``gt_size``; a new mapping.
-
-    Raises:
-        OptionError: If a data set's ``gt_size`` and ``lq_size`` differ.
-    """
+    """Options as they are written, with ``{scale}`` filled in and ``lq_size`` turned to ``gt_size``; a new mapping."""
     scale = template.get('scale')
     if isinstance(scale, bool) or not isinstance(scale, int):
         return deepcopy(dict(template))

@@ -81,11 +81,7 @@ def schedulers() -> dict[str, Any]:
 
 
 def model_class(name: str) -> Any:
-    """The model class that runs what an option file calls ``name``.
-
-    Raises:
-        KeyError: If there is none.
-    """
+    """The model class that runs what an option file calls ``name``."""
     return registered(MODEL_REGISTRY)[RUN_AS.get(name, name)]
 
 

@@ -19,16 +19,7 @@ def no_such(what: str, name: object, names: Iterable[str]) -> str:
 
 
 def check_value(value: Any, key: Key, path: str) -> Any:
-    """The value, as the key's type.
-
-    Args:
-        value: What stands in the option file.
-        key: What may stand there.
-        path: Where it stands.
-
-    Raises:
-        OptionError: If it may not.
-    """
+    """The value that stands at ``path`` of an option file, as its key's type."""
     if value is None and key.default is None:
         return None
     if not finite(value):
@@ -91,11 +82,7 @@ def _check_range(value: float, key: Key, path: str) -> None:
 
 
 def check_counts(value: Any, greatest: int, path: str) -> None:
-    """Refuse whole numbers, also in lists, beyond ``greatest``.
-
-    Raises:
-        OptionError: If there is one at ``path``.
-    """
+    """Refuse whole numbers, also in lists, beyond ``greatest``."""
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
             check_counts(item, greatest, f'{path}:{number}')

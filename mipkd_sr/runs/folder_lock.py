@@ -48,9 +48,6 @@ def check_ours(folder: Path, marks: tuple[str, ...]) -> None:
     Args:
         folder: The folder.
         marks: File names (patterns) of which a run's folder has at least one.
-
-    Raises:
-        OptionError: If it is somebody else's.
     """
     if not os.path.lexists(folder):
         return
@@ -66,9 +63,6 @@ def archive(folder: Path, marks: tuple[str, ...]) -> None:
     Args:
         folder: The folder; it may be absent.
         marks: See ``check_ours``.
-
-    Raises:
-        OptionError: If it holds no run, or cannot be renamed.
     """
     check_ours(folder, marks)
     if not folder.exists():
@@ -90,10 +84,6 @@ def own_folder(folder: Path, marks: tuple[str, ...], anew: bool) -> Iterator[Non
         folder: The folder.
         marks: See ``check_ours``.
         anew: Whether to begin with an empty one; what stood there is archived.
-
-    Raises:
-        OptionError: If it holds no run, or another process writes to it.
-        OSError: If it cannot be created or written to.
     """
     check_ours(folder, marks)
     folder = folder.resolve()  # a link to another disk stays, and so does the run there

@@ -85,11 +85,8 @@ class Session(NamedTuple):
 
 
 def digest(opt: Mapping[str, Any], root: Path) -> str:
-    """A digest of what a run with these options computes, 16 hexadecimal digits.
-
-    Args:
-        opt: Options that have been checked; paths as the user gave them, or completed.
-        root: Folder that relative paths belong to.
+    """A digest of what a run with these checked options computes, 16 hexadecimal digits; their paths belong to
+    ``root``.
     """
     own = spell_out(deepcopy(dict(opt)))
     for section, names in WITHOUT_EFFECT.items():
@@ -125,14 +122,10 @@ def _plain(value: Any) -> Any:
 
 
 def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
-    """The digest of what a run or a test computes, by the options that it keeps in its folder.
+    """The digest of what a run or a test computes, by the options that it keeps in its folder, of the form TRAIN or
+    TEST.
 
-    Args:
-        folder: The run's folder under experiments/, or the test's under results/.
-        form: ``TRAIN`` or ``TEST``.
-
-    Returns:
-        None if it keeps no options, or only those of a version with other keys.
+    None if it keeps no options, or only those of a version with other keys.
     """
     for file in sorted(folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
@@ -150,14 +143,9 @@ def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
 def inputs(opt: Mapping[str, Any], root: Path, known: dict[Path, str] | None = None) -> dict[str, str]:
     """Digests of what a run reads besides its options: files, image folders, and the source of the user's packages.
 
-    Args:
-        opt: Options that have been checked.
-        root: Folder that relative paths belong to.
-        known: Digests that were computed for other runs a moment ago, by file; new ones are added.
-
-    Returns:
-        Digests by the option that names the file; absent files are left out. A folder has two digests with a slash
-        between them: of its files' names and sizes, and of the times of their last change.
+    They are by the option that names the file; absent files are left out. A folder has two with a slash between them:
+    of its files' names and sizes, and of the times of their last change. ``known`` has those, by file, that were
+    computed for other runs a moment ago; new ones are added.
     """
     known = {} if known is None else known
     found = {key: root / Path(holder[name]).expanduser() for key, holder, name in path_keys(dict(opt))}
@@ -198,11 +186,8 @@ def session(opt: Mapping[str, Any], after: int) -> Session:
 
 
 def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
-    """What a run was trained with over all its steps; empty if there is no such run.
-
-    Args:
-        run: The run.
-        state: One of its training states: then up to that.
+    """What a run was trained with over all its steps, or up to one of its training states; empty if there is no such
+    run.
     """
     entries = run.sessions() if state is None or 'history' not in state else state['history']
     sessions = [Session(**entry) for entry in entries] if fits(entries, SESSIONS) else []

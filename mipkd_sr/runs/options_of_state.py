@@ -26,11 +26,7 @@ class Change(NamedTuple):
 
 
 def options_of_state(opt: Mapping[str, Any]) -> dict[str, Any]:
-    """The options to keep in a training state: plain values, by their full keys.
-
-    Args:
-        opt: A run's options.
-    """
+    """What a training state keeps of a run's options: plain values, by their full keys."""
     names = [name for name in opt if name in SECTIONS or name.startswith('network_')]
     spelt_out = spell_out(deepcopy({name: opt[name] for name in names}))
     spelt_out['datasets'] = {
@@ -55,10 +51,6 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def changes(state: Mapping[str, Any], opt: Mapping[str, Any]) -> list[Change]:
     """What differs between the options of a training state and those of the run that goes on from it.
 
-    Args:
-        state: The training state.
-        opt: The run's options.
-
     Raises:
         ValueError: If the state is none of a DistillModel's.
     """
@@ -73,12 +65,7 @@ def changes(state: Mapping[str, Any], opt: Mapping[str, Any]) -> list[Change]:
 
 
 def incomparable(before: Mapping[str, Any], new: Iterable[Change]) -> tuple[set[str], set[str]]:
-    """The names of validation sets and of metrics whose values a change makes incomparable.
-
-    Args:
-        before: The options of the training state.
-        new: What has changed.
-    """
+    """The names of validation sets and of metrics whose values the changes ``new`` to ``before`` make incomparable."""
     sets, metrics = set(), set()
     for change in new:
         section, name, *rest = change.key.split(':')

@@ -28,10 +28,27 @@ class Run:
 
     Args:
         folder: ``ROOT/experiments/NAME``.
+
+    Attributes:
+        root: The folder that holds ``experiments``.
+        models: Folder of the student's files.
+        states: Folder of the training states.
+        visualization: Folder of the images of validations.
+        tensorboard: Folder of TensorBoard's curves, outside of the run's own as BasicSR has it.
+        validations_file: The history of its validations.
+        timing_file: Steps taken, and seconds a step; a few seconds old while it runs.
+        gradients_file: Each loss's gradient on the student, a line of JSON a measurement, where ``logger:gradients``
+            asks for it.
+        history_file: What it was trained with; see ``mipkd_sr.runs.identity``.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.name, self.root = folder, folder.name, folder.parent.parent
+        self.models, self.states = folder / 'models', folder / 'training_states'
+        self.visualization = folder / 'visualization'
+        self.tensorboard = self.root / 'tb_logger' / self.name
+        self.validations_file, self.timing_file = folder / 'validations.json', folder / 'timing.json'
+        self.gradients_file, self.history_file = folder / 'gradients.jsonl', folder / 'history.json'
 
     @classmethod
     def named(cls, root: Path, name: str) -> 'Run':
@@ -42,36 +59,6 @@ class Run:
     def of(cls, opt: Mapping[str, Any]) -> 'Run':
         """The run that trains with the completed options ``opt``, BasicSR's ``parse_options``' included."""
         return cls(Path(opt['path']['experiments_root']))
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.folder.name
-
-    @property
-    def root(self) -> Path:
-        """The folder that holds ``experiments``."""
-        return self.folder.parent.parent
-
-    @property
-    def models(self) -> Path:
-        """Folder of the student's files."""
-        return self.folder / 'models'
-
-    @property
-    def states(self) -> Path:
-        """Folder of the training states."""
-        return self.folder / 'training_states'
-
-    @property
-    def visualization(self) -> Path:
-        """Folder of the images of validations."""
-        return self.folder / 'visualization'
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard's curves, outside of the run's own as BasicSR has it."""
-        return self.root / 'tb_logger' / self.name
 
     def paths(self) -> dict[str, str]:
         """Its folders as BasicSR's models look for them in ``opt['path']``."""
@@ -84,11 +71,7 @@ class Run:
         return self.models / f'net_g_{label}.pth'
 
     def last_student(self) -> Path:
-        """The student's file of the last step, or else of the last one that was saved.
-
-        Raises:
-            OptionError: If there is none yet.
-        """
+        """The student's file of the last step, or else of the last one that was saved."""
         if self.student().is_file():
             return self.student()
         labels = [file.stem.removeprefix('net_g_') for file in self.models.glob('net_g_*.pth')]
@@ -100,32 +83,8 @@ class Run:
         """The training state of an iteration."""
         return self.states / f'{iteration}.state'
 
-    @property
-    def validations_file(self) -> Path:
-        """The history of its validations."""
-        return self.folder / 'validations.json'
-
-    @property
-    def timing_file(self) -> Path:
-        """Steps taken, and seconds a step; a few seconds old while it runs."""
-        return self.folder / 'timing.json'
-
-    @property
-    def gradients_file(self) -> Path:
-        """Each loss's gradient on the student, a line of JSON a measurement, where ``logger:gradients`` asks for it."""
-        return self.folder / 'gradients.jsonl'
-
-    @property
-    def history_file(self) -> Path:
-        """What it was trained with; see ``mipkd_sr.runs.identity``."""
-        return self.folder / 'history.json'
-
     def kept_options(self) -> Options:
-        """The options that it was last started with.
-
-        Raises:
-            OptionError: If it keeps no option file.
-        """
+        """The options that it was last started with."""
         if newest := max(self.folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, default=None):
             return read_options(newest)
         raise OptionError('', f'{self.folder} keeps no option file; give the one that it was trained with.')
@@ -203,12 +162,9 @@ class Run:
     def save_state(self, state: Mapping[str, Any], keep_last: int = 0) -> None:
         """Write the training state of ``state['iter']``, after the student's file, and remove those that are not kept.
 
-        A run resumes from a training state alone, so a write that is cut short between the two costs nothing.
-
-        Args:
-            state: The training state.
-            keep_last: How many training states, and students' files of the same iterations, to keep; 0 for all.
-                Damaged ones are not counted.
+        A run resumes from a training state alone, so a write that is cut short between the two costs nothing. Of the
+        training states, and students' files of the same iterations, ``keep_last`` are kept, or all if 0; damaged ones
+        are not counted.
         """
         save_atomically({**state, 'history': self.sessions()}, self.state(state['iter']))
         whole = 0
@@ -220,13 +176,12 @@ class Run:
             file.unlink()
 
     def abandon(self, iterations: Iterable[int], start: Mapping[str, Any], aside: Path) -> None:
-        """Move away what was trained beyond a state, from which the run now goes on differently.
+        """Move what was trained beyond the training state ``start``, from which the run now goes on differently, to
+        ``aside``.
 
-        Args:
-            iterations: Those of the states to move, with the students' files of the same iterations.
-            start: The training state to go on from. The history of validations, and the best student, become its own.
-                If that student's file is gone, there is none until a better one comes.
-            aside: The folder to move them to, under their names.
+        That is the states of ``iterations``, with the students' files of the same iterations. The history of
+        validations, and the best student, become the state's own. If that student's file is gone, there is none until a
+        better one comes.
         """
         away = [self.student(), self.validations_file, self.timing_file]
         for iteration in iterations:
@@ -249,14 +204,8 @@ class Run:
 
 
 def find_run(name: str | Path, root: Path | None = None) -> Run:
-    """The run that a user names: its folder, or its name under ``experiments`` of a root.
-
-    Args:
-        name: The folder, or the name.
-        root: The root of a name; the current folder if None.
-
-    Raises:
-        OptionError: If there is no such run.
+    """The run that a user names: its folder, or its name under ``experiments`` of a root, by default the current
+    folder.
     """
     candidates = [Run(Path(name).absolute()), Run.named(root or Path.cwd(), str(name))]
     for run in candidates:

@@ -78,11 +78,7 @@ def leave_out_added(opt: dict[str, Any]) -> None:
 
 
 def _check_names(opt: dict[str, Any]) -> None:
-    """Names that become names of folders and files.
-
-    Raises:
-        OptionError: If one would lead out of its folder.
-    """
+    """Names that become names of folders and files."""
     names = {'name': opt['name'], 'suffix': opt.get('suffix'), 'val:suffix': (opt.get('val') or {}).get('suffix')}
     names |= {f'datasets:{phase}:name': dataset['name'] for phase, dataset in opt['datasets'].items()}
     names |= {f'networks:{name}': str(name) for name in opt.get('networks', {})}
@@ -101,13 +97,7 @@ def _use_debug_settings(opt: dict[str, Any]) -> None:
 
 
 def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
-    """Add, in place, what BasicSR's classes expect: absolute paths, each data set's phase and scale, folders.
-
-    Args:
-        opt: Options that have been checked.
-        is_train: Whether they are for training; for testing otherwise.
-        root: Folder for experiments, results and relative paths.
-    """
+    """Add, in place, what BasicSR's classes expect: absolute paths, each data set's phase and scale, folders."""
     opt['is_train'] = is_train
     opt['root_path'] = str(root)
     for phase, dataset in opt['datasets'].items():
@@ -123,11 +113,7 @@ def complete(opt: dict[str, Any], is_train: bool, root: Path) -> None:
 
 
 def _absolute(key: str, path: Any, root: Path) -> str:
-    """A path of an option file, against ``root``; the demo's teacher comes with the package, if it is not there.
-
-    Raises:
-        OptionError: If it is none.
-    """
+    """A path of an option file, against ``root``; the demo's teacher comes with the package, if it is not there."""
     if not isinstance(path, str) or not path.strip():
         raise OptionError(key, f'must be a path, not {shown(path)}.')
     try:
@@ -164,10 +150,7 @@ def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
 def leave_out_missing(opt: dict[str, Any]) -> list[str]:
     """Remove absent test sets and networks from a test with ``skip_missing``, in place; returns a sentence for each.
 
-    If no test set exists at all, all of them stay, and are missing.
-
-    Args:
-        opt: Completed options of a test.
+    ``opt`` is completed. If no test set exists at all, all of them stay, and are missing.
     """
     if not opt.get('skip_missing'):
         return []

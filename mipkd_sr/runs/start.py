@@ -41,10 +41,8 @@ class Start(NamedTuple):
 
 
 def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
-    """The training state to resume from: the newest whole one with ``--auto_resume``, else as named. Every rank asks.
-
-    Raises:
-        OptionError: If the options name one that cannot be read, or none of those that there are can be.
+    """The training state to resume from: the newest whole one with ``--auto_resume``, else that named. All ranks
+    ask.
     """
     file: list[str | None] = [None]
     with failing_together():
@@ -58,11 +56,7 @@ def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
 
 
 def resume(model: Resumable, start: Start) -> None:
-    """Go on from a training state.
-
-    Raises:
-        OptionError: If it is of a run with other networks, objectives or optimizers, or no training state at all.
-    """
+    """Go on from a training state."""
     with blamed_on('path:resume_state'):
         numbers = [start.state.get(name) for name in ('iter', 'samples')] if isinstance(start.state, dict) else [None]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
@@ -118,10 +112,6 @@ def experiment_folder(
 
     Yields:
         Sentences for the log: what has changed since the start was saved, and what was archived.
-
-    Raises:
-        OptionError: If the folder holds something else, or another run writes to it.
-        OSError: If it cannot be created or written to.
     """
     run = Run.of(opt)
     anew = start is None and not (auto_resume and run.has_come_to_nothing())

@@ -28,16 +28,9 @@ class ValidationRecord:
         self.best = best or {}
 
     def note(self, dataset: str, iteration: int, means: Mapping[str, float], better: Mapping[str, str]) -> str:
-        """Add a validation.
+        """Add a validation: each metric's mean over the set ``dataset`` after a step; returns a line for the log.
 
-        Args:
-            dataset: Name of the validation set.
-            iteration: Number of the step.
-            means: Each metric's mean over the set.
-            better: For the metrics that have a best, 'higher' or 'lower'.
-
-        Returns:
-            A line for the log.
+        ``better`` says of the metrics that have a best whether 'higher' or 'lower' is better.
         """
         self.entries.append({'iter': iteration, 'dataset': dataset, **means})
         best = self.best.setdefault(dataset, {})

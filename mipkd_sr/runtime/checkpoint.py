@@ -36,10 +36,8 @@ def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
 
 
 def write_digest(file: str | os.PathLike[str]) -> None:
-    """Write ``FILE.sha256`` beside a file whose format has no checksums, as ``sha256sum`` does; ``load_file`` heeds it.
-
-    Raises:
-        OSError: If it cannot be written.
+    """Write ``FILE.sha256`` beside a file without checksums of its own, as ``sha256sum`` does; ``load_file`` reads
+    it.
     """
     file = Path(file)
     with atomic_write(_digest_file(file)) as part:

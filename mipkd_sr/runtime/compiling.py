@@ -37,13 +37,11 @@ _mode = 'false'
 
 
 def choose_mode(wanted: bool | str, device: torch.device, steps: int) -> str:
-    """The mode that ``train:compile`` means on a device: 'false', 'true' or 'graphs'.
+    """The mode that ``train:compile``, ``wanted``, means for a training of ``steps`` on a device: 'false', 'true' or
+    'graphs'.
 
-    Args:
-        wanted: The option; 'auto' is 'graphs' on a GPU of compute capability 7.0 or more, with a C compiler beside it,
-            for at least ``REPAID`` steps.
-        device: Where the run trains.
-        steps: How many steps it takes.
+    'auto' is 'graphs' on a GPU of compute capability 7.0 or more, with a C compiler beside it, for at least ``REPAID``
+    steps.
     """
     if wanted != 'auto':
         return str(wanted).lower()

@@ -24,9 +24,6 @@ def start(launcher: str, opt: RunOptions) -> None:
     Args:
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
         opt: The run's options; changed in place.
-
-    Raises:
-        OptionError: If more GPUs are asked for than one process can use, or the launcher's variables are absent.
     """
     asked = opt['num_gpu']
     available = torch.cuda.device_count()
@@ -53,11 +50,7 @@ def start(launcher: str, opt: RunOptions) -> None:
 
 
 def _check_variables(launcher: str) -> int:
-    """See that the launcher's variables are there and fit; returns this process's number on its machine.
-
-    Raises:
-        OptionError: If not.
-    """
+    """See that the launcher's variables are there and fit; returns this process's number on its machine."""
     found = {name: os.environ.get(name, '') for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')}
     if missing := [name for name, value in found.items() if not value]:
         raise OptionError(
@@ -77,11 +70,7 @@ def _check_variables(launcher: str) -> int:
 def in_touch(opt: RunOptions) -> Iterator[None]:
     """A context that turns losing another process into a RunError, as it is that process that failed.
 
-    Args:
-        opt: The run's options.
-
-    Raises:
-        RunError: If another process has ended, or did not answer for as long as ``dist_params:timeout`` says.
+    It has ended, or did not answer for as long as ``dist_params:timeout`` says.
     """
     try:
         yield

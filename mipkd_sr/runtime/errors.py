@@ -14,7 +14,8 @@ MOST_NAMES = 20
 
 
 class OptionError(ValueError):
-    """Something in the option file, or in a file that it names, is wrong.
+    """Something in the option file, or in a file that it names, is wrong. Whatever takes options or such files may
+    raise it.
 
     Args:
         key: Where it stands, keys joined by colons: ``train:optim_g:lr``. Empty for the file as a whole.
@@ -42,12 +43,7 @@ class RunError(Exception):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved its state.
-
-    Args:
-        iteration: The last iteration that was done.
-        signal_number: The signal.
-    """
+    """The run was asked to stop by a signal, and has saved its state after ``iteration``."""
 
     def __init__(self, iteration: int, signal_number: int) -> None:
         super().__init__(f'stopped by {signal.Signals(signal_number).name} after iteration {iteration}')
@@ -93,12 +89,8 @@ def is_out_of_memory(error: object) -> bool:
 
 
 def advice(name: object, names: Iterable[str], otherwise: str) -> str:
-    """Advice on a name that does not exist: the nearest right one, whatever its case, or all of them.
-
-    Args:
-        name: The name.
-        names: The right ones.
-        otherwise: What is said before all of them.
+    """Advice on a name that does not exist: the nearest of ``names``, whatever its case; or ``otherwise`` and all of
+    them.
     """
     by_lower_case = {known.lower(): known for known in sorted(names)}
     near = difflib.get_close_matches(str(name)[:200].lower(), by_lower_case, 1, 0.5)
@@ -130,16 +122,10 @@ def shown(value: object, longest: int = 60) -> str:
 
 @contextmanager
 def blamed_on(key: str) -> Iterator[None]:
-    """A context that turns any exception into an OptionError about ``key``.
+    """A context that turns any exception that is not the package's own into an OptionError about ``key``.
 
     It is for building objects from a user's options. Classes of BasicSR's, torch's or the user's raise anything for
     arguments that they cannot use.
-
-    Args:
-        key: The options that it is built from.
-
-    Raises:
-        OptionError: In place of any exception that is not the package's own.
     """
     try:
         yield

@@ -49,11 +49,9 @@ def _sync(path: Path) -> None:
 
 
 def remove_parts(folder: Path, older_than: float = 0) -> None:
-    """Remove the remains of interrupted writes from ``folder``.
+    """Remove the remains of interrupted writes from ``folder``, last written ``older_than`` seconds ago.
 
-    Args:
-        folder: The folder.
-        older_than: Seconds since the last of it was written; 0 only where no other process may be writing.
+    0 is for where no other process may be writing.
     """
     for part in folder.glob('.*.[0-9]*.part'):
         if not older_than or time.time() - part.stat().st_mtime > older_than:
@@ -61,11 +59,7 @@ def remove_parts(folder: Path, older_than: float = 0) -> None:
 
 
 def write_json(content: Any, file: str | os.PathLike[str]) -> None:
-    """Write JSON, so that ``file`` is never half-written.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is still there.
-    """
+    """Write JSON, so that ``file`` is never half-written."""
     with atomic_write(file, durable=True) as part:
         part.write_text(json.dumps(content, indent=1), encoding='utf-8')
 

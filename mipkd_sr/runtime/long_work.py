@@ -13,14 +13,9 @@ EVERY = 60.0
 
 
 def told(items: Iterable[Item], total: int, what: str, unit: str = 'image', silent: bool = False) -> Iterator[Item]:
-    """The same items; standard error says how many are done and about how long the rest takes.
+    """The same ``total`` items; standard error says how many are done and about how long the rest takes.
 
-    Args:
-        items: What is worked on.
-        total: How many there are.
-        what: Name of the work.
-        unit: What an item is.
-        silent: Whether to say nothing.
+    ``what`` is the name of the work, ``unit`` what an item is.
     """
     if silent or sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=what, unit=unit, disable=silent)

@@ -56,9 +56,6 @@ def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> di
     """Each variant's estimate, as far as ``file`` has it.
 
     With ``threads``, those of a run on a CPU, estimates of this machine that the file lacks are measured and written.
-
-    Raises:
-        OptionError: If a model or a data set cannot be built.
     """
     kept = read_json(file, {})
     entry = {'digest': str, 'machine': str, **dict.fromkeys(Estimate._fields, float)}
@@ -88,9 +85,6 @@ def measure(opt: TrainingOptions, threads: int | None = None) -> Estimate:
     Args:
         opt: The run's options, completed.
         threads: Those of torch on a CPU; as many as it has if None.
-
-    Raises:
-        OptionError: If its model or data sets cannot be built.
     """
     logger, before = get_root_logger(), torch.get_num_threads()  # of what BasicSR builds it tells each time
     level = logger.level

@@ -212,11 +212,7 @@ class Job:
         return ['train'] * train + ['test'] * test
 
     def command(self, stage: str) -> list[str]:
-        """The arguments of the program for a stage. Its option file is written.
-
-        Raises:
-            OSError: If that cannot be done.
-        """
+        """The arguments of the program for a stage. Its option file is written."""
         assert stage == 'train' or self.test is not None
         opt = self.training_options() if self.test is None or stage == 'train' else self.test.options
         file = self.option_file if self.test is None or stage == 'train' else self.test.option_file

@@ -196,11 +196,7 @@ def _plain_training(opt: Mapping[str, Any], network: Mapping[str, Any], weights:
 
 
 def chosen_cells(tables: Sequence[PaperTable], only: Sequence[str]) -> list[Cell]:
-    """The cells that ``--only`` names: names of rows, and scales such as x4; all without it.
-
-    Raises:
-        OptionError: If a name is none.
-    """
+    """The cells that ``--only`` names: names of rows, and scales such as x4; all without it."""
     cells = [cell for table in tables for cell in table.cells]
     scales = {f'x{cell.scale}' for cell in cells}
     rows = {cell.row for cell in cells}

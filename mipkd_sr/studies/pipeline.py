@@ -53,11 +53,7 @@ class Pipeline(ABC):
         self.kept = read_results(self.results_file)
 
     def choose(self, names: Sequence[str]) -> None:
-        """Do the runs of these names alone.
-
-        Raises:
-            OptionError: If one is none of the runs.
-        """
+        """Do the runs of these names alone."""
         self.chosen = names
         if unknown := set(names) - {job.name for job in self.jobs}:
             raise OptionError('--run', f'there is no run {min(unknown)} in it; --commands names those that there are.')
@@ -122,11 +118,7 @@ class Pipeline(ABC):
         return [shlex.join([*words, '--run', name]) for name in dict.fromkeys(job.name for job in self.todo())]
 
     def check_files(self, todo: Sequence[Job]) -> None:
-        """Check that the data and weights of the runs to do exist.
-
-        Raises:
-            OptionError: If something is absent; it says what.
-        """
+        """Check that the data and weights of the runs to do exist."""
         for job in todo:
             missing = missing_files(job)
             if job.test:

@@ -29,9 +29,6 @@ class Study(Pipeline):
     Args:
         file: The study file.
         root: Folder for experiments, results and relative paths; None for the study's own, see ``study_root``.
-
-    Raises:
-        OptionError: If the study file, or an option file that it names, is wrong.
     """
 
     def __init__(self, file: Path, root: Path | None = None) -> None:

@@ -183,11 +183,7 @@ def _read_test(file: Path) -> dict[str, Any]:
 
 
 def checked_test(options: Options, key: str) -> dict[str, Any]:
-    """Checked options for testing, without networks and figures.
-
-    Raises:
-        OptionError: If they are wrong; it says so of ``key``.
-    """
+    """Checked options for testing, without networks and figures."""
     of_networks = ('networks', 'network_g', 'published', 'figure', 'teacher')
     opt = options.data = {name: value for name, value in options.data.items() if name not in of_networks}
     try:

@@ -23,7 +23,7 @@ def hours(seconds: float) -> str:
 
 
 class StudyProgress:
-    """The progress of jobs, ``at_a_time`` of which run at a time; a step whose ``estimates`` are not known counts as 1."""
+    """The progress of jobs, ``at_a_time`` at a time; a step whose ``estimates`` are not known counts as 1."""
 
     def __init__(self, jobs: Sequence[Job], estimates: Mapping[str, Estimate], at_a_time: int) -> None:
         self.estimates = estimates

@@ -25,9 +25,6 @@ SEED = 0
 class Tables(Pipeline):
     """The cells of tables, the wanted ones; see ``Pipeline``. Each row of a table of costs is measured ``repeats``
     times.
-
-    Raises:
-        OptionError: If an option file for testing is wrong, or none of its test sets is there.
     """
 
     def __init__(

@@ -28,15 +28,7 @@ class Progress(NamedTuple):
 
 
 class Trainer:
-    """Trains a model to iteration ``train:total_iter``.
-
-    Args:
-        model: The model; resumed already where something is done.
-        opt: The run's options.
-        train_set: The training set.
-        val_loaders: Validation sets.
-        done: What was done before; it is kept up to date.
-    """
+    """Trains a model to iteration ``train:total_iter``; ``done`` says from where, and is kept up to date."""
 
     def __init__(
         self,

@@ -21,12 +21,7 @@ TELL_SECONDS = 2.0
 
 
 class ProgressLog:
-    """Reports the progress of a training run. Ranks other than the first report nothing.
-
-    Args:
-        opt: The run's options.
-        first_iter: Number of the first iteration of this session, from 1.
-    """
+    """Reports the progress of a training run from ``first_iter`` on. Ranks other than the first report nothing."""
 
     def __init__(self, opt: TrainingOptions, first_iter: int) -> None:
         self.total_iter = opt['train']['total_iter']
@@ -72,23 +67,12 @@ class ProgressLog:
                 self.tell()
 
     def tell(self) -> None:
-        """Write to the run's folder how far it has come.
-
-        Raises:
-            OSError: If that cannot be done.
-        """
+        """Write to the run's folder how far it has come."""
         if not self.silent and self._steps:
             self.run.save_timing(self.first_iter - 1 + self._steps, self._in_steps / self._steps)
 
     def log_step(self, epoch: int, iteration: int, lr: float, values: Mapping[str, float]) -> None:
-        """Log one iteration.
-
-        Args:
-            epoch: Times that the data set has been gone through.
-            iteration: Number of the iteration.
-            lr: Learning rate.
-            values: Losses (``l_...``) and further values by name.
-        """
+        """Log an iteration: its learning rate, losses (``l_...``) and further values by name."""
         if self.silent:
             return
         now = time.monotonic()

@@ -12,9 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 class TensorBoard:
     """Writes scalars for TensorBoard. When that fails, it says so once and writes no more.
 
-    Args:
-        folder: Where to write.
-        first_iter: The first step of this session: what an interrupted one logged from there on is not shown.
+    What an interrupted session logged from ``first_iter`` on is not shown.
     """
 
     def __init__(self, folder: Path, first_iter: int) -> None:

@@ -16,9 +16,6 @@ from mipkd_sr.runtime.errors import RunError, sentence
 class WandbLog:
     """A run at Weights & Biases; its files are in ``wandb/`` under the run's root.
 
-    Args:
-        opt: The run's options; ``logger:wandb:project`` is set.
-
     Raises:
         RunError: If it cannot be started.
     """
@@ -58,11 +55,7 @@ class WandbLog:
 
 
 class Curves:
-    """Several loggers of curves and images, as one.
-
-    Args:
-        loggers: ``TensorBoard`` or ``WandbLog``.
-    """
+    """Several loggers of curves and images (``TensorBoard``, ``WandbLog``), as one."""
 
     def __init__(self, *loggers: Any) -> None:
         self._loggers = loggers

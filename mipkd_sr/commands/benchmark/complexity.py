@@ -22,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def networks_of(file: str) -> dict[str, Any]:
-    """The networks of a test's option file, by name; its data and checkpoints need not be there.
-
-    Raises:
-        OptionError: If it names none.
-    """
+    """The networks of a test's option file, by name; its data and checkpoints need not be there."""
     from mipkd_sr.runs.run_options import load_options
     from mipkd_sr.runtime.errors import OptionError
 
