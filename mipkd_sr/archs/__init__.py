@@ -8,43 +8,22 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from mipkd_sr.archs import (
-    bicubic_arch,
-    bsrn_arch,
-    edsr_arch,
-    exported_arch,
-    quantized_arch,
-    rcan_arch,
-    reparam_arch,
-    span_arch,
-    spandrel_arch,
-    swinir_arch,
-)
-from mipkd_sr.archs.probing import feature_shapes
-from mipkd_sr.archs.staged import StagedNetwork, is_staged, run_with_features
-from mipkd_sr.archs.staged_check import check_output, check_staged
-
-__all__ = [
-    'STAGED',
-    'StagedNetwork',
-    'bicubic_arch',
-    'bsrn_arch',
-    'build_network',
-    'check_output',
-    'check_staged',
-    'edsr_arch',
-    'exported_arch',
-    'feature_shapes',
-    'is_staged',
-    'network_class',
-    'quantized_arch',
-    'rcan_arch',
-    'reparam_arch',
-    'run_with_features',
-    'span_arch',
-    'spandrel_arch',
-    'swinir_arch',
-]
+from mipkd_sr.archs import bicubic_arch as bicubic_arch  # `as`: others have them from here
+from mipkd_sr.archs import bsrn_arch as bsrn_arch
+from mipkd_sr.archs import edsr_arch as edsr_arch
+from mipkd_sr.archs import exported_arch as exported_arch
+from mipkd_sr.archs import quantized_arch as quantized_arch
+from mipkd_sr.archs import rcan_arch as rcan_arch
+from mipkd_sr.archs import reparam_arch as reparam_arch
+from mipkd_sr.archs import span_arch as span_arch
+from mipkd_sr.archs import spandrel_arch as spandrel_arch
+from mipkd_sr.archs import swinir_arch as swinir_arch
+from mipkd_sr.archs.probing import feature_shapes as feature_shapes
+from mipkd_sr.archs.staged import StagedNetwork as StagedNetwork
+from mipkd_sr.archs.staged import is_staged as is_staged
+from mipkd_sr.archs.staged import run_with_features as run_with_features
+from mipkd_sr.archs.staged_check import check_output as check_output
+from mipkd_sr.archs.staged_check import check_staged as check_staged
 
 STAGED = {'EDSR': 'StagedEDSR', 'RCAN': 'StagedRCAN', 'SwinIR': 'StagedSwinIR'}
 """BasicSR's networks, and the registered names under which they are here as head, body and tail."""

@@ -9,6 +9,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mipkd_sr.archs.staged import Composed
+
 COPIES = 4
 """The LR image is given to the first layer so many times over."""
 SMALLEST = 15
@@ -106,7 +108,7 @@ class OneStepUpsampler(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class BSRN(nn.Module):
+class BSRN(Composed, nn.Module):
     """BSRN; its units are the distillation blocks.
 
     The tail needs the output of every block, so the feature map after unit i is all of them so far, one after the
@@ -156,8 +158,3 @@ class BSRN(nn.Module):
     def tail(self, feature: Tensor, context: Tensor) -> Tensor:
         """Every block's output (B x depth num_feat x H x W) and the long skip -> SR, B x 3 x sH x sW."""
         return self.upsampler(self.c2(F.gelu(self.c1(feature))) + context)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""
-        feature, context = self.head(x)
-        return self.tail(self.body(feature, context), context)

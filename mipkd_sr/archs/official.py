@@ -6,50 +6,31 @@ do the same arithmetic, with the same mean, on images in [0, 1]. SwinIR's author
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 EDSR = (
-    (r'head\.0\.', 'conv_first.'),
-    (r'body\.(\d+)\.body\.0\.', r'body.\1.conv1.'),
-    (r'body\.(\d+)\.body\.2\.', r'body.\1.conv2.'),
-    (r'body\.\d+\.(?=weight|bias)', 'conv_after_body.'),
-    (r'tail\.0\.(\d+)\.', r'upsample.\1.'),
-    (r'tail\.1\.', 'conv_last.'),
+    ('head.0.', 'conv_first.'),
+    ('body.#.body.0.', 'body.#.conv1.'),
+    ('body.#.body.2.', 'body.#.conv2.'),
+    ('body.units.', 'conv_after_body.'),
+    ('tail.0.#.', 'upsample.#.'),
+    ('tail.1.', 'conv_last.'),
 )
 RCAN = (
-    (r'head\.0\.', 'conv_first.'),
-    (r'body\.(\d+)\.body\.(\d+)\.body\.([02])\.', r'body.\1.residual_group.\2.rcab.\3.'),
-    (r'body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.0\.', r'body.\1.residual_group.\2.rcab.3.attention.1.'),
-    (r'body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.2\.', r'body.\1.residual_group.\2.rcab.3.attention.3.'),
-    (r'body\.(\d+)\.body\.\d+\.(?=weight|bias)', r'body.\1.conv.'),
-    (r'body\.\d+\.(?=weight|bias)', 'conv_after_body.'),
-    (r'tail\.0\.(\d+)\.', r'upsample.\1.'),
-    (r'tail\.1\.', 'conv_last.'),
+    ('head.0.', 'conv_first.'),
+    ('body.#.body.#.body.3.conv_du.0.', 'body.#.residual_group.#.rcab.3.attention.1.'),
+    ('body.#.body.#.body.3.conv_du.2.', 'body.#.residual_group.#.rcab.3.attention.3.'),
+    ('body.#.body.#.body.#.', 'body.#.residual_group.#.rcab.#.'),
+    ('body.#.body.blocks.', 'body.#.conv.'),
+    ('body.units.', 'conv_after_body.'),
+    ('tail.0.#.', 'upsample.#.'),
+    ('tail.1.', 'conv_last.'),
 )
-"""Beginnings of the official names (regular expressions), and what they become; the first that fits is taken."""
-
-EDSR_BACK = (
-    (r'conv_first\.', 'head.0.'),
-    (r'body\.(\d+)\.conv1\.', r'body.\1.body.0.'),
-    (r'body\.(\d+)\.conv2\.', r'body.\1.body.2.'),
-    (r'conv_after_body\.', 'body.{units}.'),
-    (r'upsample\.(\d+)\.', r'tail.0.\1.'),
-    (r'conv_last\.', 'tail.1.'),
-)
-RCAN_BACK = (
-    (r'conv_first\.', 'head.0.'),
-    (r'body\.(\d+)\.residual_group\.(\d+)\.rcab\.([02])\.', r'body.\1.body.\2.body.\3.'),
-    (r'body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.1\.', r'body.\1.body.\2.body.3.conv_du.0.'),
-    (r'body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.3\.', r'body.\1.body.\2.body.3.conv_du.2.'),
-    (r'body\.(\d+)\.conv\.', r'body.\1.body.{blocks}.'),
-    (r'conv_after_body\.', 'body.{units}.'),
-    (r'upsample\.(\d+)\.', r'tail.0.\1.'),
-    (r'conv_last\.', 'tail.1.'),
-)
-"""The same the other way; ``{units}`` and ``{blocks}`` are the number of units, and of blocks in a unit."""
+"""Beginnings of the official names, and of BasicSR's; the first that fits is taken. ``#`` is a number, ``units`` and
+``blocks`` are the number of units, and of blocks in a unit."""
 
 MEAN_SHIFTS = ('sub_mean.', 'add_mean.')
 DERIVED = ('attn_mask', 'relative_position_index')
@@ -71,21 +52,23 @@ def to_official(weights: Mapping[str, Tensor], mean: Tensor) -> dict[str, Tensor
         weights: The weights under BasicSR's names.
         mean: Mean of the training images, three values in [0, 1].
     """
-    table = RCAN_BACK if any('.residual_group.' in name for name in weights) else EDSR_BACK
-    counts = {
-        'units': 1 + max(int(name.split('.')[1]) for name in weights if name.startswith('body.')),
-        'blocks': 1 + max((int(name.split('.')[3]) for name in weights if '.residual_group.' in name), default=0),
-    }
-    found = {_renamed(name, table).format(**counts): value for name, value in weights.items()}
+    table = RCAN if any('.residual_group.' in name for name in weights) else EDSR
+    units = 1 + max(int(name.split('.')[1]) for name in weights if name.startswith('body.'))
+    blocks = 1 + max((int(name.split('.')[3]) for name in weights if '.residual_group.' in name), default=0)
+    back = [(new, old) for old, new in table]
+    found = {_renamed(name, back, str(units), str(blocks)): value for name, value in weights.items()}
     for layer, sign in zip(MEAN_SHIFTS, (-1, 1), strict=True):
         found[f'{layer}weight'] = torch.eye(3).view(3, 3, 1, 1)
         found[f'{layer}bias'] = sign * 255 * mean.flatten()
     return found
 
 
-def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    for pattern, new in table:
-        renamed, count = re.subn(f'^{pattern}', new, name)
-        if count:
-            return renamed
+def _renamed(name: str, table: Iterable[tuple[str, str]], units: str = '', blocks: str = '') -> str:
+    for old, new in table:
+        pattern = re.escape(old).replace(r'\#', r'(\d+)')
+        counted = re.sub('units|blocks', r'\\d+', pattern)
+        if found := re.match(counted if counted == pattern else f'{counted}(?=weight|bias)', name):
+            beginning = new.replace('#', '%s') % found.groups()
+            beginning = beginning.replace('units', units).replace('blocks', blocks)
+            return beginning + name[found.end() :]
     return name

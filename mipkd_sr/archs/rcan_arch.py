@@ -39,16 +39,5 @@ class StagedRCAN(ConvolutionalStages, RCAN):
         img_range: float = 255.0,
         rgb_mean: tuple[float, float, float] = (0.4488, 0.4371, 0.4040),
     ) -> None:
-        super().__init__(
-            num_in_ch,
-            num_out_ch,
-            num_feat,
-            num_group,
-            num_block,
-            squeeze_factor,
-            upscale,
-            res_scale,
-            img_range,
-            rgb_mean,
-        )
+        super().__init__(**{name: value for name, value in locals().items() if name not in ('self', '__class__')})
         self.use_stages(num_in_ch, num_out_ch)

@@ -13,7 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mipkd_sr.archs.staged import Body
+from mipkd_sr.archs.staged import Body, Composed
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     'prelu': nn.PReLU,
@@ -98,7 +98,7 @@ def _plain(width_in: int, width_out: int, side: int = 3, add_input: bool = False
 
 
 @ARCH_REGISTRY.register()
-class ReparamSR(nn.Module):
+class ReparamSR(Composed, nn.Module):
     """Convolutions in a row, the image beside them, and one pixel shuffle.
 
     Each convolution is learned as a product (``ExpandedConv``), and is one after ``fuse``. What the convolutions give
@@ -170,11 +170,6 @@ class ReparamSR(nn.Module):
         if self.colour is not None:  # small values first: at 8 bits they have the smaller steps
             details = torch.cat([details] * lq.shape[1], 1) + self.colour(lq)
         return F.pixel_shuffle(image + details, self.upscale)
-
-    def forward(self, lq: Tensor) -> Tensor:
-        """B x num_in_ch x H x W in [0, 1] -> B x num_in_ch x sH x sW."""
-        feature, context = self.head(lq)
-        return self.tail(self.body(feature, context), context)
 
     @torch.no_grad()
     def fuse(self) -> None:

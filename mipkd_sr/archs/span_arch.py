@@ -12,7 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mipkd_sr.archs.staged import mean_for
+from mipkd_sr.archs.staged import Composed, mean_for
 
 
 class Conv3XC(nn.Module):
@@ -111,7 +111,7 @@ class AttentionBlock(nn.Module):
         return self.rest(feature, self.first(feature))
 
 
-class _StagedBlocks(nn.Module):
+class _StagedBlocks(Composed, nn.Module):
     """The body that SPAN and SPANF have alike: their blocks from the second on, under their authors' flat names."""
 
     depth: int
@@ -121,19 +121,6 @@ class _StagedBlocks(nn.Module):
         for unit in range(start, self.depth if stop is None else stop):
             feature = getattr(self, f'block_{unit + 2}')(feature)
         return feature
-
-    def head(self, lq: Tensor) -> tuple[Tensor, Any]:
-        """See ``mipkd_sr.archs.staged``."""
-        raise NotImplementedError
-
-    def tail(self, feature: Tensor, context: Any) -> Tensor:
-        """See ``mipkd_sr.archs.staged``."""
-        raise NotImplementedError
-
-    def forward(self, lq: Tensor) -> Tensor:
-        """B x num_in_ch x H x W in [0, 1] -> B x num_out_ch x sH x sW."""
-        feature, context = self.head(lq)
-        return self.tail(self.body(feature, context), context)
 
 
 @ARCH_REGISTRY.register()

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mipkd_sr.archs.staged import padded
 from mipkd_sr.runtime.checkpoint import load_file
 
 
@@ -81,8 +81,6 @@ class Spandrel(nn.Module):
             raise ValueError('Spandrel takes its architecture from a checkpoint, and none was given')
         height, width = lq.shape[-2:]
         right, bottom = self.requirements.get_padding(width, height)
-        if right or bottom:
-            mode = 'reflect' if right < width and bottom < height else 'replicate'
-            lq = F.pad(lq, (0, right, 0, bottom), mode)
+        lq = padded(lq, bottom, right) if right or bottom else lq
         sr: Tensor = self.net(lq.clone())  # some architectures change what they are given
         return torch.as_tensor(sr)[..., : height * self.upscale, : width * self.upscale]

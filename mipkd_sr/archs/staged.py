@@ -67,6 +67,15 @@ class Body(nn.Sequential):
         return feature
 
 
+class Composed:
+    """A mix-in: a network's forward is the composition of its stages."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        """B x C x H x W in [0, 1] -> B x C' x sH x sW."""
+        feature, context = self.head(x)
+        return self.tail(self.body(feature, context), context)
+
+
 class _Times(nn.Module):
     """A weight as it is used, of the one that is trained: a fixed multiple."""
 
@@ -78,7 +87,7 @@ class _Times(nn.Module):
         return weight * self.factor
 
 
-class ConvolutionalStages(nn.Module):
+class ConvolutionalStages(Composed, nn.Module):
     """Head, tail and forward of the networks that BasicSR builds alike: EDSR and RCAN.
 
     A mix-in: the class beside it has BasicSR's ``conv_first``, ``body``, ``conv_after_body``, ``upsample``,
@@ -143,10 +152,11 @@ class ConvolutionalStages(nn.Module):
             register_parametrization(last, 'bias', _Times(1 / self.img_range))
         self.folded = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B x 3 x H x W in [0, 1] -> B x 3 x sH x sW."""
-        feature, context = self.head(x)
-        return self.tail(self.body(feature, context), context)
+
+def padded(images: Tensor, below: int, beside: int) -> Tensor:
+    """Images (B x C x H x W) with so many more rows and columns: reflected, or replicated where they are too small."""
+    fits = below < images.shape[-2] and beside < images.shape[-1]
+    return F.pad(images, (0, beside, 0, below), 'reflect' if fits else 'replicate')
 
 
 def mean_for(mean: Tensor, *channels: int) -> Tensor:

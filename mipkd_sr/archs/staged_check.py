@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -186,7 +187,7 @@ def _check_context(net: Any, lq: Tensor, feature: Tensor, context: Context) -> N
     except ValueError as error:
         raise WrongNetwork(f'the head of {kind(net)}: {error}') from None
     ours, theirs = (_tensors(found) for found in ((feature[:1], part), (alone_feature, alone_context)))
-    if len(ours) != len(theirs) or not all(map(_roughly_alike, ours, theirs)):
+    if len(ours) != len(theirs) or not all(map(partial(_alike, tolerance=ROUGHLY_ALIKE), ours, theirs)):
         raise WrongNetwork(
             f'the head of {kind(net)} makes something else of an image alone than of the same image in a batch; the '
             'first dimension of the feature map, and of every tensor in the context, must be the batch'
@@ -238,10 +239,6 @@ def _run_tail(net: Any, feature: Tensor, context: Context) -> Any:
 
 def _tensors(nested: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
-
-
-def _roughly_alike(a: Tensor, b: Tensor) -> bool:
-    return _alike(a, b, ROUGHLY_ALIKE)
 
 
 def _alike(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -11,6 +11,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 
+from mipkd_sr.archs.staged import Composed, padded
+
 
 class SwinIRContext(NamedTuple):
     """What SwinIR's body and tail need besides the feature map."""
@@ -24,7 +26,7 @@ class SwinIRContext(NamedTuple):
 
 
 @ARCH_REGISTRY.register()
-class StagedSwinIR(SwinIR):
+class StagedSwinIR(Composed, SwinIR):
     """BasicSR's SwinIR, taken apart: the same parameters, the same output to the last bit.
 
     BasicSR's network takes sizes that are whole windows only. This one takes any size: it pads the image at its right
@@ -84,50 +86,24 @@ class StagedSwinIR(SwinIR):
     ) -> None:
         if use_checkpoint:
             raise ValueError('use_checkpoint does not work in BasicSR 1.4.2: set it to false.')
-        super().__init__(
-            img_size=img_size,
-            patch_size=patch_size,
-            in_chans=in_chans,
-            embed_dim=embed_dim,
-            depths=tuple(depths),
-            num_heads=tuple(num_heads),
-            window_size=window_size,
-            mlp_ratio=mlp_ratio,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            drop_rate=drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            drop_path_rate=drop_path_rate,
-            ape=ape,
-            patch_norm=patch_norm,
-            upscale=upscale,
-            img_range=img_range,
-            upsampler=upsampler,
-            resi_connection=resi_connection,
-        )
+        depths, num_heads = tuple(depths), tuple(num_heads)
+        super().__init__(**{name: value for name, value in locals().items() if name not in ('self', '__class__')})
         mean = self.__dict__.pop('mean')  # see ConvolutionalStages.use_stages
         self.register_buffer('mean', mean, persistent=False)
         self.window_size = window_size
         self.depth = self.num_layers
 
-    def _pad_to_windows(self, lq: Tensor) -> Tensor:
-        height, width = lq.shape[-2:]
-        bottom, right = -height % self.window_size, -width % self.window_size
-        if bottom == right == 0:
-            return lq
-        mode = 'reflect' if bottom < height and right < width else 'replicate'
-        return F.pad(lq, (0, right, 0, bottom), mode)
-
     def head(self, lq: Tensor) -> tuple[Tensor, SwinIRContext]:
         """B x 3 x H x W in [0, 1] -> the first feature map, B x embed_dim x H' x W', H' and W' whole windows."""
-        image = (self._pad_to_windows(lq) - self.mean) * self.img_range
+        height, width = lq.shape[-2:]
+        below, beside = -height % self.window_size, -width % self.window_size
+        image = ((padded(lq, below, beside) if below or beside else lq) - self.mean) * self.img_range
         skip = self.conv_first(image)
         tokens = self.patch_embed(skip)
         if self.ape:
             tokens = tokens + self.absolute_pos_embed
         tokens = self.pos_drop(tokens)
-        size = (lq.shape[-2], lq.shape[-1])
-        return self.patch_unembed(tokens, skip.shape[-2:]), SwinIRContext(skip, image, size)
+        return self.patch_unembed(tokens, skip.shape[-2:]), SwinIRContext(skip, image, (height, width))
 
     def body(self, feature: Tensor, context: SwinIRContext, start: int = 0, stop: int | None = None) -> Tensor:
         """Send ``feature`` (B x embed_dim x H' x W') through the RSTBs ``start`` to ``stop``; shape unchanged."""
@@ -156,8 +132,3 @@ class StagedSwinIR(SwinIR):
                 feature = self.lrelu(conv(F.interpolate(feature, scale_factor=2, mode='nearest')))
             return self.conv_last(self.lrelu(self.conv_hr(feature)))
         return context.image + self.conv_last(feature)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B x 3 x H x W in [0, 1], any size -> B x 3 x sH x sW."""
-        feature, context = self.head(x)
-        return self.tail(self.body(feature, context), context)

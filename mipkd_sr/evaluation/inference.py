@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mipkd_sr.archs.staged import is_staged
+from mipkd_sr.archs.staged import is_staged, padded
 
 Network = Callable[[Tensor], Tensor]
 """LR images (B x 3 x H x W, values in [0, 1]) -> SR images (B x 3 x sH x sW)."""
@@ -83,9 +82,8 @@ def in_whole_windows(net: Network, lq: Tensor, window: int | None = None) -> Ten
     height, width = lq.shape[-2:]
     window = window or net.window_size  # type: ignore[attr-defined]
     below, beside = -height % window, -width % window
-    padded = F.pad(lq, (0, beside, 0, below), 'reflect' if below < height and beside < width else 'replicate')
-    sr = net(padded)
-    scale = sr.shape[-1] // padded.shape[-1]
+    sr = net(padded(lq, below, beside))
+    scale = sr.shape[-1] // (width + beside)
     return sr[..., : height * scale, : width * scale]
 
 
