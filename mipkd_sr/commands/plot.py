@@ -44,21 +44,15 @@ def run(args: argparse.Namespace) -> int:
     from mipkd_sr.evaluation import plots
     from mipkd_sr.runs.run import find_run
 
-    if args.figure == 'parameters':
-        files = plots.plot_parameters(args.folder, args.metric, args.out or args.folder / 'parameters')
-    elif args.figure == 'agreement':
-        files = plots.plot_agreement(args.folder, args.out or args.folder / 'agreement')
-    elif args.figure == 'gains':
-        files = plots.plot_gains(args.folder, args.metric, args.out or args.folder / 'gains')
-    elif args.figure == 'gradients':
-        files = plots.plot_gradients(args.folder, args.out or args.folder / 'gradients')
-    elif args.figure == 'bars':
-        files = plots.plot_bars(args.folder, args.metric, args.set, args.out or args.folder / 'bars')
-    else:
+    if args.figure == 'curves':
         runs = [find_run(name) for name in (*args.runs, *args.more_runs)]
         if not runs:
             raise OptionError('--run', 'is missing; name the runs to draw.')
         histories = {run.folder: run.validations_file for run in runs}
         files = plots.plot_curves(histories, args.metric, args.out or Path('curves'))
+    else:
+        taken = {'agreement': (), 'gradients': (), 'bars': ('metric', 'set')}.get(args.figure, ('metric',))
+        more = [getattr(args, name) for name in taken]
+        files = getattr(plots, f'plot_{args.figure}')(args.folder, *more, args.out or args.folder / args.figure)
     print(' '.join(map(str, files)))
     return 0

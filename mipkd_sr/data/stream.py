@@ -7,7 +7,7 @@ resumed at iteration i reads what an undisturbed run reads from i on.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from copy import copy
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -69,6 +69,7 @@ class SeededDataset(Dataset):
         return found
 
 
+@dataclass(eq=False)
 class StreamSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) pairs for one rank: its own slice of each iteration's global batch.
 
@@ -87,51 +88,42 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         mixed: Length and share of each set, where ``length`` is of several; see ``mipkd_sr.data.mixing``.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        first_iter: int,
-        total_iter: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        samples_before: int | None = None,
-        mixed: Sequence[tuple[int, Fraction]] | None = None,
-    ) -> None:
-        self.sets = list(mixed or [(length, Fraction(1))])
-        self.batch_size = batch_size
-        self.first_iter = first_iter
-        self.total_iter = total_iter
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        if samples_before is None:
-            samples_before = (first_iter - 1) * world_size * batch_size
-        self.samples_before = samples_before
+    length: int
+    batch_size: int
+    first_iter: int
+    total_iter: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    samples_before: int | None = None
+    mixed: Sequence[tuple[int, Fraction]] | None = None
 
     def after(self, taken: int) -> 'StreamSampler':
         """The same batches without the first ``taken``."""
-        later = copy(self)
-        later.first_iter += taken
-        later.samples_before += taken * self.world_size * self.batch_size
-        return later
+        before = self._before() + taken * self.world_size * self.batch_size
+        return replace(self, first_iter=self.first_iter + taken, samples_before=before)
+
+    def _before(self) -> int:
+        if self.samples_before is None:
+            return (self.first_iter - 1) * self.world_size * self.batch_size
+        return self.samples_before
 
     def __len__(self) -> int:
         return max(0, self.total_iter - self.first_iter + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        shares, orders = [share for _, share in self.sets], dict[int, tuple[int, list[int]]]()
-        starts = [sum(length for length, _ in self.sets[:number]) for number in range(len(self.sets))]
+        sets = list(self.mixed or [(self.length, Fraction(1))])
+        shares, orders = [share for _, share in sets], dict[int, tuple[int, list[int]]]()
+        starts = [sum(length for length, _ in sets[:number]) for number in range(len(sets))]
         for number in range(len(self)):
-            first = self.samples_before + (number * self.world_size + self.rank) * self.batch_size
+            first = self._before() + (number * self.world_size + self.rank) * self.batch_size
             batch = []
             for sample in range(first, first + self.batch_size):
                 of, count = place(sample, shares)
-                epoch, index = divmod(count, self.sets[of][0])
+                epoch, index = divmod(count, sets[of][0])
                 if orders.get(of, (-1, []))[0] != epoch:
                     seed = mix_seed(self.seed, epoch, *([of] if of else []))
-                    orders[of] = epoch, np.random.default_rng(seed).permutation(self.sets[of][0]).tolist()
+                    orders[of] = epoch, np.random.default_rng(seed).permutation(sets[of][0]).tolist()
                 batch.append((epoch, starts[of] + orders[of][1][index]))
             yield batch
 
@@ -141,6 +133,7 @@ def samples_an_iteration(opt: TrainingOptions) -> int:
     return opt['datasets']['train']['batch_size_per_gpu'] * opt['train']['accumulation_steps'] * opt['world_size']
 
 
+@dataclass(eq=False)
 class TrainingBatches:
     """The batches of a training run from iteration ``first_iter``, from 1, to its last, as ``feeding.feed`` takes them.
 
@@ -152,15 +145,12 @@ class TrainingBatches:
         failure: Why the next batch cannot be read; None if it can. With a failure the current batch is the last.
     """
 
-    def __init__(
-        self, dataset: Dataset, opt: TrainingOptions, first_iter: int, samples_before: int | None = None
-    ) -> None:
-        self.dataset = dataset
-        self.opt = opt
-        self.first_iter = first_iter
-        self.samples_before = samples_before
-        self.lost = ''
-        self.failure: Exception | None = None
+    dataset: Dataset
+    opt: TrainingOptions
+    first_iter: int
+    samples_before: int | None = None
+    lost: str = ''
+    failure: Exception | None = None
 
     def __iter__(self) -> Generator[Any, None, None]:
         """The batches.

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -104,23 +105,16 @@ def _run(
         measuring.add(image, images, batch, number)
 
 
+@dataclass
 class _Measuring:
     """Measures images beside the networks' runs, a few at a time."""
 
-    def __init__(
-        self,
-        rows: dict[str, Rows],
-        pool: ThreadPoolExecutor,
-        metrics: Mapping[str, Mapping[str, Any]],
-        references: Sequence[str],
-        grey: str,
-    ) -> None:
-        self._rows = rows
-        self._pool = pool
-        self._metrics = metrics
-        self._references = references
-        self._grey = grey
-        self._waiting: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
+    _rows: dict[str, Rows]
+    _pool: ThreadPoolExecutor
+    _metrics: Mapping[str, Mapping[str, Any]]
+    _references: Sequence[str]
+    _grey: str
+    _waiting: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = field(default_factory=deque)
 
     def add(self, image: str, images: Mapping[str, np.ndarray], batch: Mapping[str, Any], number: int) -> None:
         """Without ``gt``: the metrics that need none, and the agreement with the references."""

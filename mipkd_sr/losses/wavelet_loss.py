@@ -3,13 +3,37 @@
 Paper: MTKD: Multi-Teacher Knowledge Distillation for Image Super-Resolution, https://arxiv.org/abs/2404.09571.
 """
 
+import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
 from mipkd_sr.distill.objective import Objective, StepState
-from mipkd_sr.distill.wavelets import haar_bands
+
+
+def haar_bands(images: Tensor, levels: int) -> list[Tensor]:
+    """Take images apart into Haar's orthonormal bands.
+
+    A level takes each square of four pixels ``a b / c d`` to ``(a+b+c+d)/2`` (low) and ``(a-b+c-d)/2``,
+    ``(a+b-c-d)/2``, ``(a-b-c+d)/2`` (high: left from right, top from bottom, diagonal); the next one does so with the
+    low band.
+
+    Args:
+        images: B x C x H x W; ``2 ** levels`` divides H and W.
+        levels: How many levels.
+
+    Returns:
+        The high bands of each level, from the finest on, B x C x 3 x H/2^l x W/2^l; then the last low band,
+        B x C x H/2^levels x W/2^levels.
+    """
+    bands, low = [], images
+    for _ in range(levels):
+        a, b = low[..., ::2, ::2], low[..., ::2, 1::2]
+        c, d = low[..., 1::2, ::2], low[..., 1::2, 1::2]
+        bands.append(torch.stack([a - b + c - d, a + b - c - d, a - b - c + d], 2) / 2)
+        low = (a + b + c + d) / 2
+    return [*bands, low]
 
 
 @LOSS_REGISTRY.register()

@@ -3,9 +3,8 @@
 import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)
 
 from mipkd_sr.models.distill_model import DistillModel
-from mipkd_sr.models.dukd_model import DUKDModel
 from mipkd_sr.models.gan_distill_model import GANDistillModel
-from mipkd_sr.models.mipkd_model import MiPKDModel
+from mipkd_sr.models.method_models import DUKDModel, MiPKDModel
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.registries import model_class
 

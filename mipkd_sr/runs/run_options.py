@@ -135,10 +135,9 @@ def path_keys(opt: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
             found += [(f'{key}:{name}', one, name) for name in names]
     path = opt['path']
     found += [(f'path:{name}', path, name) for name in path if name == 'resume_state' or name.startswith('pretrain_')]
-    for name in ('pretrain_network_t',):
-        if isinstance(path.get(name), dict):
-            found.remove((f'path:{name}', path, name))
-            found += [(f'path:{name}:{teacher}', path[name], teacher) for teacher in path[name]]
+    if isinstance(teachers := path.get('pretrain_network_t'), dict):
+        found.remove(('path:pretrain_network_t', path, 'pretrain_network_t'))
+        found += [(f'path:pretrain_network_t:{teacher}', teachers, teacher) for teacher in teachers]
     for option, loss in opt.get('train', {}).items():
         if option.endswith('_opt') and loss:
             found += [(f'train:{option}:{name}', loss, name) for name in loss if name.endswith('_file')]

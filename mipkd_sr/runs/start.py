@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
+from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_time_str
 
 from mipkd_sr.options.defaults import spell_out
@@ -20,17 +21,6 @@ from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.runtime.errors import OptionError, blamed_on
 from mipkd_sr.runtime.files import atomic_write, remove_parts
 from mipkd_sr.runtime.ranks import failing_together
-
-
-class Resumable(Protocol):
-    """A model that can go on from a training state, as BasicSR's can."""
-
-    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """Go on from ``resume_state``.
-
-        Raises:
-            ValueError: If it is another model's.
-        """
 
 
 class Start(NamedTuple):
@@ -55,7 +45,7 @@ def find_start(opt: Mapping[str, Any], auto_resume: bool) -> Start | None:
     return Start(Path(file[0]), load_file(file[0]))
 
 
-def resume(model: Resumable, start: Start) -> None:
+def resume(model: BaseModel, start: Start) -> None:
     """Go on from a training state."""
     with blamed_on('path:resume_state'):
         numbers = [start.state.get(name) for name in ('iter', 'samples')] if isinstance(start.state, dict) else [None]
@@ -101,14 +91,8 @@ def experiment_folder(
     """Keep the experiment's folder for this process alone, with the resolved options in it as ``file_name``.
 
     Earlier contents are archived: all of them if the run begins anew; if it goes on, what came after its start. A run
-    with ``--auto_resume`` that was stopped before its first state has nothing to archive.
-
-    Args:
-        opt: The run's options.
-        file_name: The name for them there.
-        start: Where it begins.
-        auto_resume: Whether it was to go on where that is possible.
-        unchanged: Whether to go on only with what it was trained with so far.
+    with ``--auto_resume`` that was stopped before its first state has nothing to archive. An ``unchanged`` one goes on
+    only with what it was trained with so far.
 
     Yields:
         Sentences for the log: what has changed since the start was saved, and what was archived.

@@ -1,8 +1,8 @@
 """TensorBoard's file of a run; a run goes on if it cannot be written."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from basicsr.utils import get_root_logger
@@ -21,10 +21,10 @@ class TensorBoard:
         self._usual_hook = threading.excepthook
         threading.excepthook = self._leave_to_us
 
-        def open_it() -> None:
+        try:
             self._writer = SummaryWriter(str(folder), purge_step=first_iter)
-
-        self._try(open_it)
+        except Exception as error:  # what a file system raises
+            self._give_up(error)
 
     def _leave_to_us(self, failure: threading.ExceptHookArgs) -> None:
         """Print no traceback for TensorBoard's own thread: its error is raised at the next write, too."""
@@ -33,25 +33,24 @@ class TensorBoard:
 
     def add_scalar(self, name: str, value: float, iteration: int) -> None:
         """Add a value to the curve ``name``."""
-        if self._writer is not None:
-            writer = self._writer
-            self._try(lambda: writer.add_scalar(name, value, iteration))
+        self._write('add_scalar', name, value, iteration)
 
     def add_image(self, name: str, image: np.ndarray, iteration: int) -> None:
         """Show an image, 3 x H x W, RGB, 8 bits."""
-        if self._writer is not None:
-            writer = self._writer
-            self._try(lambda: writer.add_image(name, image, iteration))
+        self._write('add_image', name, image, iteration)
 
     def close(self) -> None:
         """Write what is waiting, and close the file."""
-        if self._writer is not None:
-            self._try(self._writer.close)
+        self._write('close')
         threading.excepthook = self._usual_hook
 
-    def _try(self, write: Callable[[], None]) -> None:
+    def _write(self, method: str, *what: Any) -> None:
         try:
-            write()
+            if self._writer is not None:
+                getattr(self._writer, method)(*what)
         except Exception as error:  # what a file system, or TensorBoard's own thread, raises
-            self._writer = None
-            get_root_logger().warning(f'TensorBoard is off from here on: {self._folder} cannot be written ({error}).')
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._writer = None
+        get_root_logger().warning(f'TensorBoard is off from here on: {self._folder} cannot be written ({error}).')

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from mipkd_sr.archs import build_network
 from mipkd_sr.distill.step import DistillStep
 from mipkd_sr.distill.teacher import FrozenTeacher
-from mipkd_sr.distill.wavelets import haar_bands
-from mipkd_sr.losses.wavelet_loss import WaveletLoss
+from mipkd_sr.losses.wavelet_loss import WaveletLoss, haar_bands
 from tests.conftest import STUDENT, TEACHER
 
 
