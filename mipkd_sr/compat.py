@@ -7,13 +7,12 @@ where it is not needed: an older stack, or a repaired BasicSR, is left alone.
 
 import importlib
 import importlib.util
-import re
 import sys
 import types
-from functools import total_ordering
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.torch_version import TorchVersion
 
 
 def _provide(name: str, **attributes: object) -> None:
@@ -41,29 +40,12 @@ def _repair_torchvision() -> None:
         _provide(name, rgb_to_grayscale=functional.rgb_to_grayscale)
 
 
-@total_ordering
-class _LooseVersion:
-    """As much of distutils' LooseVersion as BasicSR uses: comparing torchvision's version with '0.9.0'."""
-
-    def __init__(self, version: str) -> None:
-        self.numbers = [int(number) for number in re.findall(r'\d+', version.partition('+')[0])]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LooseVersion) and self.numbers == other.numbers
-
-    def __lt__(self, other: '_LooseVersion') -> bool:
-        return self.numbers < other.numbers
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.numbers))
-
-
 def _repair_distutils() -> None:
-    """basicsr.archs.arch_util imports distutils, which left Python's standard library in 3.12."""
+    """basicsr.archs.arch_util compares torchvision's version by distutils, which left Python's library in 3.12."""
     if _is_missing('distutils.version'):
         if _is_missing('distutils'):
             _provide('distutils')
-        _provide('distutils.version', LooseVersion=_LooseVersion)
+        _provide('distutils.version', LooseVersion=TorchVersion)
 
 
 def _repair_scipy() -> None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -35,5 +36,5 @@ def told(items: Iterable[Item], total: int, what: str, unit: str = 'image', sile
         yield item
 
 
-def _clock(seconds: float) -> str:
-    return f'{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}'
+def _clock(seconds: float) -> timedelta:
+    return timedelta(seconds=int(seconds))

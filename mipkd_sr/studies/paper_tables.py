@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mipkd_sr.evaluation.evaluate import mean_metrics
 from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.checking import check, check_form
 from mipkd_sr.options.forms import REQUIRED, Key, MapOf, Section
 from mipkd_sr.options.keys import TRAIN
 from mipkd_sr.options.reading import Options, compose_options, read_options
 from mipkd_sr.runtime.errors import OptionError, shown
+from mipkd_sr.studies.collect import Result
+from mipkd_sr.studies.job import Job
 
 CHANGES = Section({}, patterns={'': Key('any', 'As in an option file for training.')})
 ROW = Section(
@@ -65,9 +68,9 @@ BASES = Path('../train/_base')
 PLAIN_LOSS = {'type': 'L1Loss', 'loss_weight': 1}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cell:
-    """One row of a table at one scale.
+    """One row of a table at one scale, and, once it is located, its run on this machine.
 
     Attributes:
         table: Name of its table, the file's.
@@ -77,6 +80,9 @@ class Cell:
         teacher_file: Where its teacher's weights (for a teacher, its own) are expected, from the root; None without
             teacher.
         teacher_options: The checked options that train that teacher; None without teacher.
+        job: Its run and test; None where it cannot be run.
+        skipped: Why it cannot be run; empty if it can.
+        result: What it has measured; None if it has not.
     """
 
     table: str
@@ -87,6 +93,13 @@ class Cell:
     is_teacher: bool
     teacher_file: str | None
     teacher_options: dict[str, Any] | None
+    job: Job | None = None
+    skipped: str = ''
+    result: Result | None = None
+
+    def values(self) -> dict[str, dict[str, float]]:
+        """For each test set the means over images; empty before the end."""
+        return {name: mean_metrics(images) for name, images in self.result.tests.items()} if self.result else {}
 
 
 @dataclass(frozen=True)

@@ -176,20 +176,20 @@ def _refuse_equals(variants: Mapping[str, Variant], root: Path) -> None:
 
 def _read_test(file: Path) -> dict[str, Any]:
     """The options of a test, without its networks."""
-    opt = checked_test(read_options(file), 'test')
+    opt = checked_test(read_options(file))
     if not opt['val'].get('metrics'):
         raise OptionError('test', f'{file} names no val:metrics; a study needs them.')
     return opt
 
 
-def checked_test(options: Options, key: str) -> dict[str, Any]:
+def checked_test(options: Options) -> dict[str, Any]:
     """Checked options for testing, without networks and figures."""
     of_networks = ('networks', 'network_g', 'published', 'figure', 'teacher')
     opt = options.data = {name: value for name, value in options.data.items() if name not in of_networks}
     try:
         check(opt, TEST)
     except OptionError as error:
-        raise OptionError(key, options.explain(error)) from None
+        raise OptionError('test', options.explain(error)) from None
     return {name: value for name, value in opt.items() if name not in of_networks} | {'teacher': None}
 
 

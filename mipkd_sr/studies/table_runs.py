@@ -16,7 +16,7 @@ from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.pipeline import Pipeline, missing_files
 from mipkd_sr.studies.study_file import checked_test, slug
-from mipkd_sr.studies.table_page import CellRun, csv_text, page_text, together
+from mipkd_sr.studies.table_page import csv_text, page_text, together
 
 SEED = 0
 """The papers report one run of each cell."""
@@ -41,39 +41,40 @@ class Tables(Pipeline):
         self.found, self.known = trained_in(root), dict[Path, str]()
         self.made: dict[str, list[Job]] = {}
         self.absent_sets: dict[str, list[str]] = {}
-        self.runs: list[CellRun] = []
+        self.cells: list[Cell] = []
         self.published = read_published()
         for table in tables:
             for scale in table.opt['scales']:
                 wanted = [cell for cell in cells if (cell.table, cell.scale) == (table.name, scale)]
-                if table.opt['measure']:
-                    self.runs += [CellRun(cell, None) for cell in wanted]
-                elif wanted:
+                self.cells += wanted
+                if wanted and not table.opt['measure']:
                     test, self.absent_sets[table.name] = _test_options(table, scale, root)
-                    self.runs += [self._cell_run(cell, test) for cell in wanted]
-        own = {run.job for run in self.runs if run.job}
+                    for cell in wanted:
+                        self._locate(cell, test)
+        own = {cell.job for cell in self.cells if cell.job}
         needed = {job for one in own for job in (one.teacher, one.twin)}
         jobs = [job for same in self.made.values() for job in same if job in own or job in needed]
         super().__init__(root, folder, command, jobs)
 
-    def _cell_run(self, cell: Cell, test: dict[str, Any]) -> CellRun:
+    def _locate(self, cell: Cell, test: dict[str, Any]) -> None:
         """Locate one cell, and its teacher if that has to be trained."""
         options, teacher = deepcopy(cell.options), None
         row = f'{cell.table}, {cell.row} x{cell.scale}'
         if cell.teacher_file is not None and cell.teacher_options is not None:
             given = self.root / Path(cell.teacher_file).expanduser()
-            if cell.is_teacher and given.is_file():
-                return CellRun(cell, self._job(row, given.stem, options, test, given=given))
             name = cell.teacher_options['name']
+            if cell.is_teacher and given.is_file():
+                cell.job = self._job(row, given.stem, options, test, given=given)
+                return
             if cell.is_teacher:
-                return CellRun(cell, self._job(row, name, cell.teacher_options, test))
+                cell.job = self._job(row, name, cell.teacher_options, test)
+                return
             if not given.is_file():
                 teacher = self._job('teacher', name, cell.teacher_options, None)
         name = f'{slug(cell.table)}_{slug(cell.row)}_x{cell.scale}'
-        job = self._job(row, name, options, test, teacher)
-        if missing := missing_files(job):
-            return CellRun(cell, None, str(missing[0]).replace(f'{self.root}/', ''))
-        return CellRun(cell, job)
+        cell.job, cell.skipped = self._job(row, name, options, test, teacher), ''
+        if missing := missing_files(cell.job):
+            cell.job, cell.skipped = None, str(missing[0]).replace(f'{self.root}/', '')
 
     def _job(
         self,
@@ -100,7 +101,7 @@ class Tables(Pipeline):
         """See ``Pipeline.before_work``: measures the tables of costs."""
         costs = {}
         for table in self.tables:
-            if table.opt['measure'] and (cells := [run.cell for run in self.runs if run.cell.table == table.name]):
+            if table.opt['measure'] and (cells := [cell for cell in self.cells if cell.table == table.name]):
                 print(f'measuring {len(cells)} rows of {table.name}', flush=True)
                 costs[table.name] = measure_costs(cells, table.opt['measure'], self.repeats)
         if costs:
@@ -115,25 +116,25 @@ class Tables(Pipeline):
     def plan(self) -> str:
         """See ``Pipeline.plan``."""
         lines = [super().plan()] if self.jobs else []
-        for run in self.runs:
-            if run.skipped:
-                lines.append(f'not run: {run.cell.table}, {run.cell.row} x{run.cell.scale}: {run.skipped}')
+        for cell in self.cells:
+            if cell.skipped:
+                lines.append(f'not run: {cell.table}, {cell.row} x{cell.scale}: {cell.skipped}')
         if absent := dict.fromkeys(name for names in self.absent_sets.values() for name in names):
             lines.append(f'test sets that are not there and are left out: {", ".join(absent)}')
         for table in self.tables:
             if table.opt['measure']:
-                rows = [run.cell.row for run in self.runs if run.cell.table == table.name]
+                rows = [cell.row for cell in self.cells if cell.table == table.name]
                 lines.append(f'{table.name}: to be measured here: {", ".join(rows)}')
         return '\n'.join(lines)
 
     def pages(self, results: Mapping[Job, Result]) -> dict[str, str]:
         """See ``Pipeline.pages``; an option file for ``mipkd test`` of each table and scale is beside it."""
-        for run in self.runs:
-            run.result = results.get(run.job) if run.job else None
+        for cell in self.cells:
+            cell.result = results.get(cell.job) if cell.job else None
         command = shlex.join(self.words(self.root))
-        page = page_text(self.tables, self.runs, self._costs(), self.absent_sets, self.published, command)
-        files = {'table.csv': csv_text(self.runs, self.published), 'report.md': page}
-        return together(self.tables, self.runs) | files
+        page = page_text(self.tables, self.cells, self._costs(), self.absent_sets, self.published, command)
+        files = {'table.csv': csv_text(self.cells, self.published), 'report.md': page}
+        return together(self.tables, self.cells) | files
 
     def others(self, results: Mapping[Job, Result]) -> list[Result]:
         """See ``Pipeline.others``: with --only, the other cells'."""
@@ -147,7 +148,7 @@ def _test_options(table: PaperTable, scale: int, root: Path) -> tuple[dict[str, 
     force_options(options, [f'scale={scale}'])
     options.data.setdefault('val', {})['self_ensemble'] = False
     try:
-        opt = checked_test(options, 'test')
+        opt = checked_test(options)
     except OptionError as error:
         raise OptionError('', f'{table.file}: {error}') from None
     wanted = {

@@ -197,7 +197,7 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
     given.parent.mkdir(parents=True)
     given.write_bytes(teacher_file.read_bytes())
     read = read_table(table)
-    teacher, student, _ = Tables([read], read.cells, tmp_path, tmp_path / 'page').runs
+    teacher, student, _ = Tables([read], read.cells, tmp_path, tmp_path / 'page').cells
     assert teacher.job.stages() == ['test']
     assert teacher.job.test.weights == given
     assert student.job.teacher is None
