@@ -133,16 +133,10 @@ def open_exported(file: str | Path, threads: int = 0) -> Opened:
 
 
 def in_windows(net: Callable[[Tensor], Tensor], lq: Tensor, size: Size, overlap: int = OVERLAP) -> Tensor:
-    """Run a network of one size on an image of any: in windows of that size, which overlap.
+    """Run a network of one size on an image of any (B x C x H x W): in windows of that ``size``, which overlap.
 
-    Args:
-        net: The network, called with B x C x ``size`` alone.
-        lq: B x C x H x W; an image smaller than a window is continued by its edge.
-        size: Height and width of the windows.
-        overlap: Pixels that two windows share; the middle of what they share is where one ends and the next begins.
-
-    Returns:
-        B x C x sH x sW.
+    An image smaller than a window is continued by its edge. Of what two windows share, the middle is where one ends and
+    the next begins.
     """
     height, width = lq.shape[-2:]
     padded = F.pad(lq, (0, max(size[1] - width, 0), 0, max(size[0] - height, 0)), 'replicate')

@@ -67,11 +67,7 @@ def look_at_shapes(net: nn.Module, look: Callable[[Any], Found]) -> Found:
 def run_on_images(net: nn.Module, part: str, run: Callable[[Tensor], Found], sides: Iterable[int]) -> Found:
     """Give images to ``run``, of the sizes and the channels that ``net`` may take, until it takes them.
 
-    Args:
-        net: The network.
-        part: What of it is run, for the message.
-        run: Takes LR images, 2 x C x side x side, values in [0, 1].
-        sides: Sides of the images, in pixels, in the order of trying.
+    They are 2 x C x side x side, values in [0, 1]; ``part`` is what of the network is run, for the message.
 
     Raises:
         WrongNetwork: If it takes none. The message has the first error.

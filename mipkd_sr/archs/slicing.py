@@ -10,12 +10,8 @@ JOINED = {'qkv': 3}
 
 
 def check_sliceable(teacher: Mapping[str, Tensor], student: nn.Module, method: str) -> None:
-    """Check that the student is the teacher but for its width.
-
-    Args:
-        teacher: The teacher's state dict.
-        student: The student.
-        method: What needs it, for the message.
+    """Check that the student is the teacher, of which this is the state dict, but for its width; ``method`` is what
+    needs it.
 
     Raises:
         ValueError: If it is not.
@@ -33,11 +29,8 @@ def check_sliceable(teacher: Mapping[str, Tensor], student: nn.Module, method: s
 
 @torch.no_grad()
 def slice_teacher(teacher: Mapping[str, Tensor], student: nn.Module) -> None:
-    """Give each of the student's parameters the first channels of the teacher's.
-
-    Args:
-        teacher: The teacher's state dict.
-        student: The student; changed in place.
+    """Give each of the student's parameters, in place, the first channels of the teacher's, of which this is the state
+    dict.
 
     Raises:
         ValueError: If the student is not the teacher but for its width.

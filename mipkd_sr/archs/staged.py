@@ -208,12 +208,8 @@ def walk_body(
 def run_with_features(
     net: StagedNetwork, lq: Tensor, indices: Iterable[int]
 ) -> tuple[Tensor, dict[int, Tensor], Context]:
-    """Run a whole network once and keep the feature maps after the units ``indices``.
-
-    Args:
-        net: The network.
-        lq: LR images, B x 3 x H x W, values in [0, 1].
-        indices: Unit indices in 0..depth, in any order.
+    """Run a whole network once on LR images (B x 3 x H x W, [0, 1]) and keep the feature maps after the units
+    ``indices``.
 
     Returns:
         The SR images (B x 3 x sH x sW), the feature map (B x C x H x W) for each index, and the context.

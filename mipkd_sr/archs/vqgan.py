@@ -120,13 +120,9 @@ class _Encoder(nn.Module):
 class VQGAN(nn.Module):
     """Encoder and codebook; images are B x 3 x H x W in [-1, 1].
 
-    Args:
-        width: Channels of the first convolution.
-        factors: Width of each level over ``width``; each level but the last halves the image. The last has attention.
-        blocks: Residual blocks of a level.
-        latent: Channels that the encoder ends with.
-        embed_dim: Length of a word of the codebook.
-        words: Words of the codebook.
+    Each level, of the first convolution's ``width`` times its factor, has as many residual blocks, and each but the
+    last halves the image; the last has attention. ``latent`` are the channels that the encoder ends with, ``embed_dim``
+    is the length of a word of the codebook.
     """
 
     def __init__(

@@ -76,16 +76,10 @@ class FeaturePriorMixer(nn.Module):
     def forward(
         self, feature_s: Tensor, feature_t: Tensor, draws: BatchDraws | Tensor | None, restore: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Mix the feature maps.
-
-        Args:
-            feature_s: F_S, B x C_S x H x W.
-            feature_t: F_T, B x C_T x H x W.
-            draws: What ``draw`` gave, or random numbers for it.
-            restore: Whether to pass F_T through encoder and decoder alone, too, for the auto-encoder loss.
+        """Mix F_S (B x C_S x H x W) and F_T (B x C_T x H x W) by what ``draw`` gave, or by random numbers for it.
 
         Returns:
-            F_E, and ``Dec(Enc_T(F_T))`` (None if not asked for); both B x C_T x H x W.
+            F_E, and, with ``restore``, ``Dec(Enc_T(F_T))`` for the auto-encoder loss; both B x C_T x H x W.
         """
         latent_s, latent_t = self.encoder_s(feature_s), self.encoder_t(feature_t)
         if isinstance(draws, Tensor):

@@ -13,15 +13,8 @@ from mipkd_sr.distill.objective import StepState
 def teacher_is_better(student_sr: Tensor, teacher_sr: Tensor, gt: Tensor, side: int) -> Tensor:
     """Where the teacher's error is smaller than the student's, by mean absolute error over the colours and a patch.
 
-    Args:
-        student_sr: B x 3 x sH x sW.
-        teacher_sr: The same.
-        gt: HR images, the same.
-        side: Side of the patches, in HR pixels; 1 for each pixel by itself. Those at the right and bottom edges may be
-            smaller.
-
-    Returns:
-        B x 1 x sH x sW, true or false.
+    The images are B x 3 x sH x sW; ``side`` is that of the patches, in HR pixels, 1 for each pixel by itself. Those at
+    the right and bottom edges may be smaller. Returns B x 1 x sH x sW, true or false.
     """
     gain = ((student_sr - gt).abs() - (teacher_sr - gt).abs()).mean(1, keepdim=True)
     if side > 1:

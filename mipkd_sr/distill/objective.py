@@ -49,12 +49,6 @@ class NetworkPass:
     features: Mapping[int, Tensor] = field(default_factory=dict)
     context: Context = None
 
-    def part(self, start: int, stop: int, with_features: bool) -> 'NetworkPass':
-        """This pass for the samples ``start`` to ``stop`` of its batch; features and context only if asked for."""
-        if not with_features:
-            return NetworkPass(self.net, self.sr[start:stop])
-        return self.of_samples(slice(start, stop))
-
     def of_samples(self, rows: slice | Tensor) -> 'NetworkPass':
         """This pass for some samples of its batch: a slice, or truth values."""
         features = {index: feature[rows] for index, feature in self.features.items()}

@@ -6,17 +6,15 @@ Positions = int | Sequence[int | float]
 
 
 def unit_indices(positions: Positions, depth: int) -> list[int]:
-    """Turn distillation positions into unit indices of a body.
+    """Turn distillation positions into unit indices of a body of ``depth`` units, in 1..depth, ascending.
 
-    Fractions of the depth let networks of different depth match: 16 of 32 blocks and 8 of 16 are both 0.5.
+    Index i is the place after the i-th unit. Fractions of the depth let networks of different depth match: 16 of 32
+    blocks and 8 of 16 are both 0.5.
 
     Args:
         positions: A count K, for K places that part the body evenly and end with its end (K = 3: thirds); or a list of
             fractions of the depth in (0, 1] (written with a dot: 1.0 is the end) and unit indices (whole numbers).
-        depth: Units in the body.
-
-    Returns:
-        Indices in 1..depth, ascending; index i is the place after the i-th unit.
+        depth: See above.
 
     Raises:
         ValueError: If a position is outside the body, or two of them are the same place.

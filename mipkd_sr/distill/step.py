@@ -166,12 +166,11 @@ class DistillStep(nn.Module):
             self.gradients.add({OTHERS: torch.stack(others).sum()} | balanced, start, scale)
 
     def finish(self, skipped: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Use what was measured, after all parts of a step and its optimizer step.
+        """Use what was measured, after all parts of a step and its optimizer step, which was ``skipped`` or not, a
+        scalar.
 
-        Every rank must call it. Without this call a term with ``balance`` keeps the weight 0.
-
-        Args:
-            skipped: Whether the optimizer's step was skipped, a scalar: then no weight changes.
+        Every rank must call it. Without this call a term with ``balance`` keeps the weight 0; after a skipped step no
+        weight changes.
 
         Returns:
             If the step was asked to measure: for each loss, by its name in the log, the norm of its gradient on the
@@ -295,7 +294,8 @@ class DistillStep(nn.Module):
             lengths = [len(inputs[name]) for name in names]
             starts = [sum(lengths[:i]) for i in range(len(lengths))]
             for name, start, length in zip(names, starts, lengths, strict=True):
-                passes[name] = together.part(start, start + length, with_features=name == 'lq')
+                own = slice(start, start + length)
+                passes[name] = together.of_samples(own) if name == 'lq' else NetworkPass(together.net, together.sr[own])
         return passes
 
 

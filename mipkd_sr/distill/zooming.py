@@ -12,14 +12,8 @@ from mipkd_sr.runtime.ranks import BatchDraws
 
 
 def zoom_out(lq: Tensor, scale: int) -> Tensor:
-    """The LR patch downsampled by the scale, as MATLAB's antialiased bicubic does it, on the patch's device.
-
-    Args:
-        lq: B x 3 x H x W, values in [0, 1]; the scale divides H and W.
-        scale: Super-resolution factor.
-
-    Returns:
-        B x 3 x H/s x W/s.
+    """The LR patch downsampled by the scale, B x 3 x H/s x W/s, as MATLAB's antialiased bicubic does it, on its
+    device.
     """
     return imresize(lq, Fraction(1, scale))
 
@@ -54,20 +48,12 @@ def zoom_in_grid(gt: Tensor, scale: int, crops: int, draws: BatchDraws) -> list[
 
 
 def zoom_in_hardest(gt: Tensor, teacher_sr: Tensor, height: int, width: int) -> Tensor:
-    """The crop of each HR patch that the teacher reconstructs worst, by mean absolute error.
+    """The crop of each HR patch (B x 3 x sH x sW) that the teacher reconstructs worst, by mean absolute error: B x 3 x
+    H x W.
 
     The teacher's output for the LR patch exists already, so this costs no further teacher forward. But LR patch and
     crop cannot share one call, as the crop is known only after the first. Every place on a grid of an eighth of the
     crop's sides is compared.
-
-    Args:
-        gt: B x 3 x sH x sW, values in [0, 1].
-        teacher_sr: The teacher's output for the LR patches, as ``gt``.
-        height: Height H of the crop.
-        width: Width W of the crop.
-
-    Returns:
-        B x 3 x H x W.
     """
     stride = (max(1, height // 8), max(1, width // 8))
     errors = F.avg_pool2d((teacher_sr - gt).abs().mean(1, keepdim=True), (height, width), stride)

@@ -31,21 +31,13 @@ def self_ensemble(net: Network, lq: Tensor) -> Tensor:
 
 
 def run_tiled(net: Network, lq: Tensor, tile: int, overlap: int) -> Tensor:
-    """Run a network on squares of an image and put the outputs together, so that memory does not grow with the image.
+    """Run a network on squares of an image (B x 3 x H x W) and put the outputs together: memory does not grow with the
+    image.
 
-    Each square is given with ``overlap`` pixels of its surroundings, whose output is discarded. No input is larger than
-    ``tile + 2 * overlap`` in either direction. For a convolutional network the result is the whole image's, up to
-    rounding, if ``overlap`` is at least the reach of its receptive field. For networks that look at the whole image
-    (RCAN's pooling) or at windows in fixed places (SwinIR) it is an approximation.
-
-    Args:
-        net: The network.
-        lq: B x 3 x H x W.
-        tile: Side of the squares, in LR pixels.
-        overlap: Width of the surroundings, in LR pixels.
-
-    Returns:
-        B x 3 x sH x sW, in the memory of ``lq``.
+    Each square, of ``tile`` LR pixels, is given with ``overlap`` pixels of its surroundings, whose output is discarded.
+    For a convolutional network the result is the whole image's, up to rounding, if ``overlap`` is at least the reach of
+    its receptive field. For networks that look at the whole image (RCAN's pooling) or at windows in fixed places
+    (SwinIR) it is an approximation. The result, B x 3 x sH x sW, is in the memory of ``lq``.
     """
     height, width = lq.shape[-2:]
     sr: Tensor | None = None

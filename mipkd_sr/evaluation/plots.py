@@ -20,18 +20,17 @@ from mipkd_sr.evaluation.figures import (
 )
 from mipkd_sr.evaluation.results import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.runtime.files import read_json
 
 TO = 'psnr_to_'
 """The metric of agreement with a teacher has this name, followed by the teacher's."""
 
 
-def read_json(file: Path) -> Any:
+def _read(file: Path) -> Any:
     """A file that a run or a test has written."""
-    try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        message = f'{file} is not there, or is not what a run or a test writes; give the folder of one.'
-        raise OptionError('', message) from None
+    if (content := read_json(file, None)) is None:
+        raise OptionError('', f'{file} is not there, or is not what a run or a test writes; give the folder of one.')
+    return content
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def _form_expected(what: object) -> Iterator[None]:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """A test's results. A network's self-ensemble is left out if the network itself is there, too."""
-    rows = read_json(folder / 'results.json')
+    rows = _read(folder / 'results.json')
     return {name: row for name, row in rows.items() if name.removesuffix(ENSEMBLE) not in rows.keys() - {name}}
 
 
@@ -138,7 +137,7 @@ def plot_curves(histories: Mapping[Path, Path], metric: str, stem: Path) -> list
     runs = {}
     for folder, file in histories.items():
         with _form_expected(folder):
-            entries = read_json(file)
+            entries = _read(file)
             points = [
                 (int(entry['iter']), float(entry[metric]))
                 for entry in entries

@@ -60,18 +60,12 @@ class _AffinityDistance(torch.autograd.Function):
 
 
 def affinity_distance(feature_s: Tensor, feature_t: Tensor, elements: int | None = None) -> Tensor:
-    """``mean |A_S - A_T|``, the affinity matrix A = F'F being HW x HW, F's columns (a pixel's channels) of norm 1.
+    """``mean |A_S - A_T|``, a scalar; the affinity matrix A = F'F is HW x HW, F's columns (a pixel's channels) of norm
+    1.
 
-    A is computed a few rows at a time, so that the peak memory grows with the number of pixels and not with its square.
-    Value and gradient are those of the whole matrix; mixed precision is left aside.
-
-    Args:
-        feature_s: The student's feature map, B x C_S x H x W.
-        feature_t: The teacher's, B x C_T x H x W; it gets no gradient.
-        elements: Elements of A that are held at a time; ``ELEMENTS_A_PIECE`` if None.
-
-    Returns:
-        A scalar.
+    F is B x C x H x W; the teacher's gets no gradient. A is computed a few rows at a time (``elements`` of it, or
+    ``ELEMENTS_A_PIECE``), so that the peak memory grows with the number of pixels and not with its square. Value and
+    gradient are those of the whole matrix; mixed precision is left aside.
     """
     with torch.autocast(feature_s.device.type, enabled=False):
         # half precision would round the differences away

@@ -17,13 +17,10 @@ from mipkd_sr.runtime.ranks import gather_batch
 
 
 def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances and angles between a batch's embeddings.
+    """Distances and angles between a batch's embeddings, B x ..., a sample's embedding being all of its elements.
 
     They follow from the inner products of the embeddings, so that no B x B x D tensor is made of D-dimensional feature
     maps; in double precision, for the differences of large numbers.
-
-    Args:
-        embedding: B x ..., a sample's embedding being all of its elements.
 
     Returns:
         Distances over their mean (over different samples), B x B; and the cosines of the angles at j between i and k,

@@ -13,15 +13,11 @@ from mipkd_sr.distill.objective import Objective, StepState
 
 
 def haar_bands(images: Tensor, levels: int) -> list[Tensor]:
-    """Take images apart into Haar's orthonormal bands.
+    """Take images (B x C x H x W; ``2 ** levels`` divides H and W) apart into Haar's orthonormal bands.
 
     A level takes each square of four pixels ``a b / c d`` to ``(a+b+c+d)/2`` (low) and ``(a-b+c-d)/2``,
     ``(a+b-c-d)/2``, ``(a-b-c+d)/2`` (high: left from right, top from bottom, diagonal); the next one does so with the
     low band.
-
-    Args:
-        images: B x C x H x W; ``2 ** levels`` divides H and W.
-        levels: How many levels.
 
     Returns:
         The high bands of each level, from the finest on, B x C x 3 x H/2^l x W/2^l; then the last low band,

@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from typing import Any
 
 import cv2
@@ -25,13 +26,8 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """The Y channel, not rounded, as MATLAB's rgb2ycbcr defines it.
-
-    Args:
-        image: H x W x 3, BGR, 8 bits; or grey, H x W, which is taken as it is.
-
-    Returns:
-        H x W, float64.
+    """The Y channel, H x W, float64, not rounded, as MATLAB's rgb2ycbcr defines it; grey images are taken as they
+    are.
     """
     if image.ndim == 2:
         return image.astype(np.float64)
@@ -74,13 +70,7 @@ def psnr(sr: np.ndarray, hr: np.ndarray, crop_border: int, test_y_channel: bool 
 
 
 def ssim(sr: np.ndarray, hr: np.ndarray, crop_border: int, test_y_channel: bool = False) -> float:
-    """Structural similarity, in [-1, 1]; of three channels the mean.
-
-    Args:
-        sr: H x W x 3, BGR, or H x W, grey; 8 bits.
-        hr: As ``sr``.
-        crop_border: Pixels at each edge that are left out.
-        test_y_channel: Whether to compare the Y channel alone.
+    """Structural similarity, in [-1, 1]; of three channels the mean. The arguments are those of ``psnr``.
 
     Raises:
         ValueError: If the images differ in size or are smaller than the window.
@@ -90,7 +80,7 @@ def ssim(sr: np.ndarray, hr: np.ndarray, crop_border: int, test_y_channel: bool 
     height, width = x.shape[0] - len(WINDOW) + 1, x.shape[1] - len(WINDOW) + 1
     if min(height, width) < 1:
         raise ValueError(f'an image of {x.shape[0]} x {x.shape[1]} is smaller than the window of {len(WINDOW)}')
-    convert = luma if test_y_channel else _as_float
+    convert = luma if test_y_channel else methodcaller('astype', np.float64)
 
     def sum_of_strip(top: int) -> float:
         rows = slice(top, min(top + STRIP, height) + len(WINDOW) - 1)
@@ -99,10 +89,6 @@ def ssim(sr: np.ndarray, hr: np.ndarray, crop_border: int, test_y_channel: bool 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # OpenCV and NumPy compute side by side
         total = sum(pool.map(sum_of_strip, range(0, height, STRIP)))
     return total / (height * width * (x.shape[2] if x.ndim == 3 and not test_y_channel else 1))
-
-
-def _as_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float64)
 
 
 def _blur(image: np.ndarray) -> np.ndarray:

@@ -32,24 +32,14 @@ def teacher_options(opt: Mapping[str, Any]) -> dict[str, NetworkOptions]:
     if not networks:
         return {}
     path, precision = opt['path'], opt.get('train', {}).get('teacher_precision')
-    file, param_key = path.get('pretrain_network_t'), path.get('param_key_t')
-    if isinstance(networks.get('type'), str):
-        one = NetworkOptions(
-            networks, file, param_key, 'network_t', 'path:pretrain_network_t', precision, any_scale=True
-        )
-        return {ONLY: one}
-    return {
-        name: NetworkOptions(
-            network,
-            _own(file, name),
-            _own(param_key, name) or 'params_ema',
-            f'network_t:{name}',
-            f'path:pretrain_network_t:{name}',
-            _own(precision, name),
-            any_scale=True,
-        )
-        for name, network in networks.items()
-    }
+    found, single = {}, isinstance(networks.get('type'), str)
+    for name, network in ({ONLY: networks} if single else networks).items():
+        place = '' if single else f':{name}'
+        given = (path.get('pretrain_network_t'), path.get('param_key_t'), precision)
+        file, param_key, own = (_own(value, name) for value in given)
+        keys = f'network_t{place}', f'path:pretrain_network_t{place}'
+        found[name] = NetworkOptions(network, file, param_key or 'params_ema', *keys, own, any_scale=True)
+    return found
 
 
 def _own(value: Any, name: str) -> Any:

@@ -136,7 +136,7 @@ def test_a_context_that_cannot_be_cut_is_refused(context, found):
     features = {1: torch.rand(4, 2, 5, 5)}
     whole = NetworkPass(Normalised(), torch.rand(4, 3, 10, 10), features, context)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=f'Normalised: the context of a batch of 4 holds {found}; it must be made of'):
-        whole.part(0, 2, with_features=True)
+        whole.of_samples(slice(2))
 
 
 class Wrapped(nn.Module):
