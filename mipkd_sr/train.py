@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from mipkd_sr import __version__
 from mipkd_sr.commands.command_line import (
@@ -30,7 +29,6 @@ from mipkd_sr.data.stream import single_images
 from mipkd_sr.evaluation.complexity import count_parameters
 from mipkd_sr.models import build_model
 from mipkd_sr.models.objectives import check_data
-from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.options.reading import Options
 from mipkd_sr.runs.options_of_state import changes
 from mipkd_sr.runs.run_options import load_options, missing_paths
@@ -70,14 +68,6 @@ def follow(args: argparse.Namespace) -> int:
         return run(options, args.auto_resume or restarted, args.unchanged)
 
 
-def build_datasets(opt: TrainingOptions) -> tuple[Dataset, list[DataLoader]]:
-    """The training set, and a loader for each validation set."""
-    if 'train' not in opt['datasets']:
-        raise OptionError('datasets', "has no entry 'train'.")
-    sets = {phase: build_dataset(opt, phase) for phase in opt['datasets']}
-    return sets['train'], [single_images(dataset) for phase, dataset in sets.items() if phase != 'train']
-
-
 def run(options: Options, auto_resume: bool, unchanged: bool = False) -> int:
     """Build everything, create the folders, and train."""
     opt = options.training
@@ -85,7 +75,8 @@ def run(options: Options, auto_resume: bool, unchanged: bool = False) -> int:
         raise missing[0]
     torch.backends.cudnn.benchmark = True
     seed_everything(opt['manual_seed'])
-    train_set, val_loaders = build_datasets(opt)
+    sets = {phase: build_dataset(opt, phase) for phase in opt['datasets']}
+    train_set, val_loaders = sets['train'], [single_images(one) for phase, one in sets.items() if phase != 'train']
     model = build_model(opt)
     check_data(model, train_set)
     done = Progress()

@@ -14,8 +14,7 @@ import torchvision
 from torch.autograd import DeviceType
 
 from mipkd_sr.archs.vqgan import VQGAN
-from mipkd_sr.costs.counting import count_floor, count_needed
-from mipkd_sr.costs.memory import held_memory, measure_memory
+from mipkd_sr.costs.counting import count_floor, count_needed, held_memory, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, first_step, floor_of_kd, model_for, take_step
 from mipkd_sr.evaluation.complexity import seconds_of
 from mipkd_sr.losses import csd_loss, dckd_loss

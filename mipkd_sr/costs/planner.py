@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from mipkd_sr.costs.memory import measure_memory
+from mipkd_sr.costs.counting import measure_memory
 from mipkd_sr.costs.methods import batch_for, first_step, model_for, take_step
 from mipkd_sr.option_types import TrainingOptions
 

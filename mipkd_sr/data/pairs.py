@@ -49,14 +49,12 @@ def write_pairs(
         scales: Scales of the LR images.
         tile: Side of the squares that the images are cut into (see ``tiles``), which every scale divides. With None
             HR images stay whole, and an LR image is made of the largest part that its scale divides, as test sets are.
-        store: ``png``, or ``npy``: NumPy's arrays, of which a patch can be read without reading the rest.
+        store: One of ``STORES``.
         sink: What is done with each file and image: they are written, or, with ``check_image``, compared.
 
     Returns:
         Number of HR images.
     """
-    if tile and any(tile % scale for scale in scales):
-        raise ValueError(f'tiles of {tile} pixels cannot be divided by every scale of {", ".join(map(str, scales))}')
     for sub in ('HR', *(f'LR_x{scale}' for scale in scales)):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     count = 0

@@ -51,16 +51,12 @@ def build_term(
     if 'schedule' in of_term:
         objective.schedule = read_schedule(of_term['schedule'])
     if ratio := of_term.get('balance', 0):
-        if ratio < 0:
-            raise ValueError(f"balance is a multiple of the other terms' gradient, or 0 for none, not {ratio}")
         objective.balance_by(float(ratio))
     if gate := of_term.get('gate', 0):
         if not objective.compares_outputs:
             raise ValueError(
                 f"gate is for objectives that compare the student's output with the teacher's: not {method}"
             )
-        if gate < 0:
-            raise ValueError(f'gate is the side of a patch in pixels, or 0 for none, not {gate}')
         objective.gate = gate
     if 'teacher' in of_term:
         objective.listens_to = read_teachers(of_term['teacher'], list(teachers))

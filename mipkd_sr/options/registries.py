@@ -99,15 +99,8 @@ def types_in(opt: Any) -> Iterator[str]:
 
 def find_anywhere(name: str) -> Any:
     """What is registered as ``name`` in any registry; None if nothing is."""
-    for registry in (
-        ARCH_REGISTRY,
-        DATASET_REGISTRY,
-        LOSS_REGISTRY,
-        METRIC_REGISTRY,
-        MODEL_REGISTRY,
-        OPTIMIZER_REGISTRY,
-        SCHEDULER_REGISTRY,
-    ):
+    of_basicsr = (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY)
+    for registry in (*of_basicsr, OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY):
         if (target := registered(registry).get(name)) is not None:
             return target
     return None

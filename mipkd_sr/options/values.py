@@ -1,6 +1,7 @@
 """Comparing one value of an option file with its key, or with the argument that it is for."""
 
 import inspect
+import operator
 import sys
 import types
 import typing
@@ -68,17 +69,15 @@ LARGEST = 2**63 - 1
 
 
 def _check_range(value: float, key: Key, path: str) -> None:
-    low, high = key.minimum, key.maximum
-    if key.kind == 'int' and high is None:
-        high = LARGEST
-    if low is not None and value < low:
-        raise OptionError(path, f'must be at least {low}, not {shown(value)}.')
-    if key.above is not None and value <= key.above:
-        raise OptionError(path, f'must be greater than {key.above}, not {shown(value)}.')
-    if high is not None and value > high:
-        raise OptionError(path, f'must be at most {high}, not {shown(value)}.')
-    if key.below is not None and value >= key.below:
-        raise OptionError(path, f'must be less than {key.below}, not {shown(value)}.')
+    greatest = LARGEST if key.kind == 'int' and key.maximum is None else key.maximum
+    for bound, words, is_beyond in (
+        (key.minimum, 'at least', operator.lt),
+        (key.above, 'greater than', operator.le),
+        (greatest, 'at most', operator.gt),
+        (key.below, 'less than', operator.ge),
+    ):
+        if bound is not None and is_beyond(value, bound):
+            raise OptionError(path, f'must be {words} {bound}, not {shown(value)}.')
 
 
 def check_counts(value: Any, greatest: int, path: str) -> None:

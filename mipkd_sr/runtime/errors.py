@@ -111,13 +111,13 @@ def cut(text: str, longest: int = 900) -> str:
     return text if len(text) <= longest else f'{text[:half]} ... {text[-half:]}'
 
 
-def shown(value: object, longest: int = 60) -> str:
+def shown(value: object) -> str:
     """``value`` as Python writes it, cut where it is long."""
     try:
         text = repr(value)
     except ValueError:  # a whole number of thousands of digits
         text = 'a number of thousands of digits'
-    return text if len(text) <= longest else f'{text[:longest]}...'
+    return text if len(text) <= 60 else f'{text[:60]}...'
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def paired_by_seed(own: Mapping[int, float], baseline: Mapping[int, float]) -> I
 
 
 def paired_by_image(
-    own: Mapping[int, Mapping[str, float]], baseline: Mapping[int, Mapping[str, float]], seed: int = 0
+    own: Mapping[int, Mapping[str, float]], baseline: Mapping[int, Mapping[str, float]]
 ) -> Interval | None:
     """The difference to a baseline, image by image (a mean over the seeds that both have), with a bootstrap interval.
 
@@ -52,6 +52,6 @@ def paired_by_image(
         return None
     values = [[own[number][name] - baseline[number][name] for name in images] for number in shared]
     differences = np.mean(values, axis=0)
-    draws = np.random.default_rng(seed).integers(len(images), size=(RESAMPLES, len(images)))
+    draws = np.random.default_rng(0).integers(len(images), size=(RESAMPLES, len(images)))
     low, high = np.percentile(differences[draws].mean(axis=1), [50 - 50 * LEVEL, 50 + 50 * LEVEL])
     return Interval(float(np.mean(differences)), float(low), float(high), len(images))

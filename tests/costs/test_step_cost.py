@@ -10,8 +10,7 @@ from torch.autograd import DeviceType
 
 from mipkd_sr.cli import main as mipkd
 from mipkd_sr.costs.comparing import StepComparison, Turn, device_work
-from mipkd_sr.costs.counting import count_floor, count_needed
-from mipkd_sr.costs.memory import PeakMemory, measure_memory
+from mipkd_sr.costs.counting import PeakMemory, count_floor, count_needed, measure_memory
 from mipkd_sr.costs.methods import METHODS, batch_for, first_step, model_for, take_step
 from mipkd_sr.costs.planner import plan_step
 from mipkd_sr.runs.run_options import load_options

@@ -15,7 +15,6 @@ from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.distill.weight_schedule import Schedule
 from mipkd_sr.losses.fitnet_loss import FitNetLoss
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
-from mipkd_sr.models.terms import build_term
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 from tests.conftest import STUDENT, TEACHER, experiment, same, state
@@ -160,11 +159,12 @@ def test_measurements_are_often_at_first_and_every_fifty_steps_later():
 
 
 def test_what_cannot_be_balanced_is_refused(training_options, write_options, capsys):
-    with pytest.raises(ValueError, match='not -1'):
-        build_term('pixel_opt', {'type': 'L1Loss', 'balance': -1}, {})
-    opt = training_options(train={'pixel_opt': {'type': 'L1Loss', 'balance': 1.0}})
-    assert main(['-opt', str(write_options(opt))]) != 0
+    file = str(write_options(training_options(train={'pixel_opt': {'type': 'L1Loss', 'balance': 1.0}})))
+    assert main(['-opt', file]) != 0
     assert 'balances every term' in capsys.readouterr().err
+    for option in ('balance', 'gate'):
+        assert main(['-opt', file, '--force_yml', f'train:pixel_opt:{option}=-1']) != 0
+        assert f'train:pixel_opt:{option}: must be at least 0' in capsys.readouterr().err
 
 
 def test_gradients_are_drawn(tmp_path):

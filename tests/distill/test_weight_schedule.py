@@ -187,7 +187,6 @@ def test_weights_of_teachers_are_made_to_sum_to_1(wanted, expected):
         ({'teacher': 'd'}, "no teacher 'd'; network_t has: a, b"),
         ({'teacher': {'a': 0}}, 'must be a positive number'),
         ({'teacher': []}, 'names none'),
-        ({'gate': -1}, 'not -1'),
     ],
 )
 def test_what_is_no_option_of_a_term_is_refused(opt, message):
