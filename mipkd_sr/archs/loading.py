@@ -20,29 +20,17 @@ PROBE_SIZE = 48
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What an option file says of one network.
+    """What an option file says of one network."""
 
-    Attributes:
-        network: Its class and arguments.
-        file: The checkpoint of its weights, or None.
-        param_key: Which weights of that file.
-        key: The option that names the network, for errors.
-        file_key: The option that names the checkpoint, for errors.
-        precision: Of a teacher's own forward, or None.
-        strict: Whether the file must fit exactly.
-        needs_file: Whether a network that has parameters must have a file.
-        any_scale: Whether it may be of another scale, and then has its output resized.
-    """
-
-    network: Mapping[str, Any]
-    file: str | None
-    param_key: str
-    key: str
-    file_key: str
-    precision: str | None = None
-    strict: bool = True
-    needs_file: bool = False
-    any_scale: bool = False
+    network: Mapping[str, Any]  # its class and arguments
+    file: str | None  # the checkpoint of its weights, or None
+    param_key: str  # which weights of that file
+    key: str  # the option that names the network, for errors
+    file_key: str  # the option that names the checkpoint, for errors
+    precision: str | None = None  # of a teacher's own forward, or None
+    strict: bool = True  # whether the file must fit exactly
+    needs_file: bool = False  # whether a network that has parameters must have a file
+    any_scale: bool = False  # whether it may be of another scale, and then has its output resized
 
 
 class Resized(nn.Module):

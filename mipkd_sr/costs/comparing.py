@@ -32,37 +32,21 @@ LAUNCH = re.compile('cu(da)?(GraphLaunch|Launch|Memcpy|Memset)')
 
 
 class StepCost(NamedTuple):
-    """What a step of a method costs.
+    """What a step of a method costs."""
 
-    Attributes:
-        seconds: Median, until the device has done its work.
-        interquartile_range: Of the seconds.
-        mean_seconds: Mean.
-        host_seconds: Median, until the CPU has given the device all of its work.
-        device_seconds: For which the device works, in one step; None on a CPU.
-        launches: Kernels, graphs and copies that the CPU starts in one step; None on a CPU.
-        first_seconds: Of the first ``WARM_UP`` steps together, compilation included.
-        steps: How many were counted.
-        times_kd: Median of the ratios to KD's step in the same turn.
-        mean_times_kd: Ratio of the means.
-        arithmetic_times_floor: Mean multiply-adds, as a multiple of KD's floor.
-        times_own_floor: Median of the ratios to the method's own floor.
-        peak_memory_mib: Most memory of tensors alive at a time, in MiB; None for a floor.
-    """
-
-    seconds: float
-    interquartile_range: float
-    mean_seconds: float
-    host_seconds: float
-    device_seconds: float | None
-    launches: int | None
-    first_seconds: float
-    steps: int
-    times_kd: float
-    mean_times_kd: float
-    arithmetic_times_floor: float
-    times_own_floor: float
-    peak_memory_mib: float | None
+    seconds: float  # median, until the device has done its work
+    interquartile_range: float  # of the seconds
+    mean_seconds: float  # mean
+    host_seconds: float  # median, until the CPU has given the device all of its work
+    device_seconds: float | None  # for which the device works, in one step; None on a CPU
+    launches: int | None  # kernels, graphs and copies that the CPU starts in one step; None on a CPU
+    first_seconds: float  # of the first ``WARM_UP`` steps together, compilation included
+    steps: int  # how many were counted
+    times_kd: float  # median of the ratios to KD's step in the same turn
+    mean_times_kd: float  # ratio of the means
+    arithmetic_times_floor: float  # mean multiply-adds, as a multiple of KD's floor
+    times_own_floor: float  # median of the ratios to the method's own floor
+    peak_memory_mib: float | None  # most memory of tensors alive at a time, in MiB; None for a floor
 
 
 def random_vgg(file: str | None) -> torch.nn.Sequential:

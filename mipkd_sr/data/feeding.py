@@ -10,19 +10,12 @@ from mipkd_sr.data.degradations import Degradation, degrade
 
 
 class Fed(NamedTuple):
-    """A step's batch.
+    """A step's batch."""
 
-    Attributes:
-        lq: LR images, B x 3 x H x W, values in [0, 1].
-        gt: HR images, B x 3 x sH x sW, values in [0, 1]; NaN for a sample without one.
-        has_gt: Whether each sample has one; None if all have.
-        names: Files, as far as they are known.
-    """
-
-    lq: Tensor
-    gt: Tensor
-    has_gt: list[bool] | None
-    names: list[str]
+    lq: Tensor  # LR images, B x 3 x H x W, values in [0, 1]
+    gt: Tensor  # HR images, B x 3 x sH x sW, values in [0, 1]; NaN for a sample without one
+    has_gt: list[bool] | None  # whether each sample has one; None if all have
+    names: list[str]  # files, as far as they are known
 
 
 def feed(data: Mapping[str, Any], degradation: Degradation, scale: int, gt_size: int | None, device: Any) -> Fed:

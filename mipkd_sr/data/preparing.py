@@ -41,25 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What there is to do, as ``plan_preparation`` finds it.
+    """What there is to do, as ``plan_preparation`` finds it."""
 
-    Attributes:
-        out: Folder for HR, LR_x2, ...
-        settings: How pairs are made.
-        waiting: The photographs to do, by name.
-        passed_over: Files that are no images by their endings.
-        pairs: Number of pairs that exist already.
-        moved: Number of pairs that were moved to ``LEFT``.
-        verify: Whether to compare what is there, and write nothing.
-    """
-
-    out: Path
-    settings: Settings
-    waiting: dict[str, Path]
-    passed_over: list[Path]
-    pairs: int
-    moved: int
-    verify: bool
+    out: Path  # folder for HR, LR_x2,
+    settings: Settings  # how pairs are made
+    waiting: dict[str, Path]  # the photographs to do, by name
+    passed_over: list[Path]  # files that are no images by their endings
+    pairs: int  # number of pairs that exist already
+    moved: int  # number of pairs that were moved to ``LEFT``
+    verify: bool  # whether to compare what is there, and write nothing
 
 
 def find_photographs(folders: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:

@@ -19,17 +19,11 @@ ENSEMBLE = ', x8'
 
 @dataclass
 class Row:
-    """One network's results.
+    """One network's results."""
 
-    Attributes:
-        name: The network's name.
-        parameters: Its number of parameters; None if it is not known.
-        images: For each test set, for each image, each metric's value.
-    """
-
-    name: str
-    parameters: int | None
-    images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    name: str  # the network's name
+    parameters: int | None  # its number of parameters; None if it is not known
+    images: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # by test set, image and metric
 
 
 def format_metrics(values: Mapping[str, float | None]) -> str:

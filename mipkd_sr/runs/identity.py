@@ -61,19 +61,12 @@ NOT_READ = ('resume_state', 'published_file')
 
 
 class Session(NamedTuple):
-    """What a run was trained with from some iteration on.
+    """What a run was trained with from some iteration on."""
 
-    Attributes:
-        after: The iteration after which it began.
-        digest: The digest of its options, see ``digest``; empty if not known.
-        inputs: What it read besides them; see ``inputs``.
-        code: See ``code_version``; empty if it is not known.
-    """
-
-    after: int
-    digest: str
-    inputs: dict[str, str]
-    code: str
+    after: int  # the iteration after which it began
+    digest: str  # the digest of its options, see ``digest``; empty if not known
+    inputs: dict[str, str]  # what it read besides them; see ``inputs``
+    code: str  # see ``code_version``; empty if it is not known
 
     def changed_inputs(self, now: Mapping[str, str]) -> list[str]:
         """The keys of the inputs that are known in both and differ."""

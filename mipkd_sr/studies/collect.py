@@ -22,36 +22,21 @@ RESULT = {
 
 @dataclass(frozen=True)
 class Result:
-    """What one run has measured.
+    """What one run has measured."""
 
-    Attributes:
-        variant: Name of its variant.
-        run: Name of its folder in experiments/.
-        digest: What it computes.
-        finished: Whether it has taken all its steps.
-        total_iter: Steps that it is to take.
-        validations: ``iter``, ``dataset`` and each metric's mean, in order; empty for weights that were given.
-        seconds_per_step: As measured before the study, else in its last session; None if not known.
-        multiply_adds_per_step: What a step needs; None if that was not counted.
-        code: Versions of the code that trained it, as far as they are known.
-        tests: For each test set, each image's metrics; empty before the end.
-        test_digest: What the test computes; empty where there is none.
-        inputs: Digests of what it read besides its options, as far as they are known.
-    """
-
-    variant: str
+    variant: str  # name of its variant
     seed: int
-    run: str
-    digest: str
-    finished: bool
-    total_iter: int
-    validations: list[dict[str, Any]] = field(default_factory=list)
-    seconds_per_step: float | None = None
-    multiply_adds_per_step: float | None = None
-    code: list[str] = field(default_factory=list)
-    tests: dict[str, Rows] = field(default_factory=dict)
-    test_digest: str = ''
-    inputs: dict[str, str] = field(default_factory=dict)
+    run: str  # name of its folder in experiments/
+    digest: str  # what it computes
+    finished: bool  # whether it has taken all its steps
+    total_iter: int  # steps that it is to take
+    validations: list[dict[str, Any]] = field(default_factory=list)  # iter, dataset, and each metric's mean, in order
+    seconds_per_step: float | None = None  # as measured before the study, else in its last session; None if not known
+    multiply_adds_per_step: float | None = None  # what a step needs; None if that was not counted
+    code: list[str] = field(default_factory=list)  # versions of the code that trained it, as far as they are known
+    tests: dict[str, Rows] = field(default_factory=dict)  # each image's metrics, by test set; empty before the end
+    test_digest: str = ''  # what the test computes; empty where there is none
+    inputs: dict[str, str] = field(default_factory=dict)  # known digests of what it read besides its options
 
     def steps(self) -> int:
         """Steps at its last validation."""

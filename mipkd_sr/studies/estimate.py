@@ -29,17 +29,11 @@ STEPS, COUNTED = 12, 24
 
 
 class Estimate(NamedTuple):
-    """What a variant is expected to need on one of the machine's devices.
+    """What a variant is expected to need on one of the machine's devices."""
 
-    Attributes:
-        seconds_per_step: Seconds of a training step, without the reading of images; the median.
-        multiply_adds_per_step: Multiply-adds that a step needs, teacher included; the mean.
-        seconds_per_validation: Seconds of one validation on all validation sets.
-    """
-
-    seconds_per_step: float
-    multiply_adds_per_step: float
-    seconds_per_validation: float
+    seconds_per_step: float  # seconds of a training step, without the reading of images; the median
+    multiply_adds_per_step: float  # multiply-adds that a step needs, teacher included; the mean
+    seconds_per_validation: float  # seconds of one validation on all validation sets
 
     def seconds(self, job: Job, steps: int) -> float:
         """Seconds of ``steps`` steps of a run, validations included."""

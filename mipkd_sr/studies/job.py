@@ -66,35 +66,20 @@ def are_images(value: Any) -> bool:
 
 @dataclass(eq=False)
 class Job:
-    """A run and its test.
+    """A run and its test."""
 
-    Attributes:
-        variant: The row that it belongs to.
-        name: The run's name, unless another run has it.
-        options: The checked options that train it, ``manual_seed`` among them.
-        root: Folder for experiments, results and relative paths.
-        test_options: Checked options for testing, without networks; None if it is not to be tested.
-        teacher: The job that trains its teacher; None if its teacher is there.
-        twin: An earlier job of the same run; None if there is none.
-        given: Existing weights, which are tested as they are; None if it is to be trained.
-        note: A sentence about its folder for the user; empty if there is nothing to say.
-        run: Where it lies.
-        wanted: What it has to be trained with.
-        test: Its test.
-    """
-
-    variant: str
-    name: str
-    options: dict[str, Any]
-    root: Path
-    test_options: dict[str, Any] | None = None
-    teacher: Optional['Job'] = None
-    twin: Optional['Job'] = None
-    given: Path | None = None
-    note: str = ''
-    run: Run = field(init=False)
-    wanted: Session = field(init=False)
-    test: Test | None = field(init=False)
+    variant: str  # the row that it belongs to
+    name: str  # the run's name, unless another run has it
+    options: dict[str, Any]  # the checked options that train it, ``manual_seed`` among them
+    root: Path  # folder for experiments, results and relative paths
+    test_options: dict[str, Any] | None = None  # checked, without networks; None if it is not to be tested
+    teacher: Optional['Job'] = None  # the job that trains its teacher; None if its teacher is there
+    twin: Optional['Job'] = None  # an earlier job of the same run; None if there is none
+    given: Path | None = None  # existing weights, which are tested as they are; None if it is to be trained
+    note: str = ''  # a sentence about its folder for the user; empty if there is nothing to say
+    run: Run = field(init=False)  # where it lies
+    wanted: Session = field(init=False)  # what it has to be trained with
+    test: Test | None = field(init=False)  # its test
 
     @property
     def digest(self) -> str:

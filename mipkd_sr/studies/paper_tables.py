@@ -70,32 +70,19 @@ PLAIN_LOSS = {'type': 'L1Loss', 'loss_weight': 1}
 
 @dataclass
 class Cell:
-    """One row of a table at one scale, and, once it is located, its run on this machine.
+    """One row of a table at one scale, and, once it is located, its run on this machine."""
 
-    Attributes:
-        table: Name of its table, the file's.
-        options: The checked options that train it.
-        published: Name of its published result; None if there is none.
-        is_teacher: Whether it is the teacher itself.
-        teacher_file: Where its teacher's weights (for a teacher, its own) are expected, from the root; None without
-            teacher.
-        teacher_options: The checked options that train that teacher; None without teacher.
-        job: Its run and test; None where it cannot be run.
-        skipped: Why it cannot be run; empty if it can.
-        result: What it has measured; None if it has not.
-    """
-
-    table: str
+    table: str  # name of its table, the file's
     row: str
     scale: int
-    options: dict[str, Any]
-    published: str | None
-    is_teacher: bool
-    teacher_file: str | None
-    teacher_options: dict[str, Any] | None
-    job: Job | None = None
-    skipped: str = ''
-    result: Result | None = None
+    options: dict[str, Any]  # the checked options that train it
+    published: str | None  # name of its published result; None if there is none
+    is_teacher: bool  # whether it is the teacher itself
+    teacher_file: str | None  # from the root: its teacher's weights, or, of a teacher, its own; None without teacher
+    teacher_options: dict[str, Any] | None  # the checked options that train that teacher; None without teacher
+    job: Job | None = None  # its run and test; None where it cannot be run
+    skipped: str = ''  # why it cannot be run; empty if it can
+    result: Result | None = None  # what it has measured; None if it has not
 
     def values(self) -> dict[str, dict[str, float]]:
         """For each test set the means over images; empty before the end."""

@@ -51,27 +51,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study file, read.
-
-    Attributes:
-        root: Folder for experiments, results and relative paths.
-        folder: Where its results are written.
-        variants: By name, in the file's order.
-        baseline: Name of the variant that the others are compared with.
-        report_at: Steps that the table shows.
-        test: The checked options of the test at the end of each run; None if there is none.
-        imports: Packages of the user's that the study file, or ``--import``, names; every run imports them.
-    """
+    """A study file, read."""
 
     file: Path
-    root: Path
-    folder: Path
-    variants: dict[str, Variant]
+    root: Path  # folder for experiments, results and relative paths
+    folder: Path  # where its results are written
+    variants: dict[str, Variant]  # by name, in the file's order
     seeds: tuple[int, ...]
-    baseline: str
-    report_at: tuple[int, ...]
-    test: dict[str, Any] | None
-    imports: tuple[str, ...] = ()
+    baseline: str  # name of the variant that the others are compared with
+    report_at: tuple[int, ...]  # steps that the table shows
+    test: dict[str, Any] | None  # the checked options of the test at the end of each run; None if there is none
+    imports: tuple[str, ...] = ()  # packages that the study file, or --import, names; every run imports them
 
 
 def study_root(file: Path) -> Path:
