@@ -23,31 +23,18 @@ GREATEST_STEPS = 10**9
 
 @dataclass(frozen=True)
 class Key:
-    """One value of an option file.
+    """One value of an option file."""
 
-    Attributes:
-        kind: 'str', 'int', 'float', 'bool', 'list' or 'any'. A float that is a whole number counts as an int.
-        help: What it is for.
-        default: Its value where it is absent; ``REQUIRED`` if it must be given. A key whose default is None may be ~.
-        choices: The allowed values, if they are few.
-        minimum: The least value of a number, or of each number in a list.
-        above: As ``minimum``, but this value itself is not allowed.
-        maximum: The greatest.
-        below: As ``maximum``, but this value itself is not allowed.
-        items: The kind of a list's entries.
-        length: How many entries a list must have.
-    """
-
-    kind: str
-    help: str
-    default: Any = None
-    choices: tuple[Any, ...] = ()
-    minimum: float | None = None
-    above: float | None = None
-    maximum: float | None = None
-    below: float | None = None
-    items: str = 'any'
-    length: int | None = None
+    kind: str  # 'str', 'int', 'float', 'bool', 'list' or 'any'. A float that is a whole number counts as an int
+    help: str  # what it is for
+    default: Any = None  # where it is absent; REQUIRED if it must be given. A key whose default is None may be ~
+    choices: tuple[Any, ...] = ()  # the allowed values, if they are few
+    minimum: float | None = None  # the least value of a number, or of each number in a list
+    above: float | None = None  # as ``minimum``, but this value itself is not allowed
+    maximum: float | None = None  # the greatest
+    below: float | None = None  # as ``maximum``, but this value itself is not allowed
+    items: str = 'any'  # the kind of a list's entries
+    length: int | None = None  # how many entries a list must have
 
 
 def key(help: str, default: Any = None, kind: str = '', **bounds: Any) -> Key:

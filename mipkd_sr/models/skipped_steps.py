@@ -1,7 +1,7 @@
 """Skips steps whose loss or gradient is not finite; too many in a row end the run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed
@@ -66,18 +66,18 @@ def step_unless_bad(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScal
     return skipped
 
 
+@dataclass
 class SkippedSteps:
     """Counts skipped steps without waiting for the device in every step; more than ``limit`` in a row end the run.
 
     ``taken`` are the steps that were not skipped, as far as has been looked. The teachers' files are for messages.
     """
 
-    def __init__(self, limit: int, teacher_files: Mapping[str, str]) -> None:
-        self.limit = limit
-        self.teacher_files = teacher_files
-        self.taken = 0
-        self._in_a_row = 0
-        self._steps: list[_Step] = []
+    limit: int
+    teacher_files: Mapping[str, str]
+    taken: int = 0
+    _in_a_row: int = 0
+    _steps: list[_Step] = field(default_factory=list)
 
     def note(
         self,

@@ -11,68 +11,41 @@ __all__ = ['REQUIRED', 'Component', 'Key', 'MapOf', 'OneOrNamed', 'Section', 'se
 
 @dataclass(frozen=True)
 class Section:
-    """A mapping with known keys.
+    """A mapping with known keys."""
 
-    Attributes:
-        keys: The keys.
-        patterns: Keys known by their ending, such as ``_opt``.
-        optional: Whether it may be absent; a required one that is absent is taken as empty.
-    """
-
-    keys: Mapping[str, Any]
-    patterns: Mapping[str, Any] | None = None
-    optional: bool = False
+    keys: Mapping[str, Any]  # the keys
+    patterns: Mapping[str, Any] | None = None  # keys known by their ending, such as ``_opt``
+    optional: bool = False  # whether it may be absent; a required one that is absent is taken as empty
 
 
 @dataclass(frozen=True)
 class Component:
-    """A mapping whose ``type`` names a class or function, and whose other keys are that one's arguments.
+    """A mapping whose ``type`` names a class or function, and whose other keys are that one's arguments."""
 
-    Attributes:
-        what: What it is called in messages.
-        find: Gives the class or function for a type's name; raises KeyError if there is none.
-        names: Gives all names.
-        skip: Arguments that the program itself gives.
-        extra: Further keys, that are not arguments.
-        arguments: Keys, by name, for arguments whose signatures say too little.
-        greatest: The greatest whole number for other arguments; a larger count of layers would take days.
-        optional: Whether it may be absent.
-    """
-
-    what: str
-    find: Callable[[str], Any]
-    names: Callable[[], Iterable[str]]
-    skip: tuple[str, ...] = ()
-    extra: Mapping[str, Key] | None = None
-    arguments: Mapping[str, Key] | None = None
-    greatest: int | None = None
-    optional: bool = False
+    what: str  # what it is called in messages
+    find: Callable[[str], Any]  # gives the class or function for a type's name; raises KeyError if there is none
+    names: Callable[[], Iterable[str]]  # gives all names
+    skip: tuple[str, ...] = ()  # arguments that the program itself gives
+    extra: Mapping[str, Key] | None = None  # further keys, that are not arguments
+    arguments: Mapping[str, Key] | None = None  # keys, by name, for arguments whose signatures say too little
+    greatest: int | None = None  # the greatest whole number for other arguments; more layers would take days
+    optional: bool = False  # whether it may be absent
 
 
 @dataclass(frozen=True)
 class OneOrNamed:
-    """An entry, or a mapping from names of the user's choice to entries of that form.
+    """An entry, or a mapping from names of the user's choice to entries of that form."""
 
-    Attributes:
-        entry: The form of each entry: a component or a key.
-    """
-
-    entry: Any
+    entry: Any  # the form of each entry: a component or a key
 
 
 @dataclass(frozen=True)
 class MapOf:
-    """A mapping from names of the user's choice to entries of one form.
+    """A mapping from names of the user's choice to entries of one form."""
 
-    Attributes:
-        entry: The form of each entry.
-        prefixes: What a name must be or start with (before its first underscore), if that matters.
-        optional: Whether it may be absent.
-    """
-
-    entry: Any
-    prefixes: tuple[str, ...] = ()
-    optional: bool = False
+    entry: Any  # the form of each entry
+    prefixes: tuple[str, ...] = ()  # what a name must be or start with (before its first underscore), if that matters
+    optional: bool = False  # whether it may be absent
 
 
 def sets_of(dataset: Any) -> list[dict[str, Any]]:

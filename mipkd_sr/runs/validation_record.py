@@ -2,18 +2,16 @@
 
 from collections.abc import Collection, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 VALIDATIONS = [{'iter': int, 'dataset': str, str: float}]
 """The form of ``ValidationRecord.entries``; see ``mipkd_sr.runtime.files.fits``."""
 
 
+@dataclass
 class ValidationRecord:
     """The history of a run's validations.
-
-    Args:
-        entries: Earlier validations, as ``entries`` gives them.
-        best: The best of those, as ``best`` gives it.
 
     Attributes:
         entries: Every validation so far, in order: ``iter``, ``dataset``, and the mean of each metric.
@@ -21,11 +19,8 @@ class ValidationRecord:
             that are no metric of the option file (agreement with the teacher) have no best.
     """
 
-    def __init__(
-        self, entries: list[dict[str, Any]] | None = None, best: dict[str, dict[str, Any]] | None = None
-    ) -> None:
-        self.entries = entries or []
-        self.best = best or {}
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note(self, dataset: str, iteration: int, means: Mapping[str, float], better: Mapping[str, str]) -> str:
         """Add a validation: each metric's mean over the set ``dataset`` after a step; returns a line for the log.

@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from mipkd_sr.option_types import TrainingOptions
 from mipkd_sr.runs.run import Run
-from mipkd_sr.training.tensorboard import TensorBoard
-from mipkd_sr.training.wandb_log import Curves, WandbLog
+from mipkd_sr.training.curves import Curves, TensorBoard, WandbLog
 
 TELL_SECONDS = 2.0
 """Seconds between two writes of a run's progress."""
