@@ -4,6 +4,8 @@ Paper: Blueprint Separable Residual Network for Efficient Image Super-Resolution
 Parameter names are those of its authors' checkpoints (xiaom233/BSRN), which BasicSR's loading reads as they are.
 """
 
+from collections import OrderedDict
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -56,9 +58,9 @@ class SpatialAttention(nn.Module):
 class ContrastAttention(nn.Module):
     """Contrast-aware channel attention: each channel is weighed by its standard deviation plus its mean."""
 
-    def __init__(self, num_feat: int, reduction: int = 16) -> None:
+    def __init__(self, num_feat: int) -> None:
         super().__init__()
-        width = num_feat // reduction
+        width = num_feat // 16
         self.conv_du = nn.Sequential(
             nn.Conv2d(num_feat, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, num_feat, 1), nn.Sigmoid()
         )
@@ -94,19 +96,6 @@ class DistillationBlock(nn.Module):
         return self.cca(self.esa(self.c5(torch.cat(kept, 1)))) + x
 
 
-class OneStepUpsampler(nn.Module):
-    """A 3 x 3 convolution and a pixel shuffle."""
-
-    def __init__(self, num_feat: int, num_out_ch: int, upscale: int) -> None:
-        super().__init__()
-        convolution = nn.Conv2d(num_feat, num_out_ch * upscale**2, 3, 1, 1)
-        self.upsampleOneStep = nn.Sequential(convolution, nn.PixelShuffle(upscale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B x num_feat x H x W -> B x num_out_ch x sH x sW."""
-        return self.upsampleOneStep(x)
-
-
 @ARCH_REGISTRY.register()
 class BSRN(Composed, nn.Module):
     """BSRN; its units are the distillation blocks.
@@ -134,7 +123,8 @@ class BSRN(Composed, nn.Module):
             self.add_module(f'B{number}', DistillationBlock(num_feat))
         self.c1 = nn.Conv2d(num_feat * num_block, num_feat, 1)
         self.c2 = BlueprintConv(num_feat, num_feat)
-        self.upsampler = OneStepUpsampler(num_feat, num_out_ch, upscale)
+        last = nn.Conv2d(num_feat, num_out_ch * upscale**2, 3, 1, 1)
+        self.upsampler = nn.Sequential(OrderedDict(upsampleOneStep=nn.Sequential(last, nn.PixelShuffle(upscale))))
 
     def head(self, lq: Tensor) -> tuple[Tensor, Tensor]:
         """B x 3 x H x W in [0, 1] -> the first feature map, B x num_feat x H x W; the long skip is the same map.

@@ -186,7 +186,8 @@ def _check_context(net: Any, lq: Tensor, feature: Tensor, context: Context) -> N
         part_of_context(alone_context, 1, slice(1))  # two may hide a tensor that has two values for another reason
     except ValueError as error:
         raise WrongNetwork(f'the head of {kind(net)}: {error}') from None
-    ours, theirs = (_tensors(found) for found in ((feature[:1], part), (alone_feature, alone_context)))
+    both = (feature[:1], part), (alone_feature, alone_context)
+    ours, theirs = ([leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)] for found in both)
     if len(ours) != len(theirs) or not all(map(partial(_alike, tolerance=ROUGHLY_ALIKE), ours, theirs)):
         raise WrongNetwork(
             f'the head of {kind(net)} makes something else of an image alone than of the same image in a batch; the '
@@ -235,10 +236,6 @@ def _run_tail(net: Any, feature: Tensor, context: Context) -> Any:
         return net.tail(feature, context)
     except Exception as error:
         raise WrongNetwork(f'the tail of {kind(net)} fails ({described(error)})') from error
-
-
-def _tensors(nested: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
 def _alike(a: Tensor, b: Tensor, tolerance: float) -> bool:

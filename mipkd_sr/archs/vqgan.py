@@ -6,6 +6,7 @@ defaults ``vqgan_imagenet_f16_1024``. No decoder: nothing here draws images.
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -47,22 +48,14 @@ class _Attention(nn.Module):
         return feature + self.proj_out(mixed)
 
 
-class _Downsample(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return self.conv(F.pad(feature, (0, 1, 0, 1)))
-
-
 class _Level(nn.Module):
     def __init__(self, width_in: int, width_out: int, blocks: int, with_attention: bool, is_last: bool) -> None:
         super().__init__()
         self.block = nn.ModuleList(_ResidualBlock(width_in if i == 0 else width_out, width_out) for i in range(blocks))
         self.attn = nn.ModuleList(_Attention(width_out) for _ in range(blocks if with_attention else 0))
         if not is_last:
-            self.downsample = _Downsample(width_out)
+            halved = nn.Conv2d(width_out, width_out, 3, stride=2)
+            self.downsample = nn.Sequential(OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=halved))
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """The output of the first residual block, and that of the whole level."""
@@ -76,19 +69,6 @@ class _Level(nn.Module):
         return first, self.downsample(feature) if hasattr(self, 'downsample') else feature
 
 
-class _Middle(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.block_1, self.attn_1, self.block_2 = (
-            _ResidualBlock(width, width),
-            _Attention(width),
-            _ResidualBlock(width, width),
-        )
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(feature)))
-
-
 class _Encoder(nn.Module):
     def __init__(self, width: int, factors: Sequence[int], blocks: int, latent: int) -> None:
         super().__init__()
@@ -99,9 +79,11 @@ class _Encoder(nn.Module):
             _Level(before, after, blocks, level == last, level == last)
             for level, (before, after) in enumerate(zip([width, *widths], widths, strict=False))
         )
-        self.mid = _Middle(widths[-1])
-        self.norm_out = _norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], latent, 3, padding=1)
+        width = widths[-1]
+        middle = {'block_1': _ResidualBlock(width, width), 'attn_1': _Attention(width)}
+        self.mid = nn.Sequential(OrderedDict(middle, block_2=_ResidualBlock(width, width)))
+        self.norm_out = _norm(width)
+        self.conv_out = nn.Conv2d(width, latent, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         feature = self.conv_in(images)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,15 +19,10 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def _pooling(input_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * math.prod(input_shape)
-
-
-def _layer_norm(input_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * 5 * math.prod(input_shape)
-
-
-PAPERS_EXTRAS = {torch.ops.aten.mean: _pooling, torch.ops.aten.native_layer_norm: _layer_norm}
+PAPERS_EXTRAS = {
+    torch.ops.aten.mean: lambda shape, *_, **__: 2 * math.prod(shape),
+    torch.ops.aten.native_layer_norm: lambda shape, *_, **__: 2 * 5 * math.prod(shape),
+}
 """What the papers' counter (fvcore) counts besides convolutions and matrix products, doubled as torch counts those: an
 addition for each element that is pooled, and five operations for each that is normalised."""
 

@@ -71,8 +71,8 @@ def restore(model: SRModel, state: Mapping[str, Any]) -> None:
             group.update({name: fresh[number][index][name] for name in names - {'lr'} if name in group})
             if schedule_is_new:
                 group.update(scheduled[number][index])
-    entries, best = state.get('validations'), state.get('best_metric_results')
-    if not fits(entries, VALIDATIONS) or not isinstance(best, dict):
+    entries: Any = state.get('validations')
+    if not fits(entries, VALIDATIONS) or not isinstance(best := state.get('best_metric_results'), dict):
         raise ValueError('the training state has no history of validations as a run keeps it')
     model.record = ValidationRecord(entries, best)
     model.record.forget(*incomparable(state['options'], new.values()))

@@ -39,6 +39,7 @@ class Pipeline(ABC):
         chosen: Names of the runs to do now; all if empty.
         test_only: Whether untrained runs are left alone.
         devices: GPUs, one run at a time on each; on CPUs one ``''`` for each run at a time.
+        results_file: The page's numbers: what its runs have measured.
         kept: The results that the page was last written from.
     """
 
@@ -50,6 +51,7 @@ class Pipeline(ABC):
         self.chosen: Sequence[str] = ()
         self.test_only = False
         self.devices = ['']
+        self.results_file = folder / 'results.json'
         self.kept = read_results(self.results_file)
 
     def choose(self, names: Sequence[str]) -> None:
@@ -57,11 +59,6 @@ class Pipeline(ABC):
         self.chosen = names
         if unknown := set(names) - {job.name for job in self.jobs}:
             raise OptionError('--run', f'there is no run {min(unknown)} in it; --commands names those that there are.')
-
-    @property
-    def results_file(self) -> Path:
-        """The file of the page's numbers: what its runs have measured."""
-        return self.folder / 'results.json'
 
     @abstractmethod
     def pages(self, results: Mapping[Job, Result]) -> dict[str, str]:
