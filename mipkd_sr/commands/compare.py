@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument('study', type=Path, help='the study file')
     add_pipeline_arguments(
         parser,
@@ -59,7 +58,6 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser, root: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit code."""
     check_jobs(args)
     from mipkd_sr.studies.study import Study  # starts PyTorch
 

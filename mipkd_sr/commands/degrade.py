@@ -10,7 +10,6 @@ from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     parser.add_argument('folder', type=Path, help='folder of HR images')
     parser.add_argument('-opt', required=True, metavar='FILE', help="option file, or a recipe's name, of a training")
     parser.add_argument('--out', type=Path, required=True, help='folder for HR and LR_x2, which is not there yet')
@@ -19,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     import torch
 
     import mipkd_sr.compat  # isort: skip  # noqa: F401  (before basicsr, which it repairs)

@@ -23,12 +23,10 @@ STEPS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     parser.add_argument('--root', type=Path, default=Path(), help='folder to work in; default: the current one')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     root = args.root.absolute()
     prepare(root)
     for title, (command, recipe, *flags) in STEPS.items():

@@ -15,7 +15,6 @@ from mipkd_sr.commands.command_line import add_student_arguments, student_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     add_student_arguments(parser)
     parser.add_argument('--out', type=Path, required=True, help='file to write; with --to its name without ending')
     parser.add_argument(
@@ -50,7 +49,6 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     from mipkd_sr.deploy.exporting import export
 
     for line in export(student_of(args), args.out, args.to, args.size, args.fp16, args.layout):

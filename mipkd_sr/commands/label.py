@@ -17,7 +17,6 @@ from mipkd_sr.commands.upscale import add_running_arguments, as_asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     parser.add_argument('images', type=Path, help='folder that mipkd prepare has made')
     parser.add_argument('--scale', type=int, required=True, choices=[2, 3, 4], help="the teacher's")
     parser.add_argument('--out', type=Path, required=True, help='folder for HR_xSCALE and LR_xSCALE')
@@ -28,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     from mipkd_sr.api import load_student
     from mipkd_sr.costs.measuring import this_device
     from mipkd_sr.deploy.labelling import label

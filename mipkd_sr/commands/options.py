@@ -12,13 +12,11 @@ from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     parser.add_argument('--schema', action='store_true', help='a JSON schema (draft 7) of an option file')
     add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     from mipkd_sr.options.reference import reference
     from mipkd_sr.options.schema import option_file_schema
 

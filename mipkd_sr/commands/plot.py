@@ -17,7 +17,6 @@ from mipkd_sr.runtime.errors import OptionError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     figures = parser.add_subparsers(dest='figure', metavar='FIGURE', required=True)
     for name, what in (
         ('parameters', 'quality against parameters'),
@@ -40,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     from mipkd_sr.evaluation import plots
     from mipkd_sr.runs.run import find_run
 

@@ -16,7 +16,6 @@ from mipkd_sr.commands.command_line import at_least, report_failures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     parser.add_argument('folders', nargs='+', type=Path, help='folders of photographs')
     parser.add_argument('--out', type=Path, required=True, help='folder for HR, LR_x2, ...')
     parser.add_argument('--scale', type=int, nargs='+', default=[2, 3, 4], choices=[2, 3, 4])
@@ -27,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     from mipkd_sr.data.images import listing
     from mipkd_sr.data.preparing import LEFT, Settings, plan_preparation, prepare
     from mipkd_sr.runtime.long_work import told

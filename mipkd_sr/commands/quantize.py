@@ -15,7 +15,6 @@ from mipkd_sr.commands.export import image_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     add_student_arguments(parser)
     parser.add_argument('--out', type=Path, nargs='+', required=True, help='files to write: .onnx, .tflite, .pth')
     parser.add_argument('--images', type=Path, nargs='+', default=[], help='images to calibrate by, or folders of them')
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     import numpy as np
     import torch
 

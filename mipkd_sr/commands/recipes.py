@@ -16,13 +16,11 @@ from mipkd_sr.runtime.files import atomic_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     parser.add_argument('name', nargs='?', help='the recipe to print or copy')
     parser.add_argument('--copy', type=Path, metavar='FOLDER', help='copy it to FOLDER/options, with what it extends')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     if args.name is None:
         if args.copy:
             raise OptionError('--copy', 'needs the name of a recipe before it.')

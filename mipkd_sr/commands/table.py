@@ -26,7 +26,6 @@ from mipkd_sr.runtime.errors import OptionError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument('table', nargs='+', help='table files, or names of shipped ones')
     parser.add_argument('--only', nargs='+', default=[], metavar='ROW|xN', help='rows and scales to do; all by default')
     parser.add_argument('--out', type=Path, help='folder of the page; results/NAME by default')
@@ -45,7 +44,6 @@ def table_file(name: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit code."""
     check_jobs(args)
     if args.repeats < 1:
         raise OptionError('--repeats', 'must be at least 1.')

@@ -16,7 +16,6 @@ ONCE = {'complexity-once': complexity, 'device-once': device}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
     measurements = parser.add_subparsers(title='measurements', metavar='MEASUREMENT', required=True)
     for module in MEASUREMENTS:
         description = str(module.__doc__)
@@ -35,6 +34,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
     args.measure(args)
     return 0

@@ -14,7 +14,6 @@ SCALE, SIDE = 4, 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the measurement takes."""
     parser.add_argument('-opt', required=True, help="option file of a test, or a shipped recipe's name")
     add_import_argument(parser)
     parser.add_argument('--size', type=int, default=256, help='side of the LR image')
@@ -68,7 +67,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add_arguments_of_once(parser: argparse.ArgumentParser) -> None:
-    """What one measurement takes."""
     add_arguments(parser)
     parser.add_argument('--network', required=True, help='its name')
 

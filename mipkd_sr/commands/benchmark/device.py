@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the measurement takes."""
     add_student_arguments(parser)
     _add_frames(parser)
     parser.add_argument('--fp16', action='store_true', help='files of half precision')
@@ -147,7 +146,6 @@ def _draw(found: list[dict[str, Any]], psnr: dict[str, float], file: Path) -> No
 
 
 def add_arguments_of_once(parser: argparse.ArgumentParser) -> None:
-    """What one measurement takes."""
     parser.add_argument('file', type=Path)
     parser.add_argument('channels', type=int)
     _add_frames(parser)

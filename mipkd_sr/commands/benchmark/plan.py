@@ -10,7 +10,6 @@ from mipkd_sr.commands.command_line import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the measurement takes."""
     parser.add_argument('-opt', required=True, help="training options: the recipe's file or name")
     add_import_argument(parser)
     add_force(parser)

@@ -25,7 +25,6 @@ HEADER += ["arithmetic, times KD's floor", 'times own floor', 'peak memory, MiB'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the measurement takes."""
     parser.add_argument('-opt', default=DEMO, help=f'training options, for pair and patches; default: {DEMO}')
     add_import_argument(parser)
     add_force(parser)
