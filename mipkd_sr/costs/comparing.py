@@ -68,12 +68,11 @@ class StepComparison:
     whatever else the machine does falls on all alike.
 
     Args:
-        opt: Options of a training run under a teacher; ``num_gpu`` says where it runs.
+        opt: Options of a training run under a teacher; ``num_gpu`` says where it runs, which is ``device``.
         methods: Names out of ``METHODS``, all if empty; KD comes first in any case.
-        device: The device of ``num_gpu``.
+        device: See above.
 
     Attributes:
-        batch: What they train on.
         left_out: Why a method is left out, a sentence each.
         work: What takes turns now, by name: KD, its floor, and a method; each takes the iteration.
     """

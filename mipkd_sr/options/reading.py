@@ -1,14 +1,10 @@
 """Option files: read safely, merged over their bases, changed from the command line, checked.
 
-An option file is BasicSR's YAML with one key more: ``base`` names a file, or a list of files, that this one extends.
-Mappings are merged key by key; everything else replaces what the base says. If both mappings have a ``type`` and they
-differ, the base's options that the new type takes too are kept. The others are dropped, and the log names them.
-
-``{scale}`` in a text stands for the file's ``scale``, after the command line's changes. So one file serves every scale.
-A text that is ``{scale}`` and nothing else becomes the number. A training set may give ``lq_size``, the side of its LR
-patches, instead of ``gt_size``, which is ``scale`` times that.
-
-``import`` names packages of the user's own; they are imported as the file is read. So are those of its bases.
+An option file is BasicSR's YAML with one key more, ``base``; ``mipkd_sr.options.reference`` says how files are merged.
+If two mappings have a ``type`` and these differ, the base's options that the new type takes too are kept. The others
+are dropped, and the log names them. A text that is ``{scale}`` and nothing else becomes the number; the scale is that
+after the command line's changes. A training set may give ``lq_size``, the side of its LR patches, instead of
+``gt_size``.
 """
 
 import os

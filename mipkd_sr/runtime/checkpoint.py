@@ -58,10 +58,9 @@ def file_digest(file: Path) -> str:
 
 
 def verify(file: str | os.PathLike[str]) -> None:
-    """Compare a file with the checksums that there are: those that ``torch.save`` keeps in it, and ``FILE.sha256``.
+    """Compare a file with the checksums that there are, as torch.load does not: ``FILE.sha256``, and those in the file.
 
-    torch.load itself compares none. A file of PyTorch before 1.6, or one that was saved with
-    ``set_crc32_options(False)``, has none in it.
+    A file of PyTorch before 1.6, or one that was saved with ``set_crc32_options(False)``, has none in it.
 
     Raises:
         ValueError: If it differs.

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from mipkd_sr.runs.identity import trained_with
@@ -18,8 +17,6 @@ from mipkd_sr.studies.job import Job
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 30.0
 """Seconds between two looks at a teacher that another process trains."""
-LOG_TAIL = 65536
-"""Bytes at the end of a log in which its last error is looked for."""
 
 
 @dataclass
@@ -156,19 +153,10 @@ def _what_went_wrong(job: Job, stage: str, code: int) -> str:
     """A sentence for a stage that failed; nothing for one that did not."""
     what = 'its training' if stage == 'train' else 'its test'
     if code:
-        lines = _tail(job.log).decode(errors='replace').splitlines()
+        lines = job.log.read_text(encoding='utf-8', errors='replace').splitlines() if job.log.is_file() else []
         said = next((line.removeprefix('error: ') for line in reversed(lines) if line.startswith('error: ')), '')
         return f'{job.run.name}: {what} failed with exit code {code}: {said or f"see {job.log}."}'
     session = trained_with(job.run) if stage == 'train' else job.wanted
     if session is None or not session.is_like(job.wanted):
         return f'{job.run.name} was trained with other options, weights, images or code than planned; run this again.'
     return ''
-
-
-def _tail(file: Path) -> bytes:
-    try:
-        with file.open('rb') as stream:
-            stream.seek(max(0, file.stat().st_size - LOG_TAIL))
-            return stream.read()
-    except OSError:
-        return b''

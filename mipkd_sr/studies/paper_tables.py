@@ -1,17 +1,6 @@
 """The papers' tables: from a table file to its cells, each a row at a scale, with the options that train it.
 
-A table file is YAML; ``base`` names table files that it extends, a row that is ``~`` is left out::
-
-    title: MiPKD, Table 2
-    scales: [2, 3, 4]
-    bases: [paper, div2k, edsr]           # of every cell: option files in options/train/_base, or paths ending in .yml
-    test: ../test/papers.yml              # option file for testing
-    sets: [Set5, Set14, B100, Urban100]   # of its test sets; all if absent
-    published: EDSR student, {row}        # what each row is called in published.yml
-    rows:
-      teacher: {teacher: true, published: EDSR teacher}   # the network_t of the bases itself
-      KD: {bases: [kd]}
-      no block prior mixer: {bases: [mipkd_paper], changes: {train: {mipkd_opt: {block_weight: 0}}}}
+docs/papers.md shows a table file. ``base`` names table files that it extends; a row that is ``~`` is left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
