@@ -27,8 +27,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mipkd_sr.commands.command_line import add_import_argument, interrupted_at_once
-from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.commands.command_line import add_import_argument, at_least, interrupted_at_once
 
 if TYPE_CHECKING:
     from mipkd_sr.studies.pipeline import Pipeline
@@ -45,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser, root: str) -> None:
     """The arguments of studies and tables; ``root`` is the help of ``--root``."""
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time on CPUs')
+    parser.add_argument('--jobs', type=at_least(1), default=1, help='runs at a time on CPUs')
     parser.add_argument('--devices', nargs='+', default=[], help='GPUs to use, a run at a time on each: 0 1 2')
     parser.add_argument('--root', type=Path, help=root)
     parser.add_argument('--run', nargs='+', default=[], metavar='NAME', help='do these runs alone, and write no page')
@@ -58,16 +57,9 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser, root: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_jobs(args)
     from mipkd_sr.studies.study import Study  # starts PyTorch
 
     return follow(Study(args.study, args.root), args)
-
-
-def check_jobs(args: argparse.Namespace) -> None:
-    """See that there is to be at least one run at a time."""
-    if args.jobs < 1:
-        raise OptionError('--jobs', 'must be at least 1.')
 
 
 def follow(pipeline: 'Pipeline', args: argparse.Namespace) -> int:

@@ -20,7 +20,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mipkd_sr.commands.compare import add_pipeline_arguments, check_jobs, follow
+from mipkd_sr.commands.command_line import at_least
+from mipkd_sr.commands.compare import add_pipeline_arguments, follow
 from mipkd_sr.options.recipes import RECIPES, TABLES, find_root, recipe_file
 from mipkd_sr.runtime.errors import OptionError
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('table', nargs='+', help='table files, or names of shipped ones')
     parser.add_argument('--only', nargs='+', default=[], metavar='ROW|xN', help='rows and scales to do; all by default')
     parser.add_argument('--out', type=Path, help='folder of the page; results/NAME by default')
-    parser.add_argument('--repeats', type=int, default=3, help='runs of each row of a table of costs')
+    parser.add_argument('--repeats', type=at_least(1), default=3, help='runs of each row of a table of costs')
     add_pipeline_arguments(parser, 'folder for datasets, experiments and results; see mipkd train --help')
 
 
@@ -44,9 +45,6 @@ def table_file(name: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_jobs(args)
-    if args.repeats < 1:
-        raise OptionError('--repeats', 'must be at least 1.')
     files = [table_file(name) for name in args.table]
 
     from mipkd_sr.studies.paper_tables import chosen_cells, read_table  # starts PyTorch

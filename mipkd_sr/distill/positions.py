@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-Positions = int | Sequence[int | float]
 
-
-def unit_indices(positions: Positions, depth: int) -> list[int]:
+def unit_indices(positions: int | Sequence[int | float], depth: int) -> list[int]:
     """Turn distillation positions into unit indices of a body of ``depth`` units, in 1..depth, ascending.
 
     Index i is the place after the i-th unit. Fractions of the depth let networks of different depth match: 16 of 32

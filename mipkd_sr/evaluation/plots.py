@@ -45,10 +45,17 @@ def _form_expected(what: object) -> Iterator[None]:
         raise OptionError('', message) from None
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """A test's results. A network's self-ensemble is left out if the network itself is there, too."""
+def read_results(folder: Path) -> dict[str, tuple[int, dict[str, dict[str, float]]]]:
+    """A test's results: for each network its parameters, and on each test set the means of its metrics.
+
+    A network's self-ensemble is left out if the network itself is there, too.
+    """
     rows = _read(folder / 'results.json')
-    return {name: row for name, row in rows.items() if name.removesuffix(ENSEMBLE) not in rows.keys() - {name}}
+    return {
+        name: (row['parameters'], {test_set: mean_metrics(images) for test_set, images in row['images'].items()})
+        for name, row in rows.items()
+        if name.removesuffix(ENSEMBLE) not in rows.keys() - {name}
+    }
 
 
 def _label(metric: str) -> str:
@@ -59,12 +66,11 @@ def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
     """Draw quality against parameters, from ``folder``/results.json, as ``stem``.png and .pdf."""
     networks = {}
     with _form_expected(folder):
-        for name, row in read_results(folder).items():
-            means = {test_set: mean_metrics(images) for test_set, images in row['images'].items()}
+        for name, (parameters, means) in read_results(folder).items():
             if any(metric not in values for values in means.values()):
                 known = ', '.join(next(iter(means.values())))
                 raise OptionError('--metric', f'{folder} has no {metric}; it has: {known}.')
-            networks[name] = row['parameters'], {test_set: values[metric] for test_set, values in means.items()}
+            networks[name] = parameters, {test_set: values[metric] for test_set, values in means.items()}
         if not all(values for _, values in networks.values()) or not networks:
             raise OptionError('', f'{folder} holds no results; give the folder of a test.')
         return parameters_figure(networks, _label(metric), stem)
@@ -79,14 +85,14 @@ def plot_gains(folder: Path, metric: str, stem: Path) -> list[Path]:
     panels: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     with _form_expected(folder):
         rows = read_results(folder)
-        largest = max(row['parameters'] for row in rows.values())
+        largest = max(parameters for parameters, _ in rows.values())
         for name, row in rows.items():
             size, _, method = name.rpartition(', ')
             plain = rows.get(f'{size}, scratch', row)
-            for test_set, images in row['images'].items() if plain is not row else ():
-                gain = mean_metrics(images)[metric] - mean_metrics(plain['images'][test_set])[metric]
+            for test_set, means in row[1].items() if plain is not row else ():
+                gain = means[metric] - plain[1][test_set][metric]
                 panel = panels.setdefault(f'{test_set}: parameters of the largest / own', {})
-                panel.setdefault(method, []).append((largest / row['parameters'], gain, gain, gain))
+                panel.setdefault(method, []).append((largest / row[0], gain, gain, gain))
         if not panels:
             raise OptionError(
                 '', f'{folder} has no rows "SIZE, METHOD" beside "SIZE, scratch"; test those of a family.'
@@ -102,9 +108,9 @@ def plot_agreement(folder: Path, stem: Path) -> list[Path]:
     networks: dict[str, dict[str, float]] = {}
     teacher = ''
     with _form_expected(folder):
-        for name, row in read_results(folder).items():
-            for test_set, images in row['images'].items():
-                for metric, value in mean_metrics(images).items():
+        for name, (_, of_sets) in read_results(folder).items():
+            for test_set, means in of_sets.items():
+                for metric, value in means.items():
                     if metric.startswith(TO):
                         teacher = metric.removeprefix(TO)
                         networks.setdefault(name, {})[test_set] = value

@@ -140,7 +140,8 @@ def _taken_apart(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
 def _entry(hint: Any) -> Any:
     """The form of what is annotated so."""
     base, said, optional = _taken_apart(hint)
-    parts = [part for part in _alternatives(base) if part is not type(None)]
+    alternatives = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
+    parts = [part for part in alternatives if part is not type(None)]
     maps = [part for part in parts if get_origin(part) is dict]
     if said and isinstance(said[0], Key):
         form = _key(next(part for part in parts if part not in maps), said[0])
@@ -152,10 +153,6 @@ def _entry(hint: Any) -> Any:
     if len(parts) > 1:
         return OneOrNamed(_entry(NotRequired[parts[0]] if optional else parts[0]))
     return MapOf(_entry(get_args(base)[1]), said[0] if said else (), optional)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _key(kind: Any, key: Key) -> Key:

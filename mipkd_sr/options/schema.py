@@ -6,7 +6,7 @@ may be ``{scale}``. An unknown ``type`` may be a class of the user's, which take
 
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mipkd_sr.options.checking import arguments_of
@@ -128,7 +128,8 @@ def _annotation(annotation: Any) -> Schema:
     """The schema of an argument by its type; an unknown type allows anything."""
     origin, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return _any_of(_annotation(part) for part in inner if not is_beyond_yaml(part))
+        found = [_annotation(part) for part in inner if not is_beyond_yaml(part)]
+        return {'anyOf': found} if found and {} not in found else {}
     if origin is type(None):
         return {'type': 'null'}
     if origin in KINDS:
@@ -139,8 +140,3 @@ def _annotation(annotation: Any) -> Schema:
         sizes = {'minItems': len(inner), 'maxItems': len(inner)}
         return {'type': 'array', 'items': [_annotation(part) for part in inner], **sizes}
     return {'type': 'array', 'items': _annotation(inner[0]) if inner else {}}
-
-
-def _any_of(schemas: Iterable[Schema]) -> Schema:
-    found = list(schemas)
-    return {'anyOf': found} if found and {} not in found else {}

@@ -565,7 +565,6 @@ def test_where_there_is_no_terminal_a_line_a_minute_says_how_far_it_is(copy, mon
     ('arguments', 'message'),
     [
         (['absent.yml'], 'absent.yml: cannot be read (there is no such file); give a study file.'),
-        (['study.yml', '--jobs', '0'], '--jobs: must be at least 1.'),
         (['study.yml'], 'datasets:train:dataroot_gt: there is no '),
     ],
 )
@@ -577,3 +576,6 @@ def test_bad_input_is_one_sentence(arguments, message, training_options, tmp_pat
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: ')
     assert message in line
+    with pytest.raises(SystemExit):
+        main(['compare', 'study.yml', '--jobs', '0'])
+    assert '--jobs: must be at least 1' in capsys.readouterr().err
