@@ -52,12 +52,9 @@ def scale_of(net: nn.Module, opt: Mapping[str, Any]) -> int | None:
 
 
 def load_network(options: NetworkOptions, scale: int | None, lq_size: int = PROBE_SIZE) -> nn.Module:
-    """Build a network, look at the shape of its output, and load its weights.
+    """Build a network, look at the shape of its output for LR images of a side of ``lq_size``, and load its weights.
 
-    Args:
-        options: The network.
-        scale: The run's scale; the network's own if None.
-        lq_size: Side of the LR images, in pixels, that it must take.
+    ``scale`` is the run's, or None for the network's own.
 
     Raises:
         OptionError: If it cannot be built, is of another scale, does not return one SR image for an LR image, or its

@@ -19,7 +19,9 @@ HEAD = 'it must return a pair: the first feature map, B x C x H x W, and the con
 
 
 class WrongNetwork(ValueError):
-    """A network is not what it must be. The message says in what, and names it."""
+    """A network is not what it must be. The message says in what, and names it. All that looks at networks here may
+    raise it.
+    """
 
 
 def kind(value: object) -> str:
@@ -107,11 +109,7 @@ def _images(net: nn.Module, channels: int, side: int) -> Tensor:
 
 
 def run_head(net: Any, lq: Tensor) -> tuple[Tensor, Context]:
-    """What the head of a network makes of LR images (B x C x H x W): a feature map and a context.
-
-    Raises:
-        WrongNetwork: If it is something else.
-    """
+    """What the head of a network makes of LR images (B x C x H x W): a feature map and a context."""
     found = net.head(lq)
     if not isinstance(found, tuple) or len(found) != 2:
         what = f'a tuple of {len(found)}' if isinstance(found, tuple) else f'a {kind(found)}'
@@ -151,11 +149,7 @@ def _shapes(net: Any, indices: list[int], sides: Sequence[int]) -> dict[int, tup
 
 
 def walk(net: Any, feature: Tensor, context: Context, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
-    """``walk_body``, with what somebody's body raises or returns put into words.
-
-    Raises:
-        WrongNetwork: If it raises, or returns no feature map.
-    """
+    """``walk_body``, with what somebody's body raises or returns put into words."""
     done = 0
     try:
         for index, found in walk_body(net, feature, context, indices):

@@ -41,13 +41,8 @@ class _Different(WrongNetwork):
 def check_output(net: nn.Module, scale: int | None, lq_size: int) -> int:
     """Check that a network, with stages or without, turns LR images into one tensor that is ``scale`` times as large.
 
-    Args:
-        net: The network; shapes alone are computed where that is possible.
-        scale: Super-resolution factor; any whole number if None.
-        lq_size: Side of the LR images, in pixels.
-
-    Returns:
-        The factor.
+    Shapes alone are computed where that is possible, of images with a side of ``lq_size`` pixels. Any whole number is
+    right if ``scale`` is None. Returns the factor.
 
     Raises:
         ValueError: If it does not.

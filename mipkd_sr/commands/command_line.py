@@ -160,10 +160,7 @@ def run_command(
 ) -> int:
     """Run a command; what ends it before its end is one sentence and an exit code.
 
-    Args:
-        run: The command.
-        args: Its arguments.
-        again: How to go on when a file could not be read or written and that has been mended.
+    ``again`` says how to go on when a file could not be read or written and that has been mended.
 
     Returns:
         The exit code: ``run``'s own (0 for done, 3 for a dry run with data missing), 2 if something that the user gave

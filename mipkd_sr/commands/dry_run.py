@@ -37,8 +37,7 @@ from mipkd_sr.runtime.errors import OptionError, RunError, traced
 def describe_training(options: Options) -> int:
     """Check and build what a training run needs, try a step of it, and print it. Writes nothing.
 
-    Returns:
-        The exit code: 0, or 3 if all is right except that data or checkpoints are not there.
+    Returns the exit code: 0, or 3 if all is right except that data or checkpoints are not there.
     """
     opt = options.data
     check_ours(Path(opt['path']['experiments_root']), TRAINING_MARKS)
@@ -217,8 +216,7 @@ def _size(shape: tuple[int, ...]) -> str:
 def describe_testing(options: Options, entries: Mapping[str, NetworkOptions]) -> int:
     """Build the networks ``entries`` and the test sets, check all that a test needs, and print it. Writes nothing.
 
-    Returns:
-        The exit code, as ``describe_training``'s.
+    Returns the exit code, as ``describe_training``'s.
     """
     opt = options.testing
     check_ours(Path(opt['path']['results_root']), TESTING_MARKS)

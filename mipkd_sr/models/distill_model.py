@@ -330,10 +330,9 @@ class DistillModel(ModelHooks, SRModel):
     def save(self, epoch: int, current_iter: int, samples: int | None = None) -> None:
         """Write the student's file and, after it, the training state, which holds the student too. Rank 0 writes.
 
-        Args:
-            epoch: Times that the data set has been gone through.
-            current_iter: Step number; -1 writes the student's file alone, as ``net_g_latest.pth``.
-            samples: Samples that all ranks have read; as many as ``current_iter`` steps read if None.
+        For the step -1 the student's file alone is written, as ``net_g_latest.pth``. ``epoch`` is how often the data
+        set has been gone through, ``samples`` are those that all ranks have read; as many as ``current_iter`` steps
+        read if None.
 
         Raises:
             OSError: If a file cannot be written; those that were there before are still there.

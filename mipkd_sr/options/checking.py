@@ -45,11 +45,7 @@ def _model_class(opt: Mapping[str, Any], form: Section) -> Any:
 
 
 def check_form(opt: dict[str, Any], form: Section) -> None:
-    """Check the keys of ``opt`` and their types against ``form`` alone, and fill in defaults, in place.
-
-    Raises:
-        OptionError: For the first thing that is wrong.
-    """
+    """Check the keys of ``opt`` and their types against ``form`` alone, and fill in defaults, in place."""
     _check_section(opt, form, '')
 
 

@@ -139,11 +139,7 @@ class Run:
         return not any(file for folder in (self.models, self.states) for file in folder.glob('[!.]*'))
 
     def save_student(self, networks: Networks, label: str | int) -> None:
-        """Write the student's file of an iteration, or of ``latest`` or ``best``.
-
-        Raises:
-            OSError: If it cannot be written; what was there before is still there. So do the others below.
-        """
+        """Write the student's file of an iteration, or of ``latest`` or ``best``."""
         save_atomically(networks, self.student(label))
 
     def save_validations(self, validations: list[dict[str, Any]]) -> None:

@@ -92,10 +92,8 @@ def experiment_folder(
 
     Earlier contents are archived: all of them if the run begins anew; if it goes on, what came after its start. A run
     with ``--auto_resume`` that was stopped before its first state has nothing to archive. An ``unchanged`` one goes on
-    only with what it was trained with so far.
-
-    Yields:
-        Sentences for the log: what has changed since the start was saved, and what was archived.
+    only with what it was trained with so far. Yields sentences for the log: what has changed since the start was saved,
+    and what was archived.
     """
     run = Run.of(opt)
     anew = start is None and not (auto_resume and run.has_come_to_nothing())

@@ -24,11 +24,7 @@ NUMPYS: list[Any] = [
 
 
 def save_atomically(content: Any, file: str | os.PathLike[str]) -> None:
-    """``torch.save``, so that ``file`` is never half-written. Its tensors are the CPU's, so that any machine loads it.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is still there.
-    """
+    """``torch.save``, so that ``file`` is never half-written. Tensors become the CPU's: any machine loads it."""
     buffer = BytesIO()  # torch.save into a file reports a full disk as an error of its own zip writer
     torch.save(tree_map_only(Tensor, lambda tensor: tensor.cpu(), content), buffer)
     with atomic_write(file, durable=True) as part:

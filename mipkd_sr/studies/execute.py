@@ -30,18 +30,15 @@ class _Active:
 
 
 class Executor:
-    """Runs jobs, a few at a time.
+    """Runs jobs, a few at a time, teachers before what needs them: one on each of ``devices``, see ``Pipeline``.
 
     SIGINT and SIGTERM are passed on: running trainings save and stop. Other processes, on this machine or on others
     that share the folder, may run the same jobs. A run's lock decides who trains it. What a run was trained with is
     checked when it begins and when it ends. Each process has a session of its own, so that a Ctrl-C in the terminal
     reaches it once, from here.
 
-    Args:
-        jobs: What is to be done, teachers before what needs them.
-        devices: GPUs, one job at a time on each; on CPUs one ``''`` for each job at a time.
-        on_progress: Called several times a second, with the jobs that are under way.
-        on_end: Called when a job has ended, with the job and a note if it was not done here.
+    ``on_progress`` is called several times a second, with the jobs that are under way; ``on_end`` when a job has ended,
+    with a note if it was not done here.
 
     Attributes:
         failed: For each job that failed, a sentence.

@@ -98,11 +98,7 @@ class PaperTable:
 
 
 def read_table(file: Path) -> PaperTable:
-    """Read a table file and the option files that it names, and check every cell. Nothing is written.
-
-    Raises:
-        OptionError: If something in it is wrong. The message says what, in which file, and what to do.
-    """
+    """Read a table file and the option files that it names, and check every cell. Nothing is written."""
     file = file.absolute()
     opt = read_options(file).data
     try:

@@ -145,11 +145,7 @@ class Pipeline(ABC):
         return '\n'.join([*lines, self.to_be_done(todo) if todo else 'Everything has been done.'])
 
     def write(self) -> Path:
-        """Write the page and what belongs to it; returns the page.
-
-        Raises:
-            OSError: If a file cannot be written; those that were there before are still there.
-        """
+        """Write the page and what belongs to it; returns the page. What cannot be written stays as it was."""
         results = self.results()
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = json.dumps([asdict(result) for result in [*results.values(), *self.others(results)]], indent=1) + '\n'
@@ -162,8 +158,7 @@ class Pipeline(ABC):
     def execute(self) -> int:
         """Do what is to be done, and write the page after each run. Where runs were chosen, no page is written.
 
-        Returns:
-            0, or 128 and the signal's number if it was stopped.
+        Returns 0, or 128 and the signal's number if it was stopped.
 
         Raises:
             RunError: If runs have failed; the others have been finished first.

@@ -76,9 +76,6 @@ def read_study(file: Path, root: Path | None = None) -> StudyFile:
     """Read a study file and the option files that it names, and check them. Nothing is written.
 
     ``root`` is the folder for experiments, results and relative paths; ``study_root``'s if None.
-
-    Raises:
-        OptionError: If something in it is wrong. The message says what, in which file, and what to do.
     """
     file = file.absolute()
     root = root.absolute() if root else study_root(file)
