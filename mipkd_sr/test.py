@@ -19,6 +19,7 @@ from basicsr.utils import imwrite
 from torch import nn
 from torch.utils.data import Dataset
 
+from mipkd_sr.archs.exported_arch import Exported
 from mipkd_sr.archs.loading import NetworkOptions, load_trained
 from mipkd_sr.commands.command_line import (
     TESTING,
@@ -117,7 +118,8 @@ def test_networks(
 ) -> list[Row]:
     """Measure the networks on every test set. Every rank must call it; each does its share."""
     runs = runs_of(nets, opt)
-    rows = {row_name: Row(row_name, count_parameters(nets[name])) for row_name, (name, _) in runs.items()}
+    sizes = {name: None if isinstance(net, Exported) else count_parameters(net) for name, net in nets.items()}
+    rows = {row_name: Row(row_name, sizes[name]) for row_name, (name, _) in runs.items()}
     networks = {row_name: network for row_name, (_, network) in runs.items()}
     teacher = opt['teacher'] if opt['teacher'] in networks else None
     for set_name, dataset in datasets.items():

@@ -220,6 +220,7 @@ def test_a_file_is_a_row_of_a_test(pairs: Path, tmp_path: Path, capsys) -> None:
     results = json.loads(next((tmp_path / 'results').rglob('results.json')).read_text())
     means = [np.mean([image['psnr'] for image in row['images']['w'].values()]) for row in results.values()]
     assert len(means) == 3
+    assert {name for name, row in results.items() if row['parameters'] is None} == {'net', 'fixed'}
     assert max(means) - min(means) < 0.01
     options['networks']['net']['network']['file'] = 'absent.onnx'
     (tmp_path / 'test.yml').write_text(yaml.safe_dump(options))
