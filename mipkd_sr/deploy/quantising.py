@@ -101,22 +101,15 @@ def _onnx(own: Quantized, file: Path, plan: Plan) -> None:
 
 def store_whole_numbers(graph: Any) -> None:
     """In an ONNX graph: compute what is made of weights alone up to whole numbers, and keep these in their place."""
-    onnx: Any = import_module('onnx')
+    onnx, reference = import_module('onnx'), import_module('onnx.reference')
     known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in list(graph.node):
-        if node.op_type not in ('QuantizeLinear', 'Clip') or not all(name in known for name in node.input if name):
+        if node.op_type == 'DequantizeLinear' or not all(name in known for name in node.input if name):
             continue
-        values: list[Any] = [known.get(name) for name in node.input]
-        if node.op_type == 'QuantizeLinear':
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == 'axis'), 1)
-            shape = [-1 if number == axis else 1 for number in range(values[0].ndim)]
-            step, zero = (value.reshape(shape) if value.ndim else value for value in values[1:])
-            kind = np.iinfo(values[2].dtype)
-            levels = (np.round(values[0] / step) + zero).clip(kind.min, kind.max).astype(values[2].dtype)
-        else:
-            levels = values[0].clip(*values[1:])
-        known[node.output[0]] = levels
-        graph.initializer.append(onnx.numpy_helper.from_array(levels, node.output[0]))
+        values = {name: known[name] for name in node.input if name}
+        for name, value in zip(node.output, reference.ReferenceEvaluator(node).run(None, values), strict=True):
+            known[name] = value
+            graph.initializer.append(onnx.numpy_helper.from_array(value, name))
         graph.node.remove(node)
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:

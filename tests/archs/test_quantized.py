@@ -24,8 +24,8 @@ OTHERS = {
     'BSRN': {'type': 'BSRN', 'num_feat': 16, 'num_block': 2, 'upscale': 2},
     'ReparamSR': {
         'type': 'ReparamSR',
-        'num_feat': 8,
-        'num_block': 2,
+        'num_feat': 32,
+        'num_block': 1,
         'upscale': 2,
         'activation': 'lrelu',
         'luma': True,
@@ -169,7 +169,7 @@ def test_a_runtime_computes_what_is_simulated(ending: str, name: str, tmp_path: 
         weights = [
             node.input[0] for node in graph.node if node.op_type == 'DequantizeLinear' and node.input[0] in kinds
         ]
-        assert len(weights) == {'EDSR': 1 + 2 * 2 + 2, 'ReparamSR': 1 + 2 + 2}[name]
+        assert len(weights) == {'EDSR': 1 + 2 * 2 + 2, 'ReparamSR': 1 + 1 + 2}[name]
         assert {kinds[name] for name in weights} == {onnx.TensorProto.INT8}
 
 
