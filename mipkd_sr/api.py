@@ -19,14 +19,16 @@ from mipkd_sr.distill.teacher import FrozenTeacher
 from mipkd_sr.evaluation.inference import device_of, prepare_network
 from mipkd_sr.options.checking import check_network
 from mipkd_sr.options.reading import Options, force_options, read_options
-from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_RECIPE, STUDENT_SCALES, require_recipe
+from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_RECIPE, STUDENT_SCALES, STUDENT_SIZES, require_recipe
 from mipkd_sr.runs.run import Run, find_run
 from mipkd_sr.runtime.errors import OptionError
 
 Image = TypeVar('Image', np.ndarray, Tensor)
 
 
-def load_student(student: int | str | os.PathLike[str], options: str | os.PathLike[str] | None = None) -> nn.Module:
+def load_student(
+    student: int | str | os.PathLike[str], options: str | os.PathLike[str] | None = None, size: str = 'fast'
+) -> nn.Module:
     """Load a trained student.
 
     Args:
@@ -34,6 +36,7 @@ def load_student(student: int | str | os.PathLike[str], options: str | os.PathLi
             the student of its last step. Or a checkpoint.
         options: The option file that has a checkpoint's network as ``network_g``; a checkpoint in a run's folder needs
             none.
+        size: Which of the package's students for a scale: 'fast', or 'good', which takes more than twice as long.
 
     Returns:
         The network, on the CPU, in evaluation mode: B x 3 x H x W in [0, 1] -> B x 3 x sH x sW. The weights are the
@@ -45,9 +48,12 @@ def load_student(student: int | str | os.PathLike[str], options: str | os.PathLi
     if isinstance(student, int):
         if student not in STUDENT_SCALES:
             raise OptionError('scale', f'is {student}; there are students for {", ".join(map(str, STUDENT_SCALES))}.')
+        if size not in STUDENT_SIZES:
+            raise OptionError('size', f'is {size!r}; the sizes of students are {", ".join(STUDENT_SIZES)}.')
         recipe = read_options(require_recipe(STUDENT_RECIPE))
-        force_options(recipe, [f'scale={student}'])
-        return _load(recipe, SHIPPED_NETWORKS / f'student_x{student}.pth')
+        width = STUDENT_SIZES[size]
+        force_options(recipe, [f'scale={student}', f'network_g:num_feat={width}', 'network_g:fused=true'])
+        return _load(recipe, SHIPPED_NETWORKS / f'student_{size}_x{student}.pth')
     file = Path(student)
     if options is None and not file.is_file():
         return load_run(file)

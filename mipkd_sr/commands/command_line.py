@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from mipkd_sr.options.recipes import STUDENT_SCALES
+from mipkd_sr.options.recipes import STUDENT_SCALES, STUDENT_SIZES
 from mipkd_sr.runtime.errors import (
     BusyError,
     Interrupted,
@@ -120,10 +120,18 @@ def import_packages(args: argparse.Namespace) -> None:
         import_asked_for(args.imports)
 
 
-def add_student_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which student: one that comes with the package, one's own run's, or a checkpoint and its option file."""
+def add_student_arguments(parser: argparse.ArgumentParser, size: str = '--student') -> None:
+    """Which student: one that comes with the package, one's own run's, or a checkpoint and its option file.
+
+    Args:
+        parser: Is given the arguments.
+        size: The argument's name for the size of a student of the package's.
+    """
     parser.add_argument(
         '--scale', type=int, choices=STUDENT_SCALES, help='take the student for this scale that comes with the package'
+    )
+    parser.add_argument(
+        size, dest='student_size', choices=STUDENT_SIZES, default='fast', help='its size; good takes over twice as long'
     )
     parser.add_argument('--run', metavar='RUN', help="take the student of a run of yours, by the run's name or folder")
     parser.add_argument('-opt', metavar='FILE', help='take your own: the option file that has it as network_g')
@@ -140,7 +148,7 @@ def student_of(args: argparse.Namespace) -> 'nn.Module':
         raise OptionError(
             '', 'give --scale 2, 3 or 4 for a student of ours, --run for one of your runs, or -opt and --weights.'
         )
-    return load_run(args.run) if args.run else load_student(args.scale or args.weights, args.opt)
+    return load_run(args.run) if args.run else load_student(args.scale or args.weights, args.opt, args.student_size)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

@@ -1,6 +1,6 @@
 """Upscale your own images with a trained student: one that comes with the package, or your own.
 
-mipkd upscale PHOTO [MORE, or FOLDERS ...] --out FOLDER --scale 2
+mipkd upscale PHOTO [MORE, or FOLDERS ...] --out FOLDER --scale 2 [--size good]
 mipkd upscale PHOTOS --out FOLDER --run demo_mipkd    # the student of a run of yours
 mipkd upscale PHOTOS --out FOLDER -opt my_options.yml --weights student.pth
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument('images', nargs='+', type=Path, help='images, or folders of them')
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
-    add_student_arguments(parser)
+    add_student_arguments(parser, '--size')
     add_running_arguments(parser)
 
 

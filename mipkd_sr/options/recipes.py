@@ -21,10 +21,12 @@ TABLES = 'tables'
 DEMO_TEACHER = Path('experiments', 'pretrained_models', 'demo_teacher_x2.pth')
 """The demo's teacher in recipes: a file under a run's root, or else the one that comes with the package."""
 SHIPPED_NETWORKS = _PACKAGE / 'pretrained_models' if _IN_WHEEL else _PACKAGE.parent / DEMO_TEACHER.parent
-"""The folder of the trained networks: the demo's teacher, and a student for each scale."""
-STUDENT_RECIPE = 'students/edsr16'
+"""The folder of the trained networks: the demo's teacher, and two students for each scale."""
+STUDENT_RECIPE = 'students/reparam'
 """The recipe by which the shipped students were trained."""
 STUDENT_SCALES = (2, 3, 4)
+STUDENT_SIZES = {'fast': 16, 'good': 32}
+"""The shipped students' channels."""
 
 
 def recipe_names() -> list[str]:

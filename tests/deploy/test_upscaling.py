@@ -18,7 +18,7 @@ from mipkd_sr.data.images import decode
 from mipkd_sr.deploy.upscaling import upscale
 from mipkd_sr.evaluation.inference import prepare_network
 from mipkd_sr.imresize import imresize
-from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_SCALES
+from mipkd_sr.options.recipes import SHIPPED_NETWORKS, STUDENT_SCALES, STUDENT_SIZES
 from mipkd_sr.runtime.checkpoint import load_file
 from tests.conftest import NETWORKS, smooth_image
 
@@ -149,20 +149,21 @@ def test_a_folder_is_upscaled_once(student, tmp_path, capsys):
     assert (out / 'p0.png').read_text() == 'mine'
 
 
+@pytest.mark.parametrize('size', STUDENT_SIZES)
 @pytest.mark.parametrize('scale', STUDENT_SCALES)
-def test_a_photograph_is_upscaled_by_the_student_of_the_package(scale, tmp_path, capsys):
+def test_a_photograph_is_upscaled_by_the_student_of_the_package(scale, size, tmp_path, capsys):
     hr = skimage.data.astronaut()[:240, 120:360, ::-1].copy()
     lq = imresize(torch.from_numpy(hr / 255).permute(2, 0, 1), 1 / scale).permute(1, 2, 0).numpy()
     cv2.imwrite(str(tmp_path / 'photo.png'), (lq.clip(0, 1) * 255).round().astype(np.uint8))
     out, command = tmp_path / 'out', ['upscale', str(tmp_path / 'photo.png'), '--out', str(tmp_path / 'out')]
-    assert main([*command, '--scale', str(scale)]) == 0
+    assert main([*command, '--scale', str(scale), '--size', size]) == 0
     capsys.readouterr()
     sr = cv2.imread(str(out / 'photo.png'))
     bicubic = cv2.resize(cv2.imread(str(tmp_path / 'photo.png')), (240, 240), interpolation=cv2.INTER_CUBIC)
     psnr = [skimage.metrics.peak_signal_noise_ratio(hr, image) for image in (sr, bicubic)]
     assert psnr[0] > psnr[1] + 0.7
-    file = SHIPPED_NETWORKS / f'student_x{scale}.pth'
-    assert file.stat().st_size < 500_000
+    file = SHIPPED_NETWORKS / f'student_{size}_x{scale}.pth'
+    assert file.stat().st_size < 240_000
     assert load_file(file).keys() == {'params'}
     for arguments in ([], ['--weights', 's.pth'], ['--scale', '2', '--weights', 's.pth']):
         assert main([*command, *arguments]) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mipkd_sr.options.recipes import STUDENT_SCALES
+from mipkd_sr.options.recipes import STUDENT_SCALES, STUDENT_SIZES
 from tests.conftest import ROOT, run_installed, smooth_image
 
 hatchling = pytest.importorskip('hatchling.builders.wheel')
@@ -108,7 +108,11 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path):
     with tarfile.open(file) as archive:
         found = {name.partition('/')[2] for name in archive.getnames()}
     needed = {'README.md', 'pyproject.toml', 'experiments/pretrained_models/demo_teacher_x2.pth'}
-    needed |= {f'experiments/pretrained_models/student_x{scale}.pth' for scale in STUDENT_SCALES}
+    needed |= {
+        f'experiments/pretrained_models/student_{size}_x{scale}.pth'
+        for scale in STUDENT_SCALES
+        for size in STUDENT_SIZES
+    }
     for folder in ('mipkd_sr', 'options', 'tests', 'scripts', 'docs'):
         needed |= {f'{folder}/{name}' for name in files_of(ROOT / folder) if '__pycache__' not in name}
     assert needed <= found
