@@ -52,8 +52,8 @@ def _ncnn(file: Path, threads: int) -> Opened:
         net.opt.num_threads = threads
     for switch in ('use_fp16_packed', 'use_fp16_storage', 'use_fp16_arithmetic', 'use_bf16_storage'):
         setattr(net.opt, switch, False)
-    net.load_param(str(file))
-    net.load_model(str(file.with_suffix('.bin')))
+    if net.load_param(str(file)) or net.load_model(str(file.with_suffix('.bin'))):
+        raise RunError('ncnn lacks one of its layers, or the file beside it, .bin, is not its own')
 
     def run(x: np.ndarray) -> np.ndarray:
         found = []

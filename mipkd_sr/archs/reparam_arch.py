@@ -151,6 +151,7 @@ class ReparamSR(Composed, nn.Module):
         self.conv_last = conv(num_feat, (1 if luma else num_in_ch) * upscale**2, end_kernel)
         with torch.no_grad():  # the first images are nearly the enlarged LR images
             self.conv_last.weight.mul_(0.1)
+        self.shuffle = nn.PixelShuffle(upscale)
         self.colour: nn.Conv2d | None = None
         if luma:
             self.colour = nn.Conv2d(num_in_ch, num_in_ch * upscale**2, 3, padding=1, groups=num_in_ch, bias=False)
@@ -166,10 +167,10 @@ class ReparamSR(Composed, nn.Module):
         """The body's output, B x num_feat x H x W -> SR, B x num_in_ch x sH x sW."""
         lq, first = context
         details = self.conv_last(feature + first if self.long_skip else feature)
-        image = lq.contiguous().repeat_interleave(self.upscale**2, 1)  # in single precision, in autocast as well
         if self.colour is not None:  # small values first: at 8 bits they have the smaller steps
             details = torch.cat([details] * lq.shape[1], 1) + self.colour(lq)
-        return F.pixel_shuffle(image + details, self.upscale)
+        image = F.interpolate(lq, scale_factor=self.upscale, mode='nearest')  # in single precision, in autocast as well
+        return image + self.shuffle(details)
 
     @torch.no_grad()
     def fuse(self) -> None:

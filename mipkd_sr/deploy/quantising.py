@@ -25,6 +25,8 @@ from mipkd_sr.runtime.files import atomic_write
 
 NEEDS = {'.onnx': ('onnx', 'onnxscript', 'onnxruntime'), '.pth': ()}
 NEEDS['.tflite'] = ('litert_torch', 'ai_edge_litert', 'ai_edge_quantizer')
+SAME_VALUES = {'PAD', 'PADV2', 'MIRROR_PAD', 'RESHAPE', 'TRANSPOSE', 'RESIZE_NEAREST_NEIGHBOR', 'DEPTH_TO_SPACE'}
+"""LiteRT's operators whose output has the values of the input, and so its step and zero."""
 LEAST_PSNR = 35.0
 """What a runtime's output must have, in dB, to PyTorch's simulation of it: a guard against files that are wrong."""
 
@@ -126,13 +128,13 @@ def _litert(own: Quantized, file: Path, plan: Plan, images: Sequence[Tensor]) ->
     work.quantize(ranges).export_model(str(file), overwrite=True)
 
 
-def _keep(values: dict[int, Tensor], point: int, value: Tensor) -> None:
-    values[point] = value.permute(0, 2, 3, 1).clone()  # the next operator may work in place
+def _keep(values: list[tuple[int, Tensor]], point: int, value: Tensor) -> None:
+    values.append((point, value.permute(0, 2, 3, 1).clone()))  # the next operator may work in place
 
 
-def _same(values: dict[int, Tensor], value: Tensor) -> int | None:
+def _same(values: Sequence[tuple[int, Tensor]], value: Tensor) -> int | None:
     """The point that has a tensor's values, to rounding."""
-    for point, other in values.items():
+    for point, other in values:
         if other.shape == value.shape and (other - value).abs().max() <= 1e-4 * value.abs().max():
             return point
     return None
@@ -152,11 +154,8 @@ def _ranges(own: Quantized, file: Path, images: Sequence[Tensor], size: Size) ->
     interpreter.allocate_tensors()
     tensors = {detail['index']: detail for detail in interpreter.get_tensor_details()}
     lq, sr = (details()[0]['index'] for details in (interpreter.get_input_details, interpreter.get_output_details))
-    operators = [
-        (op['op_name'], {int(index) for index in (*op['inputs'], *op['outputs'])} & tensors.keys(), op['outputs'])
-        for op in interpreter._get_ops_details()
-    ]
-    observers = {int(index): HistogramObserver() for *_, outputs in operators for index in outputs}
+    operators = interpreter._get_ops_details()
+    observers = {int(index): HistogramObserver() for op in operators for index in op['outputs']}
 
     def see(window: Tensor) -> Tensor:
         interpreter.set_tensor(lq, window.permute(0, 2, 3, 1).contiguous().numpy())
@@ -168,7 +167,7 @@ def _ranges(own: Quantized, file: Path, images: Sequence[Tensor], size: Size) ->
     for image in images:
         in_windows(see, image, size)
     window = torch.from_numpy(interpreter.get_tensor(lq)).permute(0, 3, 1, 2)
-    values: dict[int, Tensor] = {}
+    values: list[tuple[int, Tensor]] = []
     own.observe([window], [partial(_keep, values, point) for point in range(len(own.points))])
     steps, zeros = own.levels()
     found = {lq: (0.0, 1.0)}
@@ -176,11 +175,17 @@ def _ranges(own: Quantized, file: Path, images: Sequence[Tensor], size: Size) ->
         point = _same(values, torch.from_numpy(interpreter.get_tensor(index)))
         step, zero = observer.calculate_qparams() if point is None else (steps[point], zeros[point])
         found[index] = float(-zero * step), float((255 - zero) * step)
-    found[sr] = found[lq]  # a photograph's 8 bits, which padding and shuffling leave as they are
-    for name, at, _ in operators:
-        shuffles = any(TransposedShuffle.__name__ in tensors[index]['name'] for index in at)
-        if at & {lq, sr} and (shuffles or name.startswith('PAD')):
-            found |= dict.fromkeys(at & found.keys(), found[lq])
+    same = [
+        ({int(index) for index in op['inputs']} & found.keys(), {int(index) for index in op['outputs']})
+        for op in operators
+        if op['op_name'] in SAME_VALUES or any(TransposedShuffle.__name__ in tensors[i]['name'] for i in op['outputs'])
+    ]
+    for taken, given in same:
+        found |= {index: found[one] for index in given for one in taken}
+    last = {sr}
+    for taken, given in reversed(same):
+        last |= taken if given & last else set()
+    found |= dict.fromkeys(last, found[lq])  # a photograph's 8 bits
     return {
         tensors[index]['name']: {
             end: np.full([1] * len(tensors[index]['shape']), value, np.float32)

@@ -226,3 +226,12 @@ def test_a_file_is_a_row_of_a_test(pairs: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / 'test.yml').write_text(yaml.safe_dump(options))
     assert main(['test', '-opt', str(tmp_path / 'test.yml')]) == 2
     assert 'there is no absent.onnx' in capsys.readouterr().err
+
+
+def test_a_layer_that_ncnn_lacks_is_one_sentence(tmp_path: Path) -> None:
+    """The runtime itself would end the process."""
+    needs('ncnn')
+    (tmp_path / 'net.ncnn.param').write_text('7767517\n2 2\nInput in0 0 1 in0\ntorch.unknown unknown 1 1 in0 out0\n')
+    (tmp_path / 'net.ncnn.bin').write_bytes(b'')
+    with pytest.raises(RunError, match='ncnn lacks one of its layers'):
+        open_exported(tmp_path / 'net.ncnn.param')
