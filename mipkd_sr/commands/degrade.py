@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     opt = options.data
     with options.explaining():
         train = {**opt['datasets']['train'], 'dataroot_gt': str(args.folder), 'dataroot_lq': None, 'others': None}
-        train |= {'phase': 'val', 'use_hflip': False, 'use_rot': False, 'meta_info_file': None}
+        train |= {'phase': 'whole', 'use_hflip': False, 'use_rot': False, 'meta_info_file': None}
         train |= {'meta_info': None} if 'meta_info' in train else {'type': 'UnpairedImageDataset'}
         samples = SeededDataset(build_dataset({**opt, 'datasets': {'val': train}}, 'val'), args.seed)  # type: ignore[arg-type]
         degradation = build_degradation(opt.get('degradation'))
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     files = samples.dataset.dataset.paths  # type: ignore[attr-defined]
     for index, file in enumerate(files):
         batch = default_collate([samples[0, index]])
-        image = imfrombytes(Path(file).read_bytes(), float32=True)  # the whole of it
-        batch['gt'] = img2tensor(image, bgr2rgb=True, float32=True)[None]
+        if 'kernel1' in batch:  # the sample is a part of the image
+            batch['gt'] = img2tensor(imfrombytes(Path(file).read_bytes(), float32=True), bgr2rgb=True)[None]
         lq, gt = degrade(batch, degradation, opt['scale'], None, torch.device('cpu'))
         for folder, made in zip(folders, (gt, lq), strict=True):
             write_image(folder / f'{Path(file).stem}.png', tensor2img(made))

@@ -122,6 +122,9 @@ def _check_folders(dataset_opt: DatasetOptions, key: str) -> None:
         return
     if issubclass(kind, SingleImageDataset) and dataset_opt['phase'] == 'train':
         raise OptionError(f'{key}:type', 'SingleImageDataset gives whole images; to train: UnpairedImageDataset.')
+    hr_alone = issubclass(kind, DegradedImages | UnpairedImageDataset) and dataset_opt.get('dataroot_lq') is None
+    if hr_alone and dataset_opt['phase'] not in ('train', 'whole'):
+        raise OptionError(key, 'has HR images alone, but LR images are needed here; mipkd degrade makes them.')
     needed = {SingleImageDataset: ['dataroot_lq'], DegradedImages: ['dataroot_gt'], UnpairedImageDataset: []}
     names = next((names for known, names in needed.items() if issubclass(kind, known)), ['dataroot_lq', 'dataroot_gt'])
     for name in names:
@@ -133,11 +136,16 @@ def _check_image_names(paths: list[Any], key: str) -> None:
     """Check that no two images differ in their ending alone: results are kept by the name without it."""
     found: dict[str, str] = {}
     for path in paths:
-        file = str(path.get('gt_path', path.get('lq_path', path)) if isinstance(path, dict) else path)
+        file = file_of(path)
         name = Path(file).stem
         if name in found:
             raise OptionError(key, f'{found[name]} and {file} have one name, {name}; rename one.')
         found[name] = file
+
+
+def file_of(path: Any) -> str:
+    """The file that an image is named after, of an entry of a data set's ``paths``: HR, or LR where there is none."""
+    return str(path.get('gt_path', path.get('lq_path', path)) if isinstance(path, dict) else path)
 
 
 def _cannot_be_scanned(dataset_opt: DatasetOptions) -> str:

@@ -9,13 +9,14 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import torch
 from basicsr.data.degradations import random_add_gaussian_noise_pt, random_add_poisson_noise_pt
 from basicsr.data.transforms import paired_random_crop
-from basicsr.utils import DiffJPEG, USMSharp
+from basicsr.utils import DiffJPEG
 from basicsr.utils.img_process_util import filter2D
 from basicsr.utils.registry import Registry
 from torch import Tensor, nn
@@ -38,8 +39,33 @@ STAGE = (
 )  # fmt: skip
 
 
+class USMSharp(nn.Module):
+    """BasicSR's USMSharp, unsharp masking, to rounding; its blur of 51 x 51 is of columns, then of rows."""
+
+    gaussian: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        gaussian = torch.from_numpy(cv2.getGaussianKernel(51, 0)).float().view(1, 1, -1, 1)
+        self.register_buffer('gaussian', gaussian, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images, B x C x H x W, values in [0, 1], sharpened where they are not flat."""
+        residual = image - self._blur(image)
+        mask = self._blur((residual.abs() * 255 > 10).to(image.dtype))
+        return mask * (image + 0.5 * residual).clamp(0, 1) + (1 - mask) * image
+
+    def _blur(self, image: Tensor) -> Tensor:
+        mode = 'reflect' if min(image.shape[-2:]) > 25 else 'replicate'
+        planes = F.pad(image, (25, 25, 25, 25), mode).flatten(0, 1)[:, None]
+        return F.conv2d(F.conv2d(planes, self.gaussian), self.gaussian.transpose(2, 3)).view_as(image)
+
+
 class Degradation(nn.Module):
     """From an HR image to its LR image; a subclass has a ``forward`` of its own."""
+
+    needs: ClassVar[Sequence[str]] = ()
+    """What each sample of the data set must have besides ``gt``."""
 
     def forward(self, hr: Tensor, scale: int, sample: Mapping[str, Tensor]) -> Tensor:
         """The LR image, 1 x 3 x H/s x W/s; the caller rounds it to 8 bits.
@@ -85,6 +111,8 @@ class RealESRGANDegradation(Degradation):
     Raises:
         ValueError: If a range is empty, or the probabilities are none.
     """
+
+    needs = ('kernel1', 'kernel2', 'sinc_kernel')
 
     def __init__(
         self,

@@ -261,9 +261,13 @@ def to_bgr(pixels: np.ndarray) -> np.ndarray:
 
 
 def imfrombytes(content: bytes, flag: str = 'color', float32: bool = False) -> np.ndarray:
-    """Replaces BasicSR's function of that name, which reads by OpenCV: H x W x 3, BGR; with ``float32`` in [0, 1]."""
+    """Replaces BasicSR's function of that name, which reads by OpenCV: H x W x 3, BGR; with ``float32`` in [0, 1].
+
+    An array's content, as ``write_image`` writes it, is read as well.
+    """
     assert flag == 'color', flag
-    image = to_bgr(decode(content).pixels)
+    is_array = content.startswith(b'\x93NUMPY')
+    image = np.load(BytesIO(content), allow_pickle=False) if is_array else to_bgr(decode(content).pixels)
     return image.astype(np.float32) / 255.0 if float32 else image
 
 

@@ -18,7 +18,7 @@ from mipkd_sr.data.pairing import pair_files
 
 
 @lru_cache(maxsize=8192)
-def _open(file: str) -> np.ndarray:
+def open_array(file: str) -> np.ndarray:
     """An image, H x W x 3, BGR, 8 bits, mapped into memory: only what is looked at is read."""
     return np.load(file, mmap_mode='r', allow_pickle=False)
 
@@ -54,8 +54,8 @@ class PairedPatchDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         """A sample: ``lq`` (3 x h x w) and ``gt`` (3 x sh x sw), RGB, values in [0, 1], and their files."""
         path, scale, is_training = self.paths[index], self.opt['scale'], self.opt['phase'] == 'train'
-        lq = _open(path['lq_path'])
-        gt = _open(path['gt_path'])[: lq.shape[0] * scale, : lq.shape[1] * scale]
+        lq = open_array(path['lq_path'])
+        gt = open_array(path['gt_path'])[: lq.shape[0] * scale, : lq.shape[1] * scale]
         if is_training:
             gt, lq = paired_random_crop(gt, lq, self.opt['gt_size'], scale, path['gt_path'])
         images = [image.astype(np.float32) / 255.0 for image in (gt, lq)]

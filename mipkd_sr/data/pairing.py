@@ -67,10 +67,10 @@ def pair_files(
     return pairs
 
 
-def listed_files(gt_root: Path, names_file: str | None, key: str) -> list[Path]:
-    """The HR files of a data set: those that a list names, or all of the folder."""
+def listed_files(gt_root: Path, names_file: str | None, key: str, option: str = 'meta_info_file') -> list[Path]:
+    """The HR files of a data set: those that a list names, which ``option`` gives, or all of the folder."""
     if names_file:
-        return _listed(gt_root, names_file, f'{key}:meta_info_file')
+        return _listed(gt_root, names_file, f'{key}:{option}')
     return files_in(gt_root, f'{key}:dataroot_gt')
 
 

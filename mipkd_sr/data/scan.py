@@ -114,7 +114,8 @@ def _as_well(files: Sequence[Path]) -> str:
 def _pairs(opt: Mapping[str, Any], key: str) -> Sequence[tuple[Path | None, Path | None]]:
     """LR and HR files, matched by name; None where a set has images of one kind alone."""
     if opt.get('dataroot_lq') is None:
-        gts = listed_files(Path(opt['dataroot_gt']), opt.get('meta_info') or opt.get('meta_info_file'), key)
+        listed = next((name for name in ('meta_info', 'meta_info_file') if opt.get(name)), 'meta_info_file')
+        gts = listed_files(Path(opt['dataroot_gt']), opt.get(listed), key, listed)
         return [(None, gt) for gt in gts]
     if opt.get('dataroot_gt') is None:
         return [(file, None) for file in files_in(Path(opt['dataroot_lq']), f'{key}:dataroot_lq')]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from basicsr.data import realesrgan_dataset
 from basicsr.data.realesrgan_dataset import RealESRGANDataset
 from basicsr.data.single_image_dataset import SingleImageDataset
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.data.degradations import check_range
 from mipkd_sr.data.images import imfrombytes
+from mipkd_sr.data.paired_patch_dataset import open_array
 from mipkd_sr.data.pairing import files_in
 from mipkd_sr.option_types import Key
 
@@ -90,7 +92,7 @@ class UnpairedImageDataset(Dataset):
     """Images without counterparts: LR images (``dataroot_lq``) without HR, or HR images (``dataroot_gt``) alone.
 
     LR images train the terms that need no HR. From HR images the model makes LR images, by ``degradation``, or
-    bicubically where the options name none.
+    bicubically where the options name none. Images may be arrays, as ``mipkd prepare --store npy`` writes them.
 
     Raises:
         ValueError: If both folders are given, or none.
@@ -112,10 +114,12 @@ class UnpairedImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         """A sample: ``lq`` or ``gt``, a patch in training (3 x H x W, RGB, values in [0, 1]), and its file."""
-        image = self._images[index]['lq']
-        if self.opt['phase'] == 'train':
+        file, is_training = self.paths[index], self.opt['phase'] == 'train'
+        is_array = file.endswith('.npy')  # of which the patch alone is read
+        patch = open_array(file)[..., ::-1] if is_array else self._images[index]['lq'].permute(1, 2, 0).numpy()
+        if is_training:
             side = self.opt['gt_size'] // (self.opt['scale'] if self.kind == 'lq' else 1)
-            patch = image.permute(1, 2, 0).numpy()
-            patch, _ = paired_random_crop(patch, patch, side, 1, self.paths[index])
-            image = img2tensor(augment(patch, self.opt['use_hflip'], self.opt['use_rot']), bgr2rgb=False)
-        return {self.kind: image, f'{self.kind}_path': self.paths[index]}
+            patch, _ = paired_random_crop(patch, patch, side, 1, file)
+        patch = patch.astype(np.float32) / 255.0 if is_array else patch
+        patch = augment(patch, is_training and self.opt['use_hflip'], is_training and self.opt['use_rot'])
+        return {self.kind: img2tensor(patch, bgr2rgb=False), f'{self.kind}_path': file}

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from basicsr.utils import USMSharp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from mipkd_sr.archs.staged import Context, StagedNetwork, part_of_context
+from mipkd_sr.data.degradations import USMSharp
 from mipkd_sr.distill.weight_schedule import ALWAYS, Schedule
 from mipkd_sr.runtime.compiling import region
 from mipkd_sr.runtime.errors import RunError
@@ -242,7 +242,7 @@ class ImageObjective(Objective):
     Args:
         name: Name of the loss in the logs.
         criterion: Takes SR and HR images; returns a loss, or BasicSR's pair of perceptual and style loss.
-        sharpen: Whether the HR images are sharpened for it (unsharp masking, BasicSR's USMSharp).
+        sharpen: Whether the HR images are sharpened for it (unsharp masking).
     """
 
     needs_teacher = False

@@ -64,7 +64,7 @@ def telling_box(images: Sequence[np.ndarray], side: int = 64) -> tuple[int, int,
 
 
 def comparison_figure(
-    hr: np.ndarray,
+    hr: np.ndarray | None,
     crops_of: Mapping[str, np.ndarray],
     captions: Mapping[str, str],
     crop: tuple[int, int, int],
@@ -74,32 +74,37 @@ def comparison_figure(
 
     ``hr`` and, by name, each network's SR image in ``crops_of`` are H x W x 3, BGR, 8 bits; ``crop`` is the box's top,
     left and side. The error is the mean of ``|SR - HR|`` over the channels, in levels of 255. All panels share one
-    scale, which ends at the first network's 99th percentile.
+    scale, which ends at the first network's 99th percentile. Without ``hr`` there are no errors, and the box is in the
+    first of ``crops_of``.
     """
-    check_box(hr.shape, crop)
+    images = {**({} if hr is None else {'HR': hr}), **crops_of}
+    boxed = next(iter(images.values()))
+    check_box(boxed.shape, crop)
     top, left, side = crop
-    panels = {name: _in_box(image, crop) for name, image in {'HR': hr, **crops_of}.items()}
-    errors = {name: np.abs(panels[name].astype(float) - panels['HR']).mean(2) for name in crops_of}
+    panels = {name: _in_box(image, crop) for name, image in images.items()}
+    errors = {name: np.abs(panels[name].astype(float) - panels['HR']).mean(2) for name in crops_of if 'HR' in images}
     first = next(iter(errors.values()), np.zeros(1))
     colours = ScalarMappable(Normalize(0, max(1.0, np.percentile(first, 99))), 'magma')
     columns = (len(panels) + 1) // 2
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(TEXT, TEXT / (columns + 2) * 4.4), layout='constrained')
+        height = TEXT / (columns + 2) * (2.5 if hr is None else 4.4)
+        figure = plt.figure(figsize=(TEXT, height), layout='constrained')
         grid = figure.add_gridspec(2, columns + 2)
         whole = figure.add_subplot(grid[:, :2])
-        whole.imshow(_rgb(hr))
+        whole.imshow(_rgb(boxed))
         whole.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor='red', linewidth=1.2))
         whole.set_axis_off()
         whole.set_anchor('N')
         for number, (name, panel) in enumerate(panels.items()):
             axes = figure.add_subplot(grid[number // columns, 2 + number % columns])
             error = colours.to_rgba(errors[name], bytes=True)[..., :3] if name in errors else np.full_like(panel, 255)
-            axes.imshow(np.concatenate([_rgb(panel), error]), interpolation='nearest')
+            below = [] if hr is None else [error]
+            axes.imshow(np.concatenate([_rgb(panel), *below]), interpolation='nearest')
             axes.set_title(f'{name}\n{captions.get(name, "")}', pad=2)
             axes.set_axis_off()
             if name == 'HR':
-                below = axes.inset_axes((0.05, 0.4, 0.9, 0.04))
-                figure.colorbar(colours, cax=below, orientation='horizontal', label='error against HR,\nlevels of 255')
+                bar = axes.inset_axes((0.05, 0.4, 0.9, 0.04))
+                figure.colorbar(colours, cax=bar, orientation='horizontal', label='error against HR,\nlevels of 255')
         return save(figure, stem)
 
 

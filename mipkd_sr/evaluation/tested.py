@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mipkd_sr.archs.loading import NetworkOptions
-from mipkd_sr.data import metrics_of
+from mipkd_sr.data import file_of, metrics_of
 from mipkd_sr.evaluation.figures import check_box, comparison_figure, measure_in_box, telling_box
 from mipkd_sr.evaluation.inference import Network, device_of, prepare_network
 from mipkd_sr.evaluation.results import ENSEMBLE, Row, format_metrics
+from mipkd_sr.imresize import imresize
 from mipkd_sr.metrics import least_side
 from mipkd_sr.option_types import TestingOptions
 from mipkd_sr.runtime.errors import OptionError, shown
@@ -60,7 +61,7 @@ def find_image(name: str, datasets: Mapping[str, Dataset]) -> tuple[str, int] | 
     """The first test set, and the index in it, of an image by its name without ending; None if there is none."""
     for set_name, dataset in datasets.items():
         for index, path in enumerate(getattr(dataset, 'paths', ())):
-            if isinstance(path, dict) and Path(path.get('gt_path', '')).stem == name:
+            if Path(file_of(path)).stem == name:
                 return set_name, index
     return None
 
@@ -70,7 +71,7 @@ def figures_of(opt: TestingOptions, datasets: Mapping[str, Dataset]) -> list[tup
 
     Raises:
         OptionError: If an image is not in the test sets (unless what is missing is to be skipped), or the box not in an
-            image, or too small to be measured.
+            image, or too small to be measured, or without HR to be measured against.
     """
     if (figure := opt.get('figure')) is None:
         return []
@@ -83,16 +84,19 @@ def figures_of(opt: TestingOptions, datasets: Mapping[str, Dataset]) -> list[tup
             pictures.append((name, *found))
         elif not opt['skip_missing']:
             raise OptionError('figure:image', f"there is no image '{name}' in the test sets.")
-    if (box := figure['box']) is None:
-        return pictures
+    box, is_crop = figure['box'], figure['caption'] == 'crop'
     for _, set_name, index in pictures:
+        sample = datasets[set_name][index]
+        if is_crop and 'gt' not in sample:
+            raise OptionError('figure:caption', f'crop is measured against HR, which {set_name} has not; leave it out.')
+        size = sample['gt'].shape[-2:] if 'gt' in sample else [opt['scale'] * side for side in sample['lq'].shape[-2:]]
         try:
-            check_box(datasets[set_name][index]['gt'].shape[-2:], box)
+            check_box(size, box or (0, 0, 1))
         except ValueError as error:
             raise OptionError('figure:box', f'{error}.') from None
     metrics = metrics_of(opt).values()
     least = max((least_side({**metric, 'crop_border': 0}) for metric in metrics), default=1)
-    if figure['caption'] == 'crop' and box[2] < least:
+    if is_crop and box and box[2] < least:
         raise OptionError('figure:box', f'has a side of {box[2]}, but a crop that is measured needs {least} at least.')
     return pictures
 
@@ -115,21 +119,23 @@ def draw_figure(
     opt: TestingOptions,
     stem: Path,
 ) -> list[Path]:
-    """Draw a picture of ``sample``, an image of the test set ``set_name``, as ``stem``.png and .pdf."""
+    """Draw ``sample`` of the test set ``set_name`` as ``stem``.png and .pdf; bicubic's output stands for absent HR."""
     with torch.no_grad():
         images = {
             row_name: tensor2img(network(sample['lq'][None].to(device_of(nets[name]))))
             for row_name, (name, network) in runs_of(nets, opt).items()
             if not row_name.endswith(ENSEMBLE)  # too alike to be told apart
         }
-    hr, figure, metrics = tensor2img(sample['gt']), opt['figure'], metrics_of(opt)
-    top, left, side = figure['box'] or telling_box([hr, *images.values()])
+    hr, figure, metrics = (tensor2img(sample['gt']) if 'gt' in sample else None), opt['figure'], metrics_of(opt)
+    if hr is None:
+        images = {'bicubic': tensor2img(imresize(sample['lq'], opt['scale'])), **images}
+    top, left, side = figure['box'] or telling_box([*([] if hr is None else [hr]), *images.values()])
     box = (top, left, side)
     captions = {}
     for row in rows:
-        values = row.images[set_name].get(Path(sample['gt_path']).stem, {})
+        values = row.images[set_name].get(Path(file_of(sample)).stem, {})
         captions[row.name] = format_metrics({name: values[name] for name in metrics if name in values})
-    if figure['caption'] == 'crop':
+    if figure['caption'] == 'crop' and hr is not None:
         measured = {name: measure_in_box(metrics, sr, hr, box) for name, sr in images.items()}
         captions = {name: format_metrics(values) for name, values in measured.items()}
     return comparison_figure(hr, images, captions, box, stem)

@@ -5,18 +5,18 @@ from typing import Any, ClassVar
 
 import torch
 from basicsr.losses import build_loss
-from basicsr.utils import USMSharp
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.archs.weights import load_weights
+from mipkd_sr.data.degradations import USMSharp
 from mipkd_sr.models.distill_model import DistillModel
 from mipkd_sr.models.teachers import PRECISIONS
 from mipkd_sr.options.forms import Key
 from mipkd_sr.options.keys import LOSS, NETWORK, OPTIMIZER
 from mipkd_sr.options.registries import optimizers
-from mipkd_sr.runtime.errors import OptionError, blamed_on, sentence
+from mipkd_sr.runtime.errors import OptionError, blamed_on
 
 
 @MODEL_REGISTRY.register()
@@ -56,10 +56,8 @@ class GANDistillModel(DistillModel):
             self.bare_net_d = build_network(opt['network_d'])
             self.bare_net_d.eval()(torch.zeros(1, 3, size, size))
         if file := opt['path']['pretrain_network_d']:
-            try:
+            with blamed_on('path:pretrain_network_d'):
                 load_weights(self.bare_net_d, file, opt['path']['param_key_d'], opt['path']['strict_load_d'])
-            except ValueError as error:
-                raise OptionError('path:pretrain_network_d', sentence(error)) from None
         self.net_d = self.model_to_device(self.bare_net_d.train())
         arguments = dict(opt['train']['optim_d'])
         with blamed_on('train:optim_d'):

@@ -61,11 +61,17 @@ def second_step(opt: TrainingOptions, objectives: Collection[str]) -> set[str]:
 
 
 def check_data(model: Any, dataset: Any) -> None:
-    """See that every term of a DistillModel has samples: some need HR, and a training set may have LR images alone."""
+    """See that each term of a DistillModel and its degradation have samples: a set may have LR images alone, or HR."""
     try:
         samples = [SeededDataset(one, 0)[0, 0] for one in getattr(dataset, 'datasets', [dataset])]
     except RunError:  # reading it for a step fails alike, with a trace in the log
         return
+    degraded = [sample for sample in samples if isinstance(sample, dict) and 'lq' not in sample]
+    for name in model.degradation.needs:
+        if any(name not in sample for sample in degraded):
+            raise OptionError('degradation', f"needs '{name}' of each sample, which RealESRGANDataset gives; take it.")
+    if model.opt.get('degradation') and samples and not degraded:
+        raise OptionError('degradation', 'is for HR images alone, but the training set has LR images; take it out.')
     if any(isinstance(sample, dict) and 'gt' in sample for sample in samples):
         return
     for key, objective in model.objectives.items():

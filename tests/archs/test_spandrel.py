@@ -27,6 +27,18 @@ def hat_file(tmp_path):
     return tmp_path / 'hat.pth'
 
 
+@pytest.fixture
+def dat_file(tmp_path):
+    """A checkpoint of a tiny DAT, under its authors' key; it has statistics of batches, which training would move."""
+    from spandrel.architectures.DAT import DAT
+
+    net = DAT(
+        img_size=16, embed_dim=32, split_size=[2, 4], depth=[2], num_heads=[2], expansion_factor=2.0, upscale=SCALE
+    )  # fmt: skip
+    torch.save({'params': net.state_dict()}, tmp_path / 'dat.pth')
+    return tmp_path / 'dat.pth'
+
+
 @torch.no_grad()
 def test_its_output_is_spandrels_at_any_size(hat_file):
     net = build_network({'type': 'Spandrel'}).eval()
@@ -58,16 +70,21 @@ def options(training_options, file, **train):
     return opt
 
 
-def test_a_student_learns_from_it_with_a_checkpoint_alone(hat_file, training_options, write_options, tmp_path, capsys):
-    opt = options(training_options, hat_file, dukd_opt={'type': 'DUKDLoss', 'zoom_out': False})
+@pytest.mark.filterwarnings('ignore:torch.meshgrid')  # spandrel's DAT
+@pytest.mark.parametrize('name', ['HAT', 'DAT'])
+def test_a_student_learns_from_it_with_a_checkpoint_alone(
+    name, request, training_options, write_options, tmp_path, capsys
+):
+    teacher_file = request.getfixturevalue(f'{name.lower()}_file')
+    opt = options(training_options, teacher_file, dukd_opt={'type': 'DUKDLoss', 'zoom_out': False})
     file = write_options(opt)
     assert main(['-opt', str(file), '--dry_run']) == 0
     assert re.search(
-        r"teacher: Spandrel's HAT, for objectives of the output, [\d,]+ parameters", capsys.readouterr().out
+        rf"teacher: Spandrel's {name}, for objectives of the output, [\d,]+ parameters", capsys.readouterr().out
     )
     assert main(['-opt', str(file)]) == 0
     end = state(tmp_path, 4)
-    assert not any('HAT' in name or name.startswith('net.') for name in end['networks']['params'])
+    assert not any('layers' in name or name.startswith('net.') for name in end['networks']['params'])
 
 
 @pytest.mark.parametrize('arguments', [[], ['--dry_run']])

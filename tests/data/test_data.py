@@ -19,7 +19,9 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 
 from mipkd_sr.cli import main as mipkd
 from mipkd_sr.data import PairedPatchDataset
+from mipkd_sr.data.images import imfrombytes
 from mipkd_sr.data.pairs import write_pairs
+from mipkd_sr.data.single_patch_datasets import UnpairedImageDataset
 from mipkd_sr.train import main
 from tests.conftest import ENVIRONMENT, experiment, smooth_image
 
@@ -78,6 +80,29 @@ def test_samples_from_arrays_are_basicsrs_from_png_files_bit_for_bit(stores, pha
         assert torch.equal(ours['lq'], theirs['lq'])
         assert torch.equal(ours['gt'], theirs['gt'])
         assert Path(ours['gt_path']).stem == Path(theirs['gt_path']).stem
+
+
+@pytest.mark.parametrize('phase', ['train', 'val'])
+@pytest.mark.parametrize('kind', ['lq', 'gt'])
+def test_unpaired_arrays_are_as_png_files_bit_for_bit(stores, phase, kind):
+    samples = []
+    for store in ('png', 'npy'):
+        opt = {'dataroot_lq': None, 'dataroot_gt': None, 'io_backend': {'type': 'disk'}, 'scale': 2, 'phase': phase}
+        opt |= {'gt_size': 16, 'use_hflip': True, 'use_rot': True, f'dataroot_{kind}': str(stores / store / 'HR')}
+        dataset = UnpairedImageDataset(opt)
+        random.seed(5)
+        samples.append([dataset[index][kind] for index in range(len(dataset))])
+    assert all(torch.equal(*two) for two in zip(*samples, strict=True))
+    assert len({image.numpy().tobytes() for image in samples[0]}) == len(samples[0])
+
+
+def test_every_reader_of_images_reads_arrays(stores):
+    png, npy = (next((stores / store / 'HR').iterdir()) for store in ('png', 'npy'))
+    npy = npy.with_name(f'{png.stem}.npy')
+    for float32 in (False, True):
+        images = [imfrombytes(file.read_bytes(), float32=float32) for file in (png, npy)]
+        assert images[0].dtype == images[1].dtype
+        assert np.array_equal(*images)
 
 
 def test_a_run_reads_arrays(stores, training_options, write_options, tmp_path, capsys):

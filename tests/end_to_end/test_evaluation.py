@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from basicsr.metrics import calculate_niqe
 from skimage.metrics import peak_signal_noise_ratio
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.data.images import write_image
 from mipkd_sr.evaluation.evaluate import evaluate
 from mipkd_sr.evaluation.figures import comparison_figure, telling_box
 from mipkd_sr.evaluation.published import read_published
@@ -19,7 +21,7 @@ from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.imresize import imresize
 from mipkd_sr.runtime.errors import RunError
 from mipkd_sr.test import main
-from tests.conftest import ENVIRONMENT, ROOT, SHARED_DATA, STUDENT, TEACHER, launch
+from tests.conftest import ENVIRONMENT, ROOT, SHARED_DATA, STUDENT, TEACHER, launch, smooth_image
 
 METRICS = {
     'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True},
@@ -171,6 +173,40 @@ def test_several_pictures_each_where_the_networks_differ_most(testing_options, w
     assert telling_box(images, 20) == (*max(sums, key=sums.get), 20)
     testing_options['skip_missing'] = False
     assert main(['-opt', str(write_options(testing_options))]) == 2
+
+
+def test_a_picture_without_hr_has_bicubic_interpolation_in_its_place(
+    testing_options, write_options, tmp_path, monkeypatch, capsys
+):
+    drawn = []
+    photo = smooth_image(100, 100, 1)  # NIQE needs blocks of 96 pixels
+    (tmp_path / 'photos').mkdir()
+    for name in ('wave1', 'wave3'):
+        write_image(tmp_path / 'photos' / f'{name}.png', photo)
+    monkeypatch.setattr(
+        'mipkd_sr.evaluation.tested.comparison_figure', lambda *arguments: drawn.append(arguments) or []
+    )
+    niqe = {'type': 'calculate_niqe', 'crop_border': 0}
+    photos = {'name': 'photos', 'type': 'SingleImageDataset', 'dataroot_lq': str(tmp_path / 'photos')}
+    testing_options |= {'datasets': {'test_1': photos}, 'figure': {'image': ['wave1', 'wave3']}}
+    testing_options['networks'] = {'teacher': testing_options['networks']['teacher']}
+    testing_options['val']['metrics'] = {'niqe': niqe}
+    assert main(['-opt', str(write_options(testing_options))]) == 0
+    (hr, images, captions, box, stem), _ = drawn
+    assert hr is None
+    assert list(images) == ['bicubic', 'teacher']
+    lq = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
+    bicubic = (imresize(lq, 2)[0] * 255).round().clamp(0, 255).permute(1, 2, 0).numpy()
+    assert np.array_equal(images['bicubic'], bicubic)
+    assert float(captions['teacher']) == pytest.approx(calculate_niqe(images['teacher'], 0), abs=1e-4)
+    assert (box, stem.name) == (telling_box([*images.values()]), 'figure_wave1')
+    for figure, message in (
+        ({'caption': 'crop'}, 'caption: crop is measured'),
+        ({'box': [190, 0, 20]}, 'box: the box'),
+    ):
+        testing_options['figure'] = {'image': 'wave1', **figure}
+        assert main(['-opt', str(write_options(testing_options))]) == 2
+        assert f'figure:{message}' in capsys.readouterr().err
 
 
 def test_a_crop_too_small_for_its_caption_is_refused_at_once(testing_options, write_options, capsys):

@@ -1,6 +1,7 @@
 """Degradations as a run trains, images without ground truth, and adversarial terms."""
 
 import random
+import re
 import subprocess
 from copy import deepcopy
 from fractions import Fraction
@@ -15,12 +16,13 @@ from basicsr.archs import vgg_arch
 from basicsr.metrics import calculate_niqe, calculate_psnr
 from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.models.srgan_model import SRGANModel
-from basicsr.utils import DiffJPEG, USMSharp
+from basicsr.utils import DiffJPEG
+from basicsr.utils import USMSharp as BasicSRsUSMSharp
 from torch import nn
 
 from mipkd_sr.archs import build_network
 from mipkd_sr.cli import main as command
-from mipkd_sr.data.degradations import RealESRGANDegradation, build_degradation, degrade
+from mipkd_sr.data.degradations import RealESRGANDegradation, USMSharp, build_degradation, degrade
 from mipkd_sr.data.feeding import feed
 from mipkd_sr.data.mixing import collate, place
 from mipkd_sr.data.stream import StreamSampler
@@ -59,7 +61,16 @@ def hr_batch(count: int, side: int = 96) -> dict[str, torch.Tensor]:
     return {'gt': gt, 'kernel1': one, 'kernel2': two, 'sinc_kernel': three, 'seed': torch.arange(count) + 7}
 
 
+def test_sharpening_in_rows_and_columns_is_basicsrs():
+    images = hr_batch(2, 60)['gt'].contiguous() + 0.2 * torch.rand(2, 3, 60, 60)
+    ours = USMSharp()(images)
+    torch.testing.assert_close(ours, BasicSRsUSMSharp()(images), rtol=0, atol=2e-6)
+    assert (ours - images).abs().max() > 0.05
+    assert USMSharp()(torch.full((1, 3, 16, 16), 0.4)).sub(0.4).abs().max() < 1e-6  # a patch smaller than the blur
+
+
 def test_the_degradation_is_basicsrs_to_the_last_bit():
+    """But for the sharpening, which is theirs to rounding."""
     theirs = RealESRGANModel.__new__(RealESRGANModel)
     theirs.opt = {**FIRST, **SECOND, 'scale': 2, 'gt_size': 48}
     theirs.is_train, theirs.device = True, 'cpu'
@@ -126,7 +137,16 @@ def realesrgan(pairs, training_options, monkeypatch):
     return opt
 
 
-def test_basicsrs_own_file_trains_under_a_teacher_and_resumes_exactly(realesrgan, write_options, tmp_path):
+@pytest.mark.parametrize('kind', ['RealESRGANModel', 'RealESRNetModel'])
+def test_basicsrs_own_file_trains_under_a_teacher_and_resumes_exactly(kind, realesrgan, write_options, tmp_path):
+    if is_net := kind == 'RealESRNetModel':
+        for place, keys in (
+            (realesrgan, ('network_d', 'l1_gt_usm', 'percep_gt_usm', 'gan_gt_usm')),
+            (realesrgan['train'], ('optim_d', 'net_d_iters', 'net_d_init_iters', 'gan_opt', 'perceptual_opt')),
+        ):
+            for key in keys:
+                del place[key]
+        realesrgan |= {'model_type': kind, 'gt_usm': True}
     file = write_options(realesrgan)
     assert main(['-opt', str(file)]) == 0
     whole = state(tmp_path, 2)
@@ -137,6 +157,9 @@ def test_basicsrs_own_file_trains_under_a_teacher_and_resumes_exactly(realesrgan
     again = state(tmp_path, 2)
     for key in ('networks', 'objectives', 'optimizers', 'schedulers', 'extra'):
         assert same(again[key], whole[key]), key
+    if is_net:
+        assert len(whole['optimizers']) == 1
+        return
     assert any('weight_u' in name for name in whole['extra']['net_d'])  # what spectral norms know
     assert len(whole['optimizers']) == 2
     assert [name for name in whole['objectives'] if 'vgg' in name] == []
@@ -162,6 +185,34 @@ def test_the_keys_of_realesrgan_stand_where_they_are_used(realesrgan, write_opti
 )
 def test_a_data_set_of_degraded_images_is_checked(realesrgan, changes, message, write_options, capsys):
     realesrgan['datasets']['train'] |= changes
+    assert main(['-opt', str(write_options(realesrgan))]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('place', 'changes', 'message'),
+    [
+        (
+            'train',
+            {'type': 'UnpairedImageDataset'},
+            "degradation: needs 'kernel1' of each sample",
+        ),
+        (
+            'train',
+            {'type': 'PairedImageDataset', 'lq': True},
+            'degradation: is for HR images alone, but the training set',
+        ),
+        ('val', {'name': 'v', 'type': 'UnpairedImageDataset'}, 'datasets:val: has HR images alone'),
+        ('val', {'name': 'v', 'type': 'RealESRGANDataset'}, 'datasets:val: has HR images alone'),
+    ],
+)
+def test_a_degradation_and_a_set_that_do_not_fit_are_refused(
+    place, changes, message, realesrgan, pairs, write_options, capsys
+):
+    keys = ('name', 'dataroot_gt', 'gt_size', 'batch_size_per_gpu')
+    one = {key: value for key, value in realesrgan['datasets']['train'].items() if key in keys} | changes
+    one |= {'dataroot_lq': str(pairs / 'LR_x2')} if one.pop('lq', False) else {}
+    realesrgan['datasets'][place] = one if place == 'train' else {**changes, 'dataroot_gt': str(pairs / 'HR')}
     assert main(['-opt', str(write_options(realesrgan))]) == 2
     assert message in capsys.readouterr().err
 
@@ -368,6 +419,35 @@ def test_a_teacher_of_another_scale_is_resized(training_options, write_options, 
     with torch.no_grad():
         torch.testing.assert_close(model.net_t(lq), imresize(net(lq), Fraction(1, 2)))
     assert main(['-opt', str(tmp_path / 'options.yml')]) == 0
+
+
+RRDB = {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
+SRVGG = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 2, 'upscale': 4, 'act_type': 'prelu'}
+PUBLISHED = {
+    'RealESRGAN_x2plus': (RRDB | {'scale': 2}, 'params_ema', ['body.0.rdb1.conv5.weight', 'conv_hr.bias']),
+    'realesr-general-x4v3': (SRVGG, 'params', ['body.0.weight', 'body.1.weight', 'body.6.bias']),
+}
+"""As Real-ESRGAN's files are: the network, where its weights stand, and some of their names."""
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_real_esrgans_networks_teach(name, training_options, write_options, tmp_path, capsys):
+    network, key, names = PUBLISHED[name]
+    weights = build_network(network).state_dict()
+    assert weights.keys() >= set(names)
+    torch.save({key: weights}, tmp_path / 'teacher.pth')
+    opt = training_options('kd', network_t=network, path={'pretrain_network_t': str(tmp_path / 'teacher.pth')})
+    opt['network_t'] = network
+    assert main(['-opt', str(write_options(opt))]) == 0
+    opt['train']['fitnet_opt'] = {'type': 'FitNetLoss', 'positions': 2}
+    assert main(['-opt', str(write_options(opt))]) == 2
+    assert 'the teacher, has no head, body and tail, which FitNetLoss needs' in capsys.readouterr().err
+    del opt['train']['fitnet_opt']
+    opt['network_t'] = next(other for other, *_ in PUBLISHED.values() if other is not network)
+    assert main(['-opt', str(write_options(opt))]) == 2
+    assert re.search(
+        r'pretrain_network_t: .*teacher.pth holds another network than this .* give the file', capsys.readouterr().err
+    )
 
 
 def test_a_file_of_perceptual_weights_that_is_none_is_named(realesrgan, write_options, tmp_path, monkeypatch, capsys):

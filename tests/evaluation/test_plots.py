@@ -113,6 +113,17 @@ def test_crops_are_the_networks_own(plot, tmp_path):
     assert np.array_equal(panels['HR\n'][:20], hr[5:25, 7:27, ::-1])
 
 
+def test_without_hr_there_are_crops_alone_and_the_box_is_in_the_first(plot, tmp_path):
+    images = dict(zip('abc', np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8), strict=True))
+    comparison_figure(None, images, {'b': '3.21'}, (5, 7, 20), tmp_path / 'crops')
+    check_files(tmp_path / 'crops', TEXT)
+    whole, *panels = plot[0].axes
+    assert np.array_equal(whole.images[0].get_array(), images['a'][..., ::-1])
+    assert [axes.get_title() for axes in panels] == ['a\n', 'b\n3.21', 'c\n']
+    for axes, image in zip(panels, images.values(), strict=True):
+        assert np.array_equal(axes.images[0].get_array(), image[5:25, 7:27, ::-1])
+
+
 def test_errors_are_under_the_crops_brighter_where_greater(plot, tmp_path):
     hr = np.full((20, 20, 3), 100, np.uint8)
     columns = np.arange(20, dtype=np.uint8)  # the error, from 0 at the left to 19 at the right
