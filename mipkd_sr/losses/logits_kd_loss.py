@@ -17,16 +17,19 @@ class LogitsKDLoss(Objective):
 
     Args:
         loss_weight: Weight of the loss.
+        squared: Whether it is ``loss_weight * mean (S - T)^2``, which suits training at 8 bits: the teacher is
+            the student in single precision, and what is left is rounding.
     """
 
     needs_gt = False
     compares_outputs = True
     is_pure = True
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 1.0, squared: bool = False) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        self.distance = F.mse_loss if squared else F.l1_loss
 
     @override
     def forward(self, state: StepState) -> dict[str, Tensor]:
-        return {'l_kd': self.loss_weight * F.l1_loss(state.student['lq'].sr, state.teacher['lq'].sr)}
+        return {'l_kd': self.loss_weight * self.distance(state.student['lq'].sr, state.teacher['lq'].sr)}

@@ -21,6 +21,7 @@ from mipkd_sr.losses.crosskd_loss import CrossKDLoss
 from mipkd_sr.losses.csd_loss import CSDLoss
 from mipkd_sr.losses.fakd_loss import FAKDLoss, affinity_distance
 from mipkd_sr.losses.fitnet_loss import FitNetLoss
+from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.losses.rkd_loss import RKDLoss, relations
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
@@ -45,6 +46,16 @@ FILE_OPTIONS = {
 @pytest.fixture
 def batch():
     return torch.rand(4, 3, 8, 8), torch.rand(4, 3, 16, 16)
+
+
+@pytest.mark.parametrize(('squared', 'power'), [(False, 1), (True, 2)])
+def test_logits_kd_is_the_mean_distance_of_the_outputs(batch, squared, power):
+    step = step_of(LogitsKDLoss(3, squared=squared))
+    losses = step(*batch, 1).losses
+    with torch.no_grad():
+        difference = step.student(batch[0]).double() - step.teacher.net(batch[0]).double()
+    expected = 3 * np.mean(np.abs(difference.numpy()) ** power)
+    assert losses['l_kd'].item() == pytest.approx(expected, rel=1e-5)
 
 
 def step_of(loss, kind='EDSR'):
