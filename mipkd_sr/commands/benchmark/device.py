@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
 def shapes(scale: int) -> 'dict[str, nn.Module]':
     """Bicubic, and networks of RGB images of published shape, as they are on a device, their weights random.
 
-    FSRCNN: https://arxiv.org/abs/1608.00367, d 56, s 12, m 4. SESR-M5: https://arxiv.org/abs/2101.06404, ECBSR-M4C16:
+    FSRCNN: https://arxiv.org/abs/1608.00367, d 56, s 12, m 4. SESR-M5: https://arxiv.org/abs/2103.09404, ECBSR-M4C16:
     https://doi.org/10.1145/3474085.3475291, their convolutions fused. All three were published for the Y channel.
     """
     from torch import nn
