@@ -215,7 +215,7 @@ from mipkd_sr.train import main
 from torch._dynamo.utils import counters
 compiling.BACKEND = 'aot_eager'
 code = main()
-print('graphs:', counters['stats']['unique_graphs'])
+print(f"graphs: {counters['stats']['unique_graphs']}")  # as one text: the processes share the stream
 sys.exit(code)
 """
 
