@@ -153,11 +153,16 @@ class Quantized(nn.Module):
         """Whether a point is the LR or the SR image."""
         return point in (self.points['lq'], self.output)
 
+    def _moved(self, points: slice) -> tuple[Tensor, Tensor]:
+        """Points' steps and zeros as training has left them, with gradients; the zeros are not whole."""
+        steps = self.steps[points] * (LOG_STEP * self.ranges[0, points]).exp()
+        return steps, self.zeros[points] + ZERO * self.ranges[1, points]
+
     @torch.no_grad()
-    def levels(self) -> tuple[Tensor, Tensor]:
-        """Each point's step, and its zero, a whole number in 0..255, as training has left them."""
-        steps = self.steps * (LOG_STEP * self.ranges[0]).exp()
-        return steps, (self.zeros + ZERO * self.ranges[1]).round().clamp(0, 255).int()
+    def levels(self, points: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Points' steps, and their zeros, whole numbers in 0..255, as training has left them."""
+        steps, zeros = self._moved(points)
+        return steps, zeros.round().clamp(0, 255).int()
 
     @contextmanager
     def told_to_runtimes(self) -> Iterator[None]:
@@ -181,12 +186,11 @@ class Quantized(nn.Module):
             step, zero, ops = float(self.forms[0][index]), int(self.forms[1][index]), torch.ops.quantized_decomposed
             levels = ops.quantize_per_tensor(value, step, zero, 0, 255, torch.uint8)
             return ops.dequantize_per_tensor(levels, step, zero, 0, 255, torch.uint8)
+        own = slice(index, index + 1)
         if self.training and not self.is_image(index):
-            steps = self.steps[index : index + 1] * (LOG_STEP * self.ranges[0, index]).exp()
-            zeros = self.zeros[index : index + 1] + ZERO * self.ranges[1, index]
-            return torch._fake_quantize_learnable_per_tensor_affine(value, steps, zeros, 0, 255)
-        steps, zeros = self.levels()
-        return torch.fake_quantize_per_tensor_affine(value, steps[index], zeros[index], 0, 255)
+            return torch._fake_quantize_learnable_per_tensor_affine(value, *self._moved(own), 0, 255)
+        steps, zeros = self.levels(own)
+        return torch.fake_quantize_per_tensor_affine(value, steps[0], zeros[0], 0, 255)
 
     def rounded_weight(self, weight: Tensor, channels: int) -> Tensor:
         """A weight, to 8 bits."""
