@@ -45,16 +45,17 @@ def _form_expected(what: object) -> Iterator[None]:
         raise OptionError('', message) from None
 
 
-def read_results(folder: Path) -> dict[str, tuple[int, dict[str, dict[str, float]]]]:
+def read_results(folder: Path, sized: bool = False) -> dict[str, tuple[int, dict[str, dict[str, float]]]]:
     """A test's results: for each network its parameters, and on each test set the means of its metrics.
 
-    A network's self-ensemble is left out if the network itself is there, too.
+    A network's self-ensemble is left out if the network itself is there, too; with ``sized`` so is a network whose
+    parameters are not known, as an exported file's.
     """
     rows = _read(folder / 'results.json')
     return {
         name: (row['parameters'], {test_set: mean_metrics(images) for test_set, images in row['images'].items()})
         for name, row in rows.items()
-        if name.removesuffix(ENSEMBLE) not in rows.keys() - {name}
+        if name.removesuffix(ENSEMBLE) not in rows.keys() - {name} and not (sized and row['parameters'] is None)
     }
 
 
@@ -66,7 +67,7 @@ def plot_parameters(folder: Path, metric: str, stem: Path) -> list[Path]:
     """Draw quality against parameters, from ``folder``/results.json, as ``stem``.png and .pdf."""
     networks = {}
     with _form_expected(folder):
-        for name, (parameters, means) in read_results(folder).items():
+        for name, (parameters, means) in read_results(folder, sized=True).items():
             if any(metric not in values for values in means.values()):
                 known = ', '.join(next(iter(means.values())))
                 raise OptionError('--metric', f'{folder} has no {metric}; it has: {known}.')
@@ -84,7 +85,7 @@ def plot_gains(folder: Path, metric: str, stem: Path) -> list[Path]:
     """
     panels: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     with _form_expected(folder):
-        rows = read_results(folder)
+        rows = read_results(folder, sized=True)
         largest = max(parameters for parameters, _ in rows.values())
         for name, row in rows.items():
             size, _, method = name.rpartition(', ')

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 
 from mipkd_sr.cli import main
 from mipkd_sr.evaluation.figures import COLUMN, TEXT, comparison_figure
@@ -72,6 +73,18 @@ def test_gains_of_a_family_against_its_compression(plot, tmp_path, capsys):
     (tmp_path / 'results.json').write_text(json.dumps(RESULTS))
     assert main(['plot', 'gains', str(tmp_path)]) == 2
     assert 'has no rows "SIZE, METHOD" beside "SIZE, scratch"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('what', ['parameters', 'gains'])
+def test_an_exported_file_whose_parameters_are_not_known_is_left_out(what, plot, tmp_path):
+    rows = {name: {'parameters': size, 'images': {'A': {'x': {'psnr': psnr}}}} for name, (size, psnr) in FAMILY.items()}
+    (tmp_path / 'results.json').write_text(json.dumps(rows | {'net.onnx': {**rows['16, DUKD'], 'parameters': None}}))
+    assert main(['plot', what, str(tmp_path)]) == 0
+    drawn = plot[0]
+    (tmp_path / 'results.json').write_text(json.dumps(rows))
+    assert main(['plot', what, str(tmp_path), '--out', str(tmp_path / 'without')]) == 0
+    texts = [[text.get_text() for text in figure.findobj(Text)] for figure in (drawn, plot[-1])]
+    assert texts[0] == texts[1]
 
 
 TABLE = """table,row,scale,set,metric,ours,published
