@@ -129,7 +129,8 @@ def _litert(own: Quantized, file: Path, plan: Plan, images: Sequence[Tensor]) ->
 
 
 def _keep(values: list[tuple[int, Tensor]], point: int, value: Tensor) -> None:
-    values.append((point, value.permute(0, 2, 3, 1).clone()))  # the next operator may work in place
+    if value.ndim == 4:
+        values.append((point, value.permute(0, 2, 3, 1).clone()))  # the next operator may work in place
 
 
 def _same(values: Sequence[tuple[int, Tensor]], value: Tensor) -> int | None:
