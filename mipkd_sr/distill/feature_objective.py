@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from mipkd_sr.archs.loading import Resized
 from mipkd_sr.archs.probing import feature_shapes
 from mipkd_sr.archs.staged import is_staged
 from mipkd_sr.distill.objective import Objective, StepState
@@ -74,8 +75,11 @@ class FeatureObjective(Objective):
 
     def _shapes(self, name: str, net: nn.Module | None, lq_size: int) -> dict[int, tuple[int, ...]]:
         if not is_staged(net):
-            method, network = type(self).__name__, type(net).__name__
-            raise ValueError(f'{network}, the {name}, has no head, body and tail, which {method} needs')
+            reason, method = '', type(self).__name__
+            if isinstance(net, Resized):
+                reason, net = ': it is of another scale, and only its output is resized', net.net
+            network = type(net).__name__
+            raise ValueError(f'{network}, the {name}, has no head, body and tail, which {method} needs{reason}')
         return feature_shapes(net, unit_indices(self.positions, net.depth), lq_size)
 
     @override

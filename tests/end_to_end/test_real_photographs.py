@@ -421,6 +421,18 @@ def test_a_teacher_of_another_scale_is_resized(training_options, write_options, 
     assert main(['-opt', str(tmp_path / 'options.yml')]) == 0
 
 
+def test_features_of_a_teacher_of_another_scale_are_refused_by_its_name(
+    training_options, write_options, tmp_path, capsys
+):
+    opt = training_options('kd', path={'pretrain_network_t': str(tmp_path / 'big.pth')})
+    opt['network_t'] |= {'upscale': 4}
+    torch.save({'params': build_network(opt['network_t']).state_dict()}, tmp_path / 'big.pth')
+    opt['train']['fitnet_opt'] = {'type': 'FitNetLoss', 'positions': 2}
+    assert main(['-opt', str(write_options(opt))]) == 2
+    error = capsys.readouterr().err
+    assert 'StagedEDSR, the teacher, has no head, body and tail, which FitNetLoss needs: it is of another' in error
+
+
 RRDB = {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
 SRVGG = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 2, 'upscale': 4, 'act_type': 'prelu'}
 PUBLISHED = {
