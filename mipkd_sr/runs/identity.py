@@ -81,7 +81,10 @@ def digest(opt: Mapping[str, Any], root: Path) -> str:
     """A digest of what a run with these checked options computes, 16 hexadecimal digits; their paths belong to
     ``root``.
     """
-    own = spell_out(deepcopy(dict(opt)))
+    return _digest(spell_out(deepcopy(dict(opt))), root)
+
+
+def _digest(own: dict[str, Any], root: Path) -> str:
     for section, names in WITHOUT_EFFECT.items():
         holder = own.get(section, {}) if section else own
         for name in names:
@@ -120,16 +123,21 @@ def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
 
     None if it keeps no options, or only those of a version with other keys.
     """
+    kept = _kept_options(folder, form)
+    return kept and digest(*kept)
+
+
+def _kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], Path] | None:
     for file in sorted(folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             opt = read_options(file).data
             root = Path(opt['root_path'])
             leave_out_added(opt)
             check(opt, form)
-            spell_out(opt)
+            spell_out(deepcopy(opt))
         except (OptionError, KeyError, AttributeError, TypeError):
             continue
-        return digest(opt, root)
+        return opt, root
     return None
 
 
@@ -181,11 +189,15 @@ def session(opt: Mapping[str, Any], after: int) -> Session:
 def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
     """What a run was trained with over all its steps, or up to one of its training states; empty if there is no such
     run.
+
+    Arguments that the package has got since then, of which the kept options know nothing, are at their defaults.
     """
     entries = run.sessions() if state is None or 'history' not in state else state['history']
     sessions = [Session(**entry) for entry in entries] if fits(entries, SESSIONS) else []
-    if not sessions and (kept := kept_digest(run.folder)):
-        return [Session(0, kept, {}, '')]
+    if kept := _kept_options(run.folder):
+        then, now = _digest(*deepcopy(kept)), digest(*kept)  # options are kept with all defaults that there were
+        sessions = [one._replace(digest=now) if one.digest == then else one for one in sessions]
+        return sessions or [Session(0, now, {}, '')]
     return sessions or ([] if state is None else [Session(0, '', {}, '')])
 
 

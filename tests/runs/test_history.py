@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from basicsr.utils.registry import LOSS_REGISTRY
 
 from mipkd_sr.archs import build_network
+from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.options import importing
-from mipkd_sr.runs.identity import history, inputs, trained_with
+from mipkd_sr.runs.identity import history, inputs, session, trained_with
 from mipkd_sr.runs.run import Run
+from mipkd_sr.runs.run_options import load_options
 from mipkd_sr.runtime.checkpoint import load_file
 from mipkd_sr.train import main
 from tests.conftest import TEACHER, experiment
@@ -73,6 +76,31 @@ def test_a_run_without_a_history_is_what_its_kept_options_say(training_options, 
     assert trained_with(Run(tmp_path / 'absent')) is None
 
 
+class LossOfLater(LogitsKDLoss):
+    """Logits KD of a version that takes one argument more."""
+
+    def __init__(self, loss_weight: float = 1.0, squared: bool = False, more: int = 0) -> None:
+        super().__init__(loss_weight, squared)
+
+
+def test_an_argument_that_is_new_since_then_changes_no_run(training_options, write_options, tmp_path, monkeypatch):
+    file = write_options(training_options('kd'))
+    assert main(['-opt', str(file)]) == 0
+    run = Run(experiment(tmp_path))
+    before = trained_with(run).digest
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, 'LogitsKDLoss', LossOfLater)
+    assert trained_with(run).digest != before
+    wanted = session(load_options(file, True).data, 0).digest
+    assert trained_with(run).digest == wanted
+    run.state(4).unlink()
+    assert main(['-opt', str(file), '--auto_resume', '--unchanged']) == 0
+    (only,) = history(run)
+    assert only.digest == wanted
+    run.state(4).unlink()
+    file = write_options(training_options('kd', train={'kd_opt': {'more': 1}}))  # which is another run
+    assert main(['-opt', str(file), '--auto_resume', '--unchanged']) == 2
+
+
 @pytest.fixture
 def project(training_options, write_options, pairs, tmp_path, monkeypatch) -> Path:
     """A run's option file, with images, teacher and a loss of its own; it has been trained."""
@@ -105,8 +133,6 @@ def other_image(folder: Path) -> str:
 
 
 def test_what_has_changed_besides_the_options_is_told_on_resume(project, tmp_path, capsys):
-    from basicsr.utils.registry import LOSS_REGISTRY
-
     try:
         assert main(['-opt', str(project)]) == 0
         run = Run(experiment(tmp_path))
