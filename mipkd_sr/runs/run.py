@@ -207,5 +207,5 @@ def find_run(name: str | Path, root: Path | None = None) -> Run:
     for run in candidates:
         if run.models.is_dir() or run.validations_file.is_file():
             return run
-    places = ' and '.join(str(run.folder) for run in candidates)
-    raise OptionError('--run', f'there is no run {name}: {places} hold none; give its name, or its folder.')
+    places = ' and '.join(dict.fromkeys(str(run.folder) for run in candidates))
+    raise OptionError('--run', f'there is no run {name}: none is in {places}; give its name, or its folder.')

@@ -167,9 +167,15 @@ def test_what_cannot_be_balanced_is_refused(training_options, write_options, cap
         assert f'train:pixel_opt:{option}: must be at least 0' in capsys.readouterr().err
 
 
-def test_gradients_are_drawn(tmp_path):
+def test_gradients_of_a_run_are_drawn(tmp_path, monkeypatch, capsys):
     line = json.dumps({'iter': 10, 'losses': {'l_pix': [1.0, 1.0], 'l_feat': [5.0, -0.1]}})
-    (tmp_path / 'gradients.jsonl').write_text(f'{line}\n{line}\n{line[:9]}')
-    assert mipkd(['plot', 'gradients', str(tmp_path)]) == 0
-    assert (tmp_path / 'gradients.png').stat().st_size > 1000
-    assert mipkd(['plot', 'gradients', str(tmp_path / 'none')]) != 0
+    run = tmp_path / 'experiments' / 'tiny'
+    (run / 'models').mkdir(parents=True)
+    (run / 'gradients.jsonl').write_text(f'{line}\n{line}\n{line[:9]}')
+    monkeypatch.chdir(tmp_path)
+    assert mipkd(['plot', 'gradients', 'tiny']) == 0
+    assert (run / 'gradients.png').stat().st_size > 1000
+    assert mipkd(['plot', 'gradients', 'tiny', '--run', str(run)]) == 2  # one at a time
+    capsys.readouterr()
+    assert mipkd(['plot', 'gradients', str(tmp_path / 'none')]) == 2
+    assert capsys.readouterr().err.count(str(tmp_path / 'none')) == 2  # the place is named once
