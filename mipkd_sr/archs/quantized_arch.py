@@ -24,9 +24,9 @@ from mipkd_sr.archs.weights import fuse, load_weights, read_weights
 
 RELU = {F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_, F.relu6, torch.clamp, Tensor.clamp}
 """Activations that runtimes compute inside the operator before: between the two nothing is rounded."""
-SAME_VALUES = {F.pixel_shuffle, torch.pixel_shuffle, F.pad, torch.reshape, Tensor.reshape, Tensor.view, Tensor.permute}
-SAME_VALUES |= {Tensor.contiguous, torch.cat}
-"""Operators that give the values of one tensor, and so have its step and zero."""
+TORCH_SAME_VALUES = {F.pixel_shuffle, torch.pixel_shuffle, F.pad, torch.reshape, Tensor.reshape, Tensor.view}
+TORCH_SAME_VALUES |= {Tensor.permute, Tensor.contiguous, torch.cat}
+"""PyTorch's operators that give the values of one tensor, and so have its step and zero."""
 CONVOLUTIONS = {F.conv2d: 0, torch.conv2d: 0, F.conv_transpose2d: 1, F.linear: 0}
 """Operators with a weight, and the dimension of its output channels."""
 TIMES = {Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.mul}
@@ -60,7 +60,7 @@ class _Rounding(TorchFunctionMode):
         else:
             rounded, kwargs = tree_map_only(Tensor, self.rounded, (args, kwargs))
             points = {getattr(value, 'point', None) for value in tree_leaves(args) if isinstance(value, Tensor)}
-            same = func in SAME_VALUES or kwargs.get('mode') == 'nearest'  # as F.interpolate has it
+            same = func in TORCH_SAME_VALUES or kwargs.get('mode') == 'nearest'  # as F.interpolate has it
             point = points.pop() if same and len(points) == 1 else None
         if func in CONVOLUTIONS:
             rounded = (rounded[0], self.owner.rounded_weight(rounded[1], CONVOLUTIONS[func]), *rounded[2:])

@@ -25,7 +25,7 @@ from mipkd_sr.runtime.files import atomic_write
 
 NEEDS = {'.onnx': ('onnx', 'onnxscript', 'onnxruntime'), '.pth': ()}
 NEEDS['.tflite'] = ('litert_torch', 'ai_edge_litert', 'ai_edge_quantizer')
-SAME_VALUES = {'PAD', 'PADV2', 'MIRROR_PAD', 'RESHAPE', 'TRANSPOSE', 'RESIZE_NEAREST_NEIGHBOR', 'DEPTH_TO_SPACE'}
+LITERT_SAME_VALUES = {'PAD', 'PADV2', 'MIRROR_PAD', 'RESHAPE', 'TRANSPOSE', 'RESIZE_NEAREST_NEIGHBOR', 'DEPTH_TO_SPACE'}
 """LiteRT's operators whose output has the values of the input, and so its step and zero."""
 LEAST_PSNR = 35.0
 """What a runtime's output must have, in dB, to PyTorch's simulation of it: a guard against files that are wrong."""
@@ -179,7 +179,8 @@ def _ranges(own: Quantized, file: Path, images: Sequence[Tensor], size: Size) ->
     same = [
         ({int(index) for index in op['inputs']} & found.keys(), {int(index) for index in op['outputs']})
         for op in operators
-        if op['op_name'] in SAME_VALUES or any(TransposedShuffle.__name__ in tensors[i]['name'] for i in op['outputs'])
+        if op['op_name'] in LITERT_SAME_VALUES
+        or any(TransposedShuffle.__name__ in tensors[i]['name'] for i in op['outputs'])
     ]
     for taken, given in same:
         found |= {index: found[one] for index in given for one in taken}
