@@ -22,7 +22,7 @@ COMPONENTS: tuple[tuple[str, Component], ...] = (
 """The component that a mapping with a ``type`` is, by its place in an option file."""
 
 
-def arguments_of(key: str, kind: object) -> set[str] | None:
+def options_at(key: str, kind: object) -> set[str] | None:
     """Names of the options that the class called ``kind`` takes at ``key``; None where that is not known."""
     if re.fullmatch('datasets:[^:]+', key):
         owner = registered(DATASET_REGISTRY).get(str(kind))
@@ -38,7 +38,7 @@ def not_taken(key: str, kind: object, names: Iterable[str]) -> list[str]:
 
     For an unknown type all are returned; it is refused later with its own message.
     """
-    taken = arguments_of(key, kind) or set()
+    taken = options_at(key, kind) or set()
     return [name for name in names if name not in taken]
 
 
