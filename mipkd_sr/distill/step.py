@@ -222,11 +222,6 @@ class DistillStep(nn.Module):
         losses[name], sums = _finish(losses.get(name), sr, self._trained_parameters(), list(outputs.values()))
         return StepOutput(losses, logs, sr, dict(zip(outputs, sums, strict=True)))
 
-    @property
-    def teacher(self) -> FrozenTeacher | None:
-        """The only or first teacher, or None."""
-        return next(iter(self.teachers.values()), None)
-
     def _seed(self, name: str, *numbers: int) -> int:
         """The seed of an objective's random numbers; alike on every rank."""
         return mix_seed(self.seed, *numbers, crc32(name.encode()))

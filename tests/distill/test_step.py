@@ -198,7 +198,9 @@ def make_step(**objectives: Any) -> DistillStep:
 def test_logits_kd_is_the_mean_absolute_difference_of_the_outputs(lq):
     step = make_step(kd=LogitsKDLoss(loss_weight=0.7))
     losses = step(lq, torch.rand(2, 3, 32, 32), 1).losses
-    expected = 0.7 * (step.student.double()(lq.double()) - step.teacher.net.double()(lq.double())).abs().mean()
+    expected = (
+        0.7 * (step.student.double()(lq.double()) - step.teachers['teacher'].net.double()(lq.double())).abs().mean()
+    )
     assert losses['l_kd'].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -223,7 +225,7 @@ def test_each_network_runs_once_however_many_objectives_there_are(lq):
         kd=LogitsKDLoss(),
         mipkd=MiPKDLoss(positions=2, drop_probability=0.0),
     )
-    student, teacher = Counting(step.student), Counting(step.teacher.net)
+    student, teacher = Counting(step.student), Counting(step.teachers['teacher'].net)
     losses = step(lq, torch.rand(2, 3, 32, 32), 1).losses
     assert (student.calls, teacher.calls) == (1, 1)
     assert set(losses) == {'l_pix', 'l_kd', 'l_feat', 'l_block', 'l_ae'}
@@ -235,9 +237,9 @@ def test_the_teacher_stays_frozen(lq):
     loss = MiPKDLoss(positions=2, drop_probability=0.0)
     loss.attach(student, net_t, 16, 2)
     step = DistillStep(student, FrozenTeacher(net_t), {'mipkd': loss}, 10, 1).train()
-    teacher_pass = step.teacher(lq)
+    teacher_pass = step.teachers['teacher'](lq)
     assert not teacher_pass.sr.requires_grad
-    assert torch.equal(teacher_pass.sr, step.teacher(lq).sr)  # drop-path would make it random
+    assert torch.equal(teacher_pass.sr, step.teachers['teacher'](lq).sr)  # drop-path would make it random
     own = {id(parameter) for parameter in step.parameters()}
     assert not own & {id(parameter) for parameter in net_t.parameters()}
     assert not any(name.startswith('teacher') for name in step.state_dict())
@@ -548,7 +550,7 @@ def test_two_objectives_of_one_kind_have_views_of_their_own(lq):
     step = make_step(dukd=DUKDLoss(**options), hard=DUKDLoss(**options, crop='hardest'))
     both = step(lq, gt, 1).losses
     for key, name in (('dukd', 'l_dukd/zoom_in'), ('hard', 'l_hard/zoom_in')):
-        alone = DistillStep(step.student, step.teacher, {key: step.objectives[key]}, total_iter=10, seed=1)
+        alone = DistillStep(step.student, step.teachers['teacher'], {key: step.objectives[key]}, total_iter=10, seed=1)
         assert both[name].item() == pytest.approx(alone(lq, gt, 1).losses['l_zoom_in'].item(), rel=1e-5)
 
 

@@ -97,7 +97,7 @@ def test_an_objective_of_weight_0_costs_no_forward_of_its_own(batch, monkeypatch
     step = make_step(pixel=ImageObjective('l_pix', nn.L1Loss()), kd=kd, dukd=dukd)
     calls = []
     step.student.register_forward_hook(lambda *_: calls.append('student'))
-    step.teacher.net.register_forward_hook(lambda *_: calls.append('teacher'))
+    step.teachers['a'].net.register_forward_hook(lambda *_: calls.append('teacher'))
     assert set(step(*batch, 5).losses) == {'l_pix', 'l_kd', 'l_zoom_in', 'l_zoom_out'}
     assert calls.count('teacher') == calls.count('student') == 2
     calls.clear()
@@ -110,7 +110,7 @@ def test_a_gate_is_a_mask_by_hand(batch):
     step = make_step(kd=loss)
     lq, gt = batch
     with torch.no_grad():
-        sr, teacher = step.student(lq), step.teacher.net(lq)
+        sr, teacher = step.student(lq), step.teachers['a'].net(lq)
     loss.gate = 1
     mask = (teacher - gt).abs().mean(1, keepdim=True) < (sr - gt).abs().mean(1, keepdim=True)
     assert 0 < mask.double().mean() < 1
@@ -214,7 +214,7 @@ def test_eco_moves_from_the_teachers_output_to_hr(iteration, mix_input, batch):
     step = make_step(eco=ECOLoss(2.0, until=0.8, mix_input=mix_input))
     lq, gt = batch
     with torch.no_grad():
-        teacher = step.teacher.net(lq).clamp(0, 1)
+        teacher = step.teachers['a'].net(lq).clamp(0, 1)
     part = min(1.0, iteration / 8)
     target = (1 - part) * teacher + part * gt
     seen = lq

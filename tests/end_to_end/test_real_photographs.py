@@ -264,7 +264,9 @@ def test_terms_that_need_hr_see_the_samples_that_have_it():
     rows = torch.tensor(has_gt)
     sr = step.student(lq)
     assert found.losses['l_pix'].item() == pytest.approx((sr - gt)[rows].abs().mean().item() / 2, rel=1e-5)
-    assert found.losses['l_kd'].item() == pytest.approx((sr - step.teacher(lq, []).sr).abs().mean().item(), rel=1e-5)
+    assert found.losses['l_kd'].item() == pytest.approx(
+        (sr - step.teachers['teacher'](lq, []).sr).abs().mean().item(), rel=1e-5
+    )
     all_of_them = step(lq, gt, 1).losses['l_zoom_in']  # the same draws for each sample as where all have HR
     first, last = (step(lq, gt, 1, has_gt=[n == own for n in range(4)]).losses['l_zoom_in'] for own in (0, 3))
     assert found.losses['l_zoom_in'].item() == pytest.approx((first + last).item(), rel=1e-5)

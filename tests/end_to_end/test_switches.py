@@ -76,7 +76,7 @@ def test_the_teacher_alone_in_16_bits_labels_almost_as_before(precision, trainin
         model.net_t.conv_last.register_forward_hook(
             lambda _, inputs, output, to=seen: to['teacher'].append((inputs[0].requires_grad, output.dtype))
         )
-        passed = model.step.teacher(torch.rand(1, 3, 8, 8), [1])
+        passed = model.step.teachers['teacher'](torch.rand(1, 3, 8, 8), [1])
         seen['outputs'] = {passed.sr.dtype, passed.features[1].dtype, passed.context.dtype}
         take_steps(model)
         losses[name] = model.losses

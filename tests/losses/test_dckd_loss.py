@@ -87,7 +87,7 @@ def test_the_contrastive_loss_by_hand(batch, monkeypatch):
     past = copy.deepcopy(loss.history.net)
     sr = step.student(lq)
     with torch.no_grad():
-        others = [step.teacher.net(lq), past(lq), past(noise[0]), past(noise[1])]
+        others = [step.teachers['teacher'].net(lq), past(lq), past(noise[0]), past(noise[1])]
         other_features = [walk(loss._vqgan[0], 2 * image - 1)[0] for image in others]
     own = walk(loss._vqgan[0], 2 * sr - 1)[0]
     expected = 0.0
@@ -110,7 +110,7 @@ def test_the_distribution_mapping_by_hand(batch):
     words = vqgan.quantize.embedding.weight
     sr = step.student(lq)
     logs = []
-    for image in (sr, step.teacher.net(lq)):
+    for image in (sr, step.teachers['teacher'].net(lq)):
         z = walk(vqgan, 2 * image - 1)[1].permute(0, 2, 3, 1).reshape(-1, 1, words.shape[1])
         logs.append((-(z - words).square().sum(-1)).log_softmax(1))
     expected = -0.5 * (logs[1].exp().detach() * logs[0]).sum(1).mean()

@@ -149,7 +149,7 @@ def test_dukds_losses_are_what_the_paper_defines(batch):
     original = loss.views
     loss.views = lambda *args: views.update(original(*args)) or dict(views)
     losses = step(lq, gt, 1).losses
-    student, teacher = step.student.double(), step.teacher.net.double()
+    student, teacher = step.student.double(), step.teachers['teacher'].net.double()
     zi, zo = views['zoom_in_0'].teacher.double(), views['zoom_out'].teacher.double()
     assert losses['l_zoom_in'].item() == pytest.approx(0.5 * ((1 - student(1 - zi)) - teacher(zi)).abs().mean().item())
     assert losses['l_zoom_out'].item() == pytest.approx(0.5 * (student(zo) - teacher(zo)).abs().mean().item())
@@ -169,7 +169,7 @@ def test_inputs_of_one_size_share_a_call_and_give_the_same(crop, batch):
         if not shared:
             step._run = partial(run_one_by_one, step._run)
         calls = {'student': 0, 'teacher': 0}
-        for name, net in (('student', step.student), ('teacher', step.teacher.net)):
+        for name, net in (('student', step.student), ('teacher', step.teachers['teacher'].net)):
             head = net.head
             net.head = lambda lq, name=name, head=head, calls=calls: calls.update({name: calls[name] + 1}) or head(lq)
         torch.manual_seed(5)

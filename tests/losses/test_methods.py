@@ -53,7 +53,7 @@ def test_logits_kd_is_the_mean_distance_of_the_outputs(batch, squared, power):
     step = step_of(LogitsKDLoss(3, squared=squared))
     losses = step(*batch, 1).losses
     with torch.no_grad():
-        difference = step.student(batch[0]).double() - step.teacher.net(batch[0]).double()
+        difference = step.student(batch[0]).double() - step.teachers['teacher'].net(batch[0]).double()
     expected = 3 * np.mean(np.abs(difference.numpy()) ** power)
     assert losses['l_kd'].item() == pytest.approx(expected, rel=1e-5)
 
@@ -72,9 +72,9 @@ def step_of(loss, kind='EDSR'):
 def features(step, lq):
     """The features after the units that two positions name, in double precision, by hand."""
     step.double()
-    step.teacher.net.double()
+    step.teachers['teacher'].net.double()
     found = []
-    for net, places in ((step.student, (1, 2)), (step.teacher.net, (2, 4))):
+    for net, places in ((step.student, (1, 2)), (step.teachers['teacher'].net, (2, 4))):
         feature, maps = net.conv_first((lq.double() - net.mean) * 255), []
         for index, block in enumerate(net.body, 1):
             feature = block(feature)
@@ -214,7 +214,7 @@ def test_crosskd(batch):
     value = single_precision(step, batch)['l_cross']
     lq = batch[0].double()
     step.double()
-    student, teacher = step.student, step.teacher.net.double()
+    student, teacher = step.student, step.teachers['teacher'].net.double()
     (head_s, context_s), (head_t, context_t) = student.head(lq), teacher.head(lq)
     map_s, map_t = student.body[0](head_s), teacher.body[1](teacher.body[0](head_t))
     size_s, size_t = map_s.abs().mean(), map_t.abs().mean()
@@ -233,7 +233,7 @@ def test_the_gradient_reaches_the_student_alone(name, kind, batch):
     losses = step(*batch, 1).losses
     sum(losses.values()).backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in step.student.parameters())
-    assert all(parameter.grad is None for parameter in step.teacher.net.parameters())
+    assert all(parameter.grad is None for parameter in step.teachers['teacher'].net.parameters())
     assert all(parameter.grad is not None for parameter in step.objectives.parameters())
 
 

@@ -68,7 +68,7 @@ def step_of(loss: WaveletLoss) -> DistillStep:
 def test_every_sample_counts_in_every_band():
     step = step_of(WaveletLoss(0.5, levels=3))
     lq, gt = torch.rand(3, 3, 8, 8, dtype=torch.float64), torch.rand(3, 3, 16, 16, dtype=torch.float64)
-    sr, teacher = step.student(lq), step.teacher.net(lq)
+    sr, teacher = step.student(lq), step.teachers['teacher'].net(lq)
     expected = 0.0
     for own, other in zip(sr.detach().numpy(), teacher.numpy(), strict=True):
         for channel in range(3):
@@ -78,7 +78,7 @@ def test_every_sample_counts_in_every_band():
     assert loss.item() == pytest.approx(expected, rel=1e-10)
     loss.backward()
     assert step.student.conv_first.weight.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in step.teacher.net.parameters())
+    assert all(parameter.grad is None for parameter in step.teachers['teacher'].net.parameters())
 
 
 def test_a_patch_that_does_not_divide_is_refused():
