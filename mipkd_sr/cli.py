@@ -34,6 +34,7 @@ from mipkd_sr.commands.command_line import (
     import_packages,
     new_parser,
     run_command,
+    start,
 )
 
 DESCRIPTION = """Knowledge distillation for image super-resolution.
@@ -61,11 +62,6 @@ def add_command(
     parser.set_defaults(command=run)
 
 
-def start(module: str, args: argparse.Namespace) -> int:
-    """Run ``mipkd_sr.train`` or ``mipkd_sr.test``."""
-    return import_module(f'mipkd_sr.{module}').start(args)
-
-
 def run_registered(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run another command, with the package's classes and the user's registered."""
     import_module('mipkd_sr.register')
@@ -78,8 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser('mipkd', DESCRIPTION)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     add_command(commands, 'demo', str(demo.__doc__), demo.add_arguments, demo.run)
-    add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'train'))
-    add_command(commands, 'test', TESTING, add_test_arguments, partial(start, 'test'))
+    add_command(commands, 'train', TRAINING, add_run_arguments, partial(start, 'mipkd_sr.train'))
+    add_command(commands, 'test', TESTING, add_test_arguments, partial(start, 'mipkd_sr.test'))
     for module in (
         compare, table, prepare, degrade, label, upscale, export, quantize, plot, benchmark, recipes, options,
     ):  # fmt: skip

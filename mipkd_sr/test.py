@@ -11,6 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from mipkd_sr.commands.command_line import TESTING, add_test_arguments, import_packages, run_command, run_program
+
+if __name__ == '__main__':  # before the imports below, so that a Ctrl-C in them is no traceback
+    sys.exit(run_program('mipkd_sr.test', TESTING, add_test_arguments))
+
 import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
 
 import numpy as np
@@ -21,13 +26,6 @@ from torch.utils.data import Dataset
 
 from mipkd_sr.archs.exported_arch import Exported
 from mipkd_sr.archs.loading import NetworkOptions, load_trained
-from mipkd_sr.commands.command_line import (
-    TESTING,
-    add_test_arguments,
-    import_packages,
-    new_parser,
-    run_command,
-)
 from mipkd_sr.commands.dry_run import describe_testing
 from mipkd_sr.data import build_dataset, metrics_of, not_looked_at
 from mipkd_sr.data.stream import single_images
@@ -49,9 +47,7 @@ from mipkd_sr.runtime.ranks import failing_together
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see ``run_command``."""
-    parser = new_parser('mipkd-test', TESTING)
-    add_test_arguments(parser)
-    return start(parser.parse_args(argv))
+    return run_program('mipkd_sr.test', TESTING, add_test_arguments, argv)
 
 
 def start(args: argparse.Namespace) -> int:
@@ -137,7 +133,3 @@ def test_networks(
         for row_name, row in rows.items():
             row.images[set_name] = found[row_name]
     return list(rows.values())
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -9,20 +9,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
-
-import torch
-
-from mipkd_sr import __version__
 from mipkd_sr.commands.command_line import (
     GO_ON,
     TRAINING,
     add_run_arguments,
     explain_os_error,
     import_packages,
-    new_parser,
     run_command,
+    run_program,
 )
+
+if __name__ == '__main__':  # before the imports below, so that a Ctrl-C in them is no traceback
+    sys.exit(run_program('mipkd_sr.train', TRAINING, add_run_arguments))
+
+import mipkd_sr.register  # isort: skip  # noqa: F401  (before anything imports basicsr, which it repairs)
+
+import torch
+
+from mipkd_sr import __version__
 from mipkd_sr.commands.dry_run import describe_training
 from mipkd_sr.data import build_dataset, not_looked_at
 from mipkd_sr.data.stream import single_images
@@ -43,9 +47,7 @@ from mipkd_sr.training.loop import Progress, Trainer
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see ``run_command``."""
-    parser = new_parser('mipkd-train', TRAINING)
-    add_run_arguments(parser)
-    return start(parser.parse_args(argv))
+    return run_program('mipkd_sr.train', TRAINING, add_run_arguments, argv)
 
 
 def start(args: argparse.Namespace) -> int:
@@ -124,7 +126,3 @@ def claim_folder(
         except OSError as error:
             raise OptionError('name', f'{explain_os_error(error, GO_ON)} Or give another folder with --root.') from None
         yield notes
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
@@ -204,6 +206,23 @@ def run_command(
         if problem := compiler_problem(error):
             return _fail(problem, EXIT_CANNOT_GO_ON)
         raise
+
+
+def start(module: str, args: argparse.Namespace) -> int:
+    """Import ``mipkd_sr.train`` or ``mipkd_sr.test``, and run it."""
+    return import_module(module).start(args)
+
+
+def run_program(
+    module: str,
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run ``mipkd_sr.train`` or ``mipkd_sr.test`` as a program; returns the exit code, see ``run_command``."""
+    parser = new_parser(module.replace('mipkd_sr.', 'mipkd-'), description)
+    add_arguments(parser)
+    return run_command(partial(start, module), parser.parse_args(argv))
 
 
 @contextmanager

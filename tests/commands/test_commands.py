@@ -110,7 +110,12 @@ def test_an_error_is_one_write_so_that_processes_do_not_mix_theirs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'program', ['-m mipkd_sr recipes', '-m mipkd_sr train -opt demo/mipkd', '-m mipkd_sr test -opt demo']
+    'program',
+    [
+        '-m mipkd_sr recipes',
+        *(f'{start} -opt demo/mipkd' for start in ('-m mipkd_sr train', '-m mipkd_sr.train', 'mipkd_sr/train.py')),
+        *(f'{start} -opt demo' for start in ('-m mipkd_sr test', '-m mipkd_sr.test', 'mipkd_sr/test.py')),
+    ],
 )
 def test_ctrl_c_before_a_program_begins_is_one_sentence(program, tmp_path):
     """While PyTorch and BasicSR are imported, for which a BasicSR that is interrupted at once stands in."""
