@@ -111,7 +111,7 @@ def _measured(job: Job) -> Result | None:
         return None
     return Result(
         job.variant,
-        job.seed,
+        job.options['manual_seed'],
         job.run.name,
         job.digest,
         finished,
@@ -134,7 +134,9 @@ def _measured_earlier(job: Job, kept: Sequence[Result]) -> Result | None:
         return None
     if result.test_digest != digest:
         result = replace(result, tests={}, test_digest='')
-    return replace(result, variant=job.variant, seed=job.seed, run=job.run.name, total_iter=job.total_iter)
+    return replace(
+        result, variant=job.variant, seed=job.options['manual_seed'], run=job.run.name, total_iter=job.total_iter
+    )
 
 
 def of_variant(results: Sequence[Result], variant: str) -> list[Result]:

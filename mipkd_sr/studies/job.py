@@ -87,11 +87,6 @@ class Job:
         return self.wanted.digest
 
     @property
-    def seed(self) -> int:
-        """Its seed."""
-        return self.options['manual_seed']
-
-    @property
     def total_iter(self) -> int:
         """Steps that it is to take."""
         return 0 if self.given else self.options['train']['total_iter']

@@ -251,7 +251,7 @@ def test_what_an_earlier_page_has_stays_until_a_run_has_come_as_far(copy):
     kept[3]['test_digest'] = ''  # and of the other one the test was another
     (copy / 'results.json').write_text(json.dumps(kept))
     study = Study(copy / 'study.yml')
-    assert [(job.seed, job.stages()) for job in study.todo()] == [(1, ['train', 'test'])] * 2
+    assert [(job.options['manual_seed'], job.stages()) for job in study.todo()] == [(1, ['train', 'test'])] * 2
     results = list(study.results().values())
     assert [result.validations for result in results] == [entry['validations'] for entry in kept]
     assert [bool(result.tests) for result in results] == [True, True, True, False]

@@ -133,7 +133,7 @@ def test_a_bad_study_is_one_sentence(text, message, study):
 
 def test_a_variant_may_have_some_of_the_seeds_alone(study):
     text = 'recipe: recipe.yml\nseeds: [0, 1]\nvariants:\n  a: {}\n  b: {steps: 2, seeds: [1]}'
-    assert [(job.variant, job.seed) for job in planned_jobs(read_study(study(text)))] == [
+    assert [(job.variant, job.options['manual_seed']) for job in planned_jobs(read_study(study(text)))] == [
         ('a', 0),
         ('a', 1),
         ('b', 1),
@@ -142,7 +142,7 @@ def test_a_variant_may_have_some_of_the_seeds_alone(study):
 
 def test_every_run_of_the_long_study_is_kept():
     file = ROOT / 'experiments/studies/convergence/study.yml'
-    planned = {(job.variant, job.seed) for job in planned_jobs(read_study(file))}
+    planned = {(job.variant, job.options['manual_seed']) for job in planned_jobs(read_study(file))}
     kept = json.loads(file.with_name('results.json').read_text())
     assert planned == {(run['variant'], run['seed']) for run in kept if run['finished']}
 
