@@ -118,11 +118,12 @@ def _drop_what_new_types_do_not_take(options: Options) -> None:
             del component[name]
             for stale in [other for other in options.origin if f'{other}:'.startswith(f'{key}:{name}:')]:
                 del options.origin[stale]
-        if dropped:
-            kept = [name for name in names if name not in dropped]
+        if isinstance(component, dict) and names:
+            kept = [f'{name}: {component[name]}' for name in names if name in component]
+            told = [f'{", ".join(dropped)} is dropped'] * bool(dropped) + [f'{", ".join(kept)} is kept'] * bool(kept)
             options.notes.append(
-                f'{options.origin[key]}: {key}: type is now {component["type"]}, not {names[dropped[0]]}; of what was '
-                f'set for that, {", ".join(dropped)} is dropped' + (f' and {", ".join(kept)} kept' if kept else '')
+                f'{options.origin[key]}: {key}: type is now {component["type"]}, not {next(iter(names.values()))}; of '
+                f'what was set for that, {" and ".join(told)}'
             )
     options._of_old_types.clear()
 

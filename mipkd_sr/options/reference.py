@@ -17,7 +17,8 @@ Written by `mipkd options > docs/options.md`. `mipkd options --schema > schema.j
 `# yaml-language-server: $schema=schema.json` on an option file's first line.
 
 An option file is BasicSR's YAML with one key more, `base`: a file, or a list of files, that it extends. Mappings are
-merged key by key; a `type` that differs replaces its whole mapping. `{scale}` in a text stands for the run's scale.
+merged key by key. Where a `type` differs, what the new class takes too is kept, and a note names it with what is
+dropped. `{scale}` in a text stands for the run's scale.
 `-opt` takes a file, or the name of a recipe of the package (`mipkd recipes`).
 
 Relative paths belong to the run's root, as do `experiments/` and `results/`: the folder that holds the option file's

@@ -115,7 +115,9 @@ def test_another_type_keeps_what_both_know_and_the_rest_is_said(tmp_path):
     assert options.data['network_g'] == {'type': 'StagedRCAN', 'num_group': 3} | kept
     assert options.data['other'] == {'type': 'B'}  # nobody knows what such a thing takes
     assert [note.partition(': ')[2] for note in options.notes] == [
-        'other: type is now B, not A; of what was set for that, p is dropped'
+        'network_g: type is now StagedRCAN, not StagedEDSR; of what was set for that, num_feat: 8, num_block: 2, '
+        'res_scale: 0.1, upscale: 2 is kept',
+        'other: type is now B, not A; of what was set for that, p is dropped',
     ]
     force_options(
         options,
@@ -126,9 +128,9 @@ def test_another_type_keeps_what_both_know_and_the_rest_is_said(tmp_path):
         'kd_opt': {'type': 'FitNetLoss', 'loss_weight': 3},
     }
     assert options.data['datasets']['train'] == {'type': 'PairedPatchDataset', 'gt_size': 16, 'dataroot_gt': 'a'}
-    assert options.notes[1] == (
-        '--force_yml: train:optim_g: type is now SGD, not Adam; of what was set for that, amsgrad is dropped and lr '
-        'kept'
+    assert options.notes[2] == (
+        '--force_yml: train:optim_g: type is now SGD, not Adam; of what was set for that, amsgrad is dropped and '
+        'lr: 0.001 is kept'
     )
 
 
