@@ -47,11 +47,11 @@ def table_file(name: str) -> Path:
 def run(args: argparse.Namespace) -> int:
     files = [table_file(name) for name in args.table]
 
-    from mipkd_sr.studies.paper_tables import chosen_cells, read_table  # starts PyTorch
+    from mipkd_sr.studies.paper_tables import choose_cells, read_table  # starts PyTorch
     from mipkd_sr.studies.table_runs import Tables
 
     tables = [read_table(file) for file in files]
-    cells = chosen_cells(tables, args.only)
+    choose_cells(tables, args.only)
     root = args.root.absolute() if args.root else find_root(args.table[0])
     folder = (args.out or root / 'results' / '_'.join(table.name for table in tables)).absolute()
     command: list[str | Path] = ['mipkd', 'table']
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     command += ['--out', folder] if args.out else []
     command += ['--only', *args.only] if args.only else []
     command += ['--import', *args.imports] if args.imports else []
-    code = follow(Tables(tables, cells, root, folder, command, args.repeats), args)
+    code = follow(Tables(tables, root, folder, command, args.repeats), args)
     if not (code or args.plan or args.commands or args.run):
         files = [folder / f'{table.name}_x{scale}.yml' for table in tables for scale in table.opt['scales']]
         draw_crops([file for file in files if file.is_file()], root)

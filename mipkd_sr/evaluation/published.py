@@ -46,11 +46,9 @@ def _is_cell(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
-def published_values(
-    entries: Mapping[str, Mapping[Any, Any]], name: str, scale: int, test_set: str
-) -> dict[str, float]:
-    """One cell: those of the metrics ``psnr`` and ``ssim`` that are published."""
-    values = entries[name].get(scale, {}).get(test_set, ())
+def published_values(entry: Mapping[Any, Any], scale: int, test_set: str) -> dict[str, float]:
+    """One cell of a published result: those of the metrics ``psnr`` and ``ssim`` that are published."""
+    values = entry.get(scale, {}).get(test_set, ())
     return {metric: value for metric, value in zip(('psnr', 'ssim'), values, strict=False) if value is not None}
 
 
@@ -67,6 +65,6 @@ def published_rows(opt: TestingOptions) -> list[Row]:
             raise OptionError('published', f'{file} has no {shown(name)}; {advice(name, entries, "it has")}')
         row = Row(f'{name} (published)', None)
         for test_set in entries[name].get(opt['scale'], {}):
-            row.images[test_set] = {'mean': published_values(entries, name, opt['scale'], test_set)}
+            row.images[test_set] = {'mean': published_values(entries[name], opt['scale'], test_set)}
         rows.append(row)
     return rows

@@ -29,8 +29,6 @@ COLUMNS = {
     'images_a_second': ('images a second', 1, '.3g'),
     'seconds': ('seconds a step', 1, '.3g'),
 }
-
-
 MEASURED = {'machine': str, 'repeats': int, 'rows': {str: {str: float}}}
 """The form of what ``measure_costs`` gives."""
 
@@ -49,9 +47,7 @@ def measure_costs(cells: Sequence[Cell], what: str, repeats: int) -> dict[str, A
     }
 
 
-def cost_section(
-    cells: Sequence[Cell], measured: Mapping[str, Any], published: Mapping[str, Mapping[Any, Any]]
-) -> list[str]:
+def cost_section(cells: Sequence[Cell], measured: Mapping[str, Any]) -> list[str]:
     """The text of a table of costs: for each row a line of ours, from ``measure_costs``, and one of the published
     values."""
     columns = [name for name in COLUMNS if any(name in costs for costs in measured['rows'].values())]
@@ -60,7 +56,7 @@ def cost_section(
         name = f'{cell.row} x{cell.scale}'
         rows.append([name, 'ours', *_texts(measured['rows'].get(name, {}), columns)])
         if cell.published:
-            rows.append(['', 'published', *_texts(published[cell.published].get('costs', {}), columns)])
+            rows.append(['', 'published', *_texts(cell.published.get('costs', {}), columns)])
     text = markdown_table(['row', '', *(COLUMNS[name][0] for name in columns)], rows)
     return [text, f'Ours on {measured["machine"]}; medians of {measured["repeats"]}.']
 
@@ -82,7 +78,7 @@ def network_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]
 
 def step_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]:
     """Seconds of a training step of each cell, in turn, on noise and with random weights, without reading images."""
-    device, work, seconds = this_device(), [], []
+    device, work = this_device(), []
     for cell in cells:
         print(f'  {cell.row} x{cell.scale}', flush=True)
         own: dict[str, Any] = deepcopy(cell.options)
@@ -91,8 +87,6 @@ def step_costs(cells: Sequence[Cell], repeats: int) -> list[dict[str, float]]:
         opt = cast(TrainingOptions, own)
         with patch.object(csd_loss, 'vgg19_features', random_vgg):
             work.append(partial(take_step, build_model(opt), batch_for(opt, device), first_step(opt)))
-        seconds.append([seconds_of(work[-1], device)])  # the first has more to do, and does not count
-    for _ in range(repeats):
-        for own_seconds, step in zip(seconds, work, strict=True):
-            own_seconds.append(seconds_of(step, device))
-    return [{'seconds': statistics.median(own_seconds[1:])} for own_seconds in seconds]
+    turns = [[seconds_of(step, device) for step in work] for _ in range(repeats + 1)]
+    # the first step of each has more to do, and does not count
+    return [{'seconds': statistics.median(own)} for own in zip(*turns[1:], strict=True)]

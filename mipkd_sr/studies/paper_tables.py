@@ -3,9 +3,10 @@
 docs/papers.md shows a table file. ``base`` names table files that it extends; a row that is ``~`` is left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,10 @@ class Cell:
     row: str
     scale: int
     options: dict[str, Any]  # the checked options that train it
-    published: str | None  # name of its published result; None if there is none
+    published: Mapping[Any, Any]  # its published result, see ``read_published``; empty if there is none
     is_teacher: bool  # whether it is the teacher itself
     teacher_file: str | None  # from the root: its teacher's weights, or, of a teacher, its own; None without teacher
-    teacher_options: dict[str, Any] | None  # the checked options that train that teacher; None without teacher
+    teacher_options: dict[str, Any]  # the checked options that train that teacher; empty without teacher
     job: Job | None = None  # its run and test; None where it cannot be run
     skipped: str = ''  # why it cannot be run; empty if it can
     result: Result | None = None  # what it has measured; None if it has not
@@ -78,13 +79,18 @@ class Cell:
         return {name: mean_metrics(images) for name, images in self.result.tests.items()} if self.result else {}
 
 
-@dataclass(frozen=True)
+@dataclass
 class PaperTable:
     """A table file, read: the file, its checked content, and its cells, scale by scale."""
 
     file: Path
     opt: dict[str, Any]
     cells: list[Cell]
+    absent_sets: Sequence[str] = ()  # once its cells are located: test sets that are not there, and are left out
+
+    def at_scales(self) -> list[tuple[int, list[Cell]]]:
+        """Its cells, scale by scale."""
+        return [(scale, list(cells)) for scale, cells in groupby(self.cells, lambda cell: cell.scale)]
 
     @property
     def name(self) -> str:
@@ -128,35 +134,33 @@ def _cell(file: Path, opt: Mapping[str, Any], name: str, scale: int, published: 
         raise OptionError(
             f'{key}:published', f'there is no published result {shown(label)}; name one of published.yml, or ~.'
         )
-    options = _options(file, [*opt['bases'], *row['bases']], (opt['changes'], row['changes']), scale)
-    _check_mappings(options.data, key)
-    has_teacher = bool(options.data.get('network_t'))
-    if row['teacher'] and not has_teacher:
-        raise OptionError(f'{key}:teacher', 'is true, but its bases name no network_t.')
-    teacher_file = (options.data.get('path') or {}).get('pretrain_network_t') if has_teacher else None
-    teacher = None
-    if has_teacher:
-        plain = _options(file, opt['bases'], (opt['changes'],), scale)
-        _check_mappings(plain.data, key)
-        teacher = _plain_training(plain.data, options.data['network_t'], str(teacher_file))
+    options = _options(file, opt, row, scale, key)
+    teacher_file, teacher = None, dict[str, Any]()
+    if network := options.data.get('network_t'):
+        teacher_file = (options.data.get('path') or {}).get('pretrain_network_t')
+        plain = _options(file, opt, {'bases': [], 'changes': {}}, scale, key).data
+        teacher = _plain_training(plain, network, str(teacher_file))
         _check(teacher, options, key)
+    elif row['teacher']:
+        raise OptionError(f'{key}:teacher', 'is true, but its bases name no network_t.')
     own = options.data | {'name': f'{file.stem}_x{scale}'}  # until it is known what it will be called
     _check(own, options, key)
-    own = teacher if row['teacher'] and teacher else own
-    return Cell(file.stem, name, scale, own, label, row['teacher'], teacher_file, teacher)
+    own = teacher if row['teacher'] else own
+    theirs = published[label] if label else {}
+    return Cell(file.stem, name, scale, own, theirs, row['teacher'], teacher_file, teacher)
 
 
-def _options(file: Path, bases: Iterable[str], changes: Iterable[Mapping[str, Any]], scale: int) -> Options:
-    """A cell's options, not yet checked."""
-    files = [file.parent / (base if base.endswith('.yml') else BASES / f'{base}.yml') for base in bases]
-    return compose_options(file, files, [*changes, {'scale': scale}])
-
-
-def _check_mappings(opt: dict[str, Any], key: str) -> None:
-    """Check that the sections that are read before the options are checked are mappings."""
+def _options(file: Path, table: Mapping[str, Any], row: Mapping[str, Any], scale: int, key: str) -> Options:
+    """The options of a table and a row of it, not yet checked; but what is read before is mappings."""
+    bases = [
+        Path(base) if base.endswith('.yml') else BASES / f'{base}.yml' for base in [*table['bases'], *row['bases']]
+    ]
+    changes = [table['changes'], row['changes'], {'scale': scale}]
+    options = compose_options(file, [file.parent / base for base in bases], changes)
     for name in ('train', 'path', 'network_t'):
-        if not isinstance(opt.get(name) or {}, dict):
-            raise OptionError(f'{key}: {name}', f'must be a mapping of keys to values, not {shown(opt[name])}.')
+        if not isinstance(value := options.data.get(name) or {}, dict):
+            raise OptionError(f'{key}: {name}', f'must be a mapping of keys to values, not {shown(value)}.')
+    return options
 
 
 def _check(opt: dict[str, Any], options: Options, key: str) -> None:
@@ -168,11 +172,8 @@ def _check(opt: dict[str, Any], options: Options, key: str) -> None:
 
 def _plain_training(opt: Mapping[str, Any], network: Mapping[str, Any], weights: str) -> dict[str, Any]:
     """The options that train ``network`` plainly, with the data and schedule of the table's bases."""
-    own = deepcopy(dict(opt))
-    own['name'] = Path(weights).stem
-    own['model_type'] = 'DistillModel'
-    own['network_g'] = deepcopy(dict(network))
-    own['network_t'] = None
+    own = deepcopy(dict(opt)) | {'name': Path(weights).stem, 'model_type': 'DistillModel'}
+    own |= {'network_g': deepcopy(dict(network)), 'network_t': None}
     no_files = {'pretrain_network_t': None, 'pretrain_network_g': None, 'init_network_g': None}
     own['path'] = (own.get('path') or {}) | no_files
     own['train'] = {key: value for key, value in (own.get('train') or {}).items() if not str(key).endswith('_opt')}
@@ -180,8 +181,8 @@ def _plain_training(opt: Mapping[str, Any], network: Mapping[str, Any], weights:
     return own
 
 
-def chosen_cells(tables: Sequence[PaperTable], only: Sequence[str]) -> list[Cell]:
-    """The cells that ``--only`` names: names of rows, and scales such as x4; all without it."""
+def choose_cells(tables: Sequence[PaperTable], only: Sequence[str]) -> None:
+    """Leave the tables the cells that ``--only`` names: names of rows, and scales such as x4; all without it."""
     cells = [cell for table in tables for cell in table.cells]
     scales = {f'x{cell.scale}' for cell in cells}
     rows = {cell.row for cell in cells}
@@ -190,4 +191,5 @@ def chosen_cells(tables: Sequence[PaperTable], only: Sequence[str]) -> list[Cell
             known = ', '.join([*dict.fromkeys(cell.row for cell in cells), *sorted(scales)])
             raise OptionError('--only', f"'{name}' is neither a row nor a scale of the table; there are: {known}.")
     wanted_rows, wanted_scales = rows & set(only) or rows, scales & set(only) or scales
-    return [cell for cell in cells if cell.row in wanted_rows and f'x{cell.scale}' in wanted_scales]
+    for table in tables:
+        table.cells = [cell for cell in table.cells if cell.row in wanted_rows and f'x{cell.scale}' in wanted_scales]

@@ -16,36 +16,23 @@ from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.pipeline import PARTIAL
 
 METRICS = ('psnr', 'ssim')
-Published = Mapping[str, Mapping[Any, Any]]
-"""The published results; see ``mipkd_sr.evaluation.published.read_published``."""
 
 
-def page_text(
-    tables: Sequence[PaperTable],
-    cells: Sequence[Cell],
-    costs: Mapping[str, Mapping[str, Any]],
-    absent_sets: Mapping[str, Sequence[str]],
-    published: Published,
-    command: str,
-) -> str:
-    """The page's text, of the wanted cells.
-
-    ``costs`` is by table, see ``measure_costs``; so is ``absent_sets``, the test sets that are not there and are left
-    out. ``command`` is the command behind the page.
-    """
+def page_text(tables: Sequence[PaperTable], costs: Mapping[str, Mapping[str, Any]], command: str) -> str:
+    """The page's text. ``costs`` is by table, see ``measure_costs``; ``command`` is the command behind the page."""
+    cells = [cell for table in tables for cell in table.cells]
     parts = ['# Tables of the papers', _state(cells), f'`{command}`']
     for table in tables:
-        own = [cell for cell in cells if cell.table == table.name]
-        if not own:
+        if not table.cells:
             continue
         parts += [f'## {table.opt["title"]}', *([table.opt['note'].strip()] if table.opt['note'] else [])]
         if table.name in costs:
-            parts += cost_section(own, costs[table.name], published)
+            parts += cost_section(table.cells, costs[table.name])
         elif table.opt['measure'] is None:
-            parts += _of_runs(table, own, absent_sets.get(table.name, ()), published)
-        if sources := dict.fromkeys(published[cell.published]['source'] for cell in own if cell.published):
+            parts += _of_runs(table)
+        if sources := dict.fromkeys(cell.published['source'] for cell in table.cells if cell.published):
             parts.append('Published values: ' + '; '.join(sources) + '.')
-        last = own[-1]
+        last = table.cells[-1]
         parts.append(f'One cell alone: `mipkd table {table.name} --only {shlex.quote(last.row)} x{last.scale}`')
     return '\n\n'.join(parts) + '\n'
 
@@ -53,24 +40,21 @@ def page_text(
 def _state(cells: Sequence[Cell]) -> str:
     trained = [cell for cell in cells if cell.job or cell.skipped]
     measured = sum(bool(cell.values()) for cell in trained)
-    text = f'{measured} of {len(trained)} cells have been measured.' + (
-        f'{PARTIAL}.' if measured < len(trained) else ''
-    )
+    text = f'{measured} of {len(trained)} cells have been measured.'
+    text += f'{PARTIAL}.' if measured < len(trained) else ''
     versions = sorted({version for cell in cells if cell.result for version in cell.result.code})
     return f'{text} Trained by mipkd_sr {", ".join(versions)}.' if versions else text
 
 
-def _of_runs(table: PaperTable, cells: Sequence[Cell], absent: Sequence[str], published: Published) -> list[str]:
+def _of_runs(table: PaperTable) -> list[str]:
     parts = []
-    for scale in table.opt['scales']:
-        if own := [cell for cell in cells if cell.scale == scale]:
-            parts += [f'x{scale}:', _table(own, table.opt['sets'], published)]
-    tested = next((cell.job.test.options for cell in cells if cell.job and cell.job.test), None)
-    if tested is not None:
+    for scale, cells in table.at_scales():
+        parts += [f'x{scale}:', _table(cells, table.opt['sets'])]
+    if tested := next((cell.job.test.options for cell in table.cells if cell.job and cell.job.test), None):
         parts.append(f'Ours: PSNR / SSIM of the weights at the end of each run, {_how(tested)}')
-    if absent:
-        parts.append(f'Test sets that are not there, and were left out: {", ".join(absent)}.')
-    skipped = [f'Not run: {cell.row} x{cell.scale}: {cell.skipped}' for cell in cells if cell.skipped]
+    if table.absent_sets:
+        parts.append(f'Test sets that are not there, and were left out: {", ".join(table.absent_sets)}.')
+    skipped = [f'Not run: {cell.row} x{cell.scale}: {cell.skipped}' for cell in table.cells if cell.skipped]
     return [*parts, *dict.fromkeys(skipped)]
 
 
@@ -83,13 +67,13 @@ def _how(test: Mapping[str, Any]) -> str:
     return protocol({**test, 'val': {**test['val'], 'metrics': metrics}}).partition(', ')[2]
 
 
-def _table(cells: Sequence[Cell], sets: Sequence[str] | None, published: Published) -> str:
+def _table(cells: Sequence[Cell], sets: Sequence[str] | None) -> str:
     """Three lines a row: ours, published, difference."""
     names = list(sets or dict.fromkeys(name for cell in cells for name in cell.values()))
     body = []
     for cell in cells:
-        ours, label = cell.values(), cell.published
-        theirs = {name: published_values(published, label, cell.scale, name) for name in names} if label else {}
+        ours = cell.values()
+        theirs = {name: published_values(cell.published, cell.scale, name) for name in names}
         body.append([cell.row, 'ours', *(format_metrics(_of(ours.get(name, {}))) for name in names)])
         if any(theirs.values()):
             body.append(['', 'published', *(format_metrics(_of(theirs[name])) for name in names)])
@@ -109,16 +93,15 @@ def _difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
     )
 
 
-def csv_text(cells: Sequence[Cell], published: Published) -> str:
+def csv_text(tables: Sequence[PaperTable]) -> str:
     """Every value of a cell that is measured or published, a row each."""
     text = StringIO(newline='')
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['table', 'row', 'scale', 'set', 'metric', 'ours', 'published'])
-    for cell in cells:
+    for cell in (cell for table in tables for cell in table.cells):
         values = cell.values()
-        theirs = published[cell.published].get(cell.scale, {}) if cell.published else {}
-        for name in dict.fromkeys([*values, *theirs]):
-            their = published_values(published, cell.published, cell.scale, name) if cell.published else {}
+        for name in dict.fromkeys([*values, *cell.published.get(cell.scale, {})]):
+            their = published_values(cell.published, cell.scale, name)
             for metric in METRICS:
                 ours = values.get(name, {}).get(metric)
                 if ours is not None or metric in their:
@@ -126,7 +109,7 @@ def csv_text(cells: Sequence[Cell], published: Published) -> str:
     return text.getvalue()
 
 
-def together(tables: Sequence[PaperTable], cells: Sequence[Cell]) -> dict[str, str]:
+def together(tables: Sequence[PaperTable]) -> dict[str, str]:
     """An option file for ``mipkd test`` for each table and scale that has finished cells, by its name.
 
     Its networks are the rows, its test sets those that exist, its pictures those of the table's test file. It draws the
@@ -134,8 +117,8 @@ def together(tables: Sequence[PaperTable], cells: Sequence[Cell]) -> dict[str, s
     """
     files = {}
     for table in tables:
-        for scale in table.opt['scales']:
-            own = [cell for cell in cells if (cell.table, cell.scale) == (table.name, scale) and cell.values()]
+        for scale, cells in table.at_scales():
+            own = [cell for cell in cells if cell.values()]
             tests = {cell.row: cell.job.test.options for cell in own if cell.job and cell.job.test}
             if not tests:
                 continue

@@ -6,7 +6,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from mipkd_sr.evaluation.published import read_published
 from mipkd_sr.options.reading import force_options, read_options
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.files import fits, read_json, write_json
@@ -23,34 +22,21 @@ SEED = 0
 
 
 class Tables(Pipeline):
-    """The cells of tables, the wanted ones; see ``Pipeline``. Each row of a table of costs is measured ``repeats``
-    times.
-    """
+    """The cells of tables; see ``Pipeline``. Each row of a table of costs is measured ``repeats`` times."""
 
     def __init__(
-        self,
-        tables: Sequence[PaperTable],
-        cells: Sequence[Cell],
-        root: Path,
-        folder: Path,
-        command: Sequence[str | Path] = (),
-        repeats: int = 3,
+        self, tables: Sequence[PaperTable], root: Path, folder: Path, command: Sequence[str | Path], repeats: int
     ) -> None:
         self.root, self.tables, self.repeats = root, tables, repeats
         self.costs_file = folder / 'costs.json'
         self.found, self.known = trained_in(root), dict[Path, str]()
         self.made: dict[str, list[Job]] = {}
-        self.absent_sets: dict[str, list[str]] = {}
-        self.cells: list[Cell] = []
-        self.published = read_published()
+        self.cells = [cell for table in tables for cell in table.cells]
         for table in tables:
-            for scale in table.opt['scales']:
-                wanted = [cell for cell in cells if (cell.table, cell.scale) == (table.name, scale)]
-                self.cells += wanted
-                if wanted and not table.opt['measure']:
-                    test, self.absent_sets[table.name] = _test_options(table, scale, root)
-                    for cell in wanted:
-                        self._locate(cell, test)
+            for scale, cells in table.at_scales() if not table.opt['measure'] else ():
+                test, table.absent_sets = _test_options(table, scale, root)
+                for cell in cells:
+                    self._locate(cell, test)
         own = {cell.job for cell in self.cells if cell.job}
         needed = {job for one in own for job in (one.teacher, one.twin)}
         jobs = [job for same in self.made.values() for job in same if job in own or job in needed]
@@ -58,21 +44,17 @@ class Tables(Pipeline):
 
     def _locate(self, cell: Cell, test: dict[str, Any]) -> None:
         """Locate one cell, and its teacher if that has to be trained."""
-        options, teacher = deepcopy(cell.options), None
-        row = f'{cell.table}, {cell.row} x{cell.scale}'
-        if cell.teacher_file is not None and cell.teacher_options is not None:
+        row, teacher = f'{cell.table}, {cell.row} x{cell.scale}', None
+        if cell.teacher_file is not None:
             given = self.root / Path(cell.teacher_file).expanduser()
-            name = cell.teacher_options['name']
-            if cell.is_teacher and given.is_file():
-                cell.job = self._job(row, given.stem, options, test, given=given)
-                return
+            is_there = given.is_file()
             if cell.is_teacher:
-                cell.job = self._job(row, name, cell.teacher_options, test)
+                cell.job = self._job(row, given.stem, cell.options, test, given=given if is_there else None)
                 return
-            if not given.is_file():
-                teacher = self._job('teacher', name, cell.teacher_options, None)
+            if not is_there:
+                teacher = self._job('teacher', given.stem, cell.teacher_options, None)
         name = f'{slug(cell.table)}_{slug(cell.row)}_x{cell.scale}'
-        cell.job, cell.skipped = self._job(row, name, options, test, teacher), ''
+        cell.job = self._job(row, name, cell.options, test, teacher)
         if missing := missing_files(cell.job):
             cell.job, cell.skipped = None, str(missing[0]).replace(f'{self.root}/', '')
 
@@ -80,13 +62,13 @@ class Tables(Pipeline):
         self,
         variant: str,
         name: str,
-        options: Mapping[str, Any],
+        options: dict[str, Any],
         test: dict[str, Any] | None,
         teacher: Job | None = None,
         given: Path | None = None,
     ) -> Job:
         """A new job, or an existing one that trains the same, if there is nothing to test."""
-        job = Job(variant, name, deepcopy(dict(options)) | {'manual_seed': SEED}, self.root, test, teacher, given=given)
+        job = Job(variant, name, deepcopy(options) | {'manual_seed': SEED}, self.root, test, teacher, given=given)
         job.locate(self.found, self.known)
         same = self.made.setdefault(job.digest, [])
         if same and test is None:
@@ -101,9 +83,9 @@ class Tables(Pipeline):
         """See ``Pipeline.before_work``: measures the tables of costs."""
         costs = {}
         for table in self.tables:
-            if table.opt['measure'] and (cells := [cell for cell in self.cells if cell.table == table.name]):
-                print(f'measuring {len(cells)} rows of {table.name}', flush=True)
-                costs[table.name] = measure_costs(cells, table.opt['measure'], self.repeats)
+            if table.opt['measure'] and table.cells:
+                print(f'measuring {len(table.cells)} rows of {table.name}', flush=True)
+                costs[table.name] = measure_costs(table.cells, table.opt['measure'], self.repeats)
         if costs:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self._costs() | costs, self.costs_file)
@@ -119,12 +101,11 @@ class Tables(Pipeline):
         for cell in self.cells:
             if cell.skipped:
                 lines.append(f'not run: {cell.table}, {cell.row} x{cell.scale}: {cell.skipped}')
-        if absent := dict.fromkeys(name for names in self.absent_sets.values() for name in names):
+        if absent := dict.fromkeys(name for table in self.tables for name in table.absent_sets):
             lines.append(f'test sets that are not there and are left out: {", ".join(absent)}')
         for table in self.tables:
             if table.opt['measure']:
-                rows = [cell.row for cell in self.cells if cell.table == table.name]
-                lines.append(f'{table.name}: to be measured here: {", ".join(rows)}')
+                lines.append(f'{table.name}: to be measured here: {", ".join(cell.row for cell in table.cells)}')
         return '\n'.join(lines)
 
     def pages(self, results: Mapping[Job, Result]) -> dict[str, str]:
@@ -132,9 +113,8 @@ class Tables(Pipeline):
         for cell in self.cells:
             cell.result = results.get(cell.job) if cell.job else None
         command = shlex.join(self.words(self.root))
-        page = page_text(self.tables, self.cells, self._costs(), self.absent_sets, self.published, command)
-        files = {'table.csv': csv_text(self.cells, self.published), 'report.md': page}
-        return together(self.tables, self.cells) | files
+        files = {'table.csv': csv_text(self.tables), 'report.md': page_text(self.tables, self._costs(), command)}
+        return together(self.tables) | files
 
     def others(self, results: Mapping[Job, Result]) -> list[Result]:
         """See ``Pipeline.others``: with --only, the other cells'."""
