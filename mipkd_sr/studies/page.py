@@ -2,13 +2,14 @@
 anew."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mipkd_sr.evaluation.evaluate import mean_metrics
 from mipkd_sr.evaluation.figures import study_figure
 from mipkd_sr.evaluation.results import digits_of, markdown_table, protocol
 from mipkd_sr.studies.collect import Result, datasets_and_metrics, of_variant, test_sets
@@ -20,15 +21,14 @@ from mipkd_sr.studies.tables import (
     differences_table,
     end_table,
     on_test_set,
-    test_differences,
     values_table,
 )
 
 
-def page_text(study: StudyFile, total: int, results: Sequence[Result], commands: Mapping[str, str]) -> str:
+def page_text(study: StudyFile, total: int, results: Sequence[Result], command: str, of_runs: Sequence[str]) -> str:
     """The page's text, of a study of ``total`` runs, of which ``results`` are known.
 
-    ``commands`` has the command that makes each run, by its name; that of the whole study under ``''``.
+    ``command`` makes the whole study, those in ``of_runs`` a run each.
     """
     parts = [f'# {_escaped(study.folder.name)}: report', _state(total, results)]
     done = [result for result in results if result.finished]
@@ -43,19 +43,20 @@ def page_text(study: StudyFile, total: int, results: Sequence[Result], commands:
                 parts += [f'{metrics[0]} on {dataset}:', *(_table(table) for table in tables if table[1])]
     if study.test is not None and any(result.tests for result in results):
         columns = [on_test_set(name, metric) for name, own in test_sets(results).items() for metric in own]
+        firsts = [on_test_set(name, own[0]) for name, own in test_sets(results).items()]
         parts += [
             '## Test sets',
             _TEST_TEXT.format(protocol=protocol(study.test)),
             _table(values_table(study, results, columns)),
         ]
-        if (differences := test_differences(study, results))[1]:
+        if (differences := differences_table(study, results, firsts, over=('seeds', 'images')))[1]:
             parts += [_TEST_DIFFERENCES_TEXT, _table(differences)]
-    runs = [commands[result.run] for result in results]
     parts += [
         '## Commands',
-        f'From the folder that holds `experiments`, the whole study: `{commands[""]}`. Run by run:',
+        f'From the folder that holds `experiments`, the whole study: `{command}`. Run by run:',
+        '\n'.join(['```', *of_runs, '```']),
     ]
-    return '\n\n'.join([*parts, '\n'.join(['```', *runs, '```'])]) + '\n'
+    return '\n\n'.join(parts) + '\n'
 
 
 _END_TEXT = (
@@ -114,8 +115,7 @@ def csv_text(results: Sequence[Result]) -> str:
                 if name not in ('iter', 'dataset')
             ]
         for name, images in result.tests.items():
-            for metric in next(iter(images.values()), {}):
-                mean = float(np.mean([row[metric] for row in images.values()]))
+            for metric, mean in mean_metrics(images).items():
                 rows.append([result.variant, result.seed, result.total_iter, name, 'test', metric, mean])
     text = StringIO(newline='')
     csv.writer(text).writerows(rows)

@@ -2,16 +2,15 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from basicsr.utils import get_time_str
 
 from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.runs.identity import Session
 from mipkd_sr.runtime.files import read_json
-from mipkd_sr.studies.collect import Result
+from mipkd_sr.studies.collect import Result, read_results
 from mipkd_sr.studies.estimate import Estimate, estimates
 from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.page import csv_text, draw_curves, page_text
@@ -47,10 +46,10 @@ class Study(Pipeline):
     def pages(self, results: Mapping[Job, Result]) -> dict[str, str]:
         """See ``Pipeline.pages``; the curves are drawn, too."""
         own, words = list(results.values()), self.words(self.root)
-        commands = {job.run.name: shlex.join([*words, '--run', job.name]) for job in self.jobs}
+        of_runs = [shlex.join([*words, '--run', job.name]) for job in results]
         if own:
             draw_curves(self.study, own)
-        page = {'report.md': page_text(self.study, len(self.jobs), own, commands | {'': shlex.join(words)})}
+        page = {'report.md': page_text(self.study, len(self.jobs), own, shlex.join(words), of_runs)}
         return {'table.csv': csv_text(own)} | page if own else page
 
     def estimates(self, measure: bool = False) -> dict[str, Estimate]:
@@ -63,9 +62,11 @@ class Study(Pipeline):
 
     def before_work(self, results: Mapping[Job, Result]) -> None:
         """Move the earlier page into a folder of its own if it has results that the new one lacks."""
-        entries = read_json(self.results_file, None)
+        entries, kept = read_json(self.results_file, None), read_results(self.results_file)
+        earlier = [Session(0, result.digest, result.inputs, '') for result in kept]
+        whole = isinstance(entries, list) and len(entries) == len(kept)
         if not self.results_file.exists() or (
-            isinstance(entries, list) and all(_is_among(entry, results.values()) for entry in entries)
+            whole and all(any(result.is_of(one) for result in results.values()) for one in earlier)
         ):
             return
         folder = self.folder / f'earlier_{get_time_str()}'
@@ -95,12 +96,3 @@ class Study(Pipeline):
             f'{table}\nTo be done: {len(todo)} runs, about {hours(total)} here, {len(self.devices)} at a time '
             '(validations included, reading of images and tests not).'
         )
-
-
-def _is_among(entry: Any, results: Iterable[Result]) -> bool:
-    """Whether an entry of a page's numbers is one of ``results``."""
-    if not isinstance(entry, dict):
-        return False
-    inputs = entry.get('inputs')
-    known = {key: text for key, text in inputs.items() if isinstance(text, str)} if isinstance(inputs, dict) else {}
-    return any(result.is_of(Session(0, str(entry.get('digest')), known, '')) for result in results)

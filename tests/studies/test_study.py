@@ -18,8 +18,8 @@ from mipkd_sr.options.reading import dump_options
 from mipkd_sr.runs.identity import digest, kept_digest
 from mipkd_sr.runs.run_options import load_options
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.studies.statistics import paired_by_image, paired_by_seed, t_interval
 from mipkd_sr.studies.study_file import planned_jobs, read_study, scale_steps, slug, study_root
+from mipkd_sr.studies.tables import paired_by_image, paired_by_seed, t_interval
 from tests.conftest import ROOT
 
 
