@@ -208,11 +208,6 @@ def trained_with(run: Run) -> Session | None:
     return sessions[-1] if sessions and same else None
 
 
-def code_versions(run: Run) -> list[str]:
-    """The versions of the code that trained a run, as far as they are known; see ``code_version``."""
-    return list(dict.fromkeys(one.code for one in history(run) if one.code))
-
-
 @cache
 def code_version() -> str:
     """The package's version, and a digest of the sources that decide what a run computes: ``0.1.0+1f2e3d4c``."""

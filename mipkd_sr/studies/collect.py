@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipkd_sr.evaluation.evaluate import Rows
-from mipkd_sr.runs.identity import Session, code_versions, history
+from mipkd_sr.runs.identity import Session, history
 from mipkd_sr.runs.validation_record import VALIDATIONS
 from mipkd_sr.runtime.files import fits, read_json
 from mipkd_sr.studies.job import Job, are_images
@@ -44,11 +44,7 @@ class Result:
 
     def value_at(self, step: int | None, dataset: str, metric: str) -> float | None:
         """A metric's mean on a validation set at a step (None: the last); None if it was not measured there."""
-        step = self.steps() if step is None else step
-        for entry in self.validations:
-            if entry['iter'] == step and entry['dataset'] == dataset:
-                return entry.get(metric)
-        return None
+        return dict(self.curve(dataset, metric)).get(self.steps() if step is None else step)
 
     def curve(self, dataset: str, metric: str) -> list[tuple[int, float]]:
         """A metric's mean on a validation set over the steps."""
@@ -106,37 +102,37 @@ def _measured(job: Job) -> Result | None:
     if not job.given and not (validations and all(one.is_like(job.wanted) for one in sessions)):
         return None
     finished = job.is_trained()
-    tests = job.test.images() if job.test is not None and finished else {}
+    tests = job.test_images() if finished else {}
     if job.given and not tests:
         return None
     return Result(
-        job.variant,
-        job.options['manual_seed'],
-        job.run.name,
-        job.digest,
-        finished,
-        job.total_iter,
-        validations,
-        job.run.seconds_per_step(),
-        code=code_versions(job.run),
+        **_names(job),
+        digest=job.digest,
+        finished=finished,
+        validations=validations,
+        seconds_per_step=job.run.seconds_per_step(),
+        code=list(dict.fromkeys(one.code for one in sessions if one.code)),
         tests=tests,
-        test_digest=job.test.digest if job.test is not None and tests else '',
+        test_digest=job.test_digest if tests else '',
         inputs=sessions[-1].inputs if sessions else {},
     )
 
 
 def _measured_earlier(job: Job, kept: Sequence[Result]) -> Result | None:
     """What ``kept`` has of a run and its test, under the study's present names; None if nothing."""
-    digest = job.test.digest if job.test else ''
     of_run = [result for result in kept if result.is_of(job.wanted)]
-    result = max(of_run, key=lambda one: one.test_digest == digest, default=None)
+    result = max(of_run, key=lambda one: one.test_digest == job.test_digest, default=None)
     if result is None:
         return None
-    if result.test_digest != digest:
+    if result.test_digest != job.test_digest:
         result = replace(result, tests={}, test_digest='')
-    return replace(
-        result, variant=job.variant, seed=job.options['manual_seed'], run=job.run.name, total_iter=job.total_iter
-    )
+    return replace(result, **_names(job))
+
+
+def _names(job: Job) -> dict[str, Any]:
+    """What the study calls a run now."""
+    names = {'variant': job.variant, 'seed': job.options['manual_seed'], 'run': job.run.name}
+    return names | {'total_iter': job.total_iter}
 
 
 def of_variant(results: Sequence[Result], variant: str) -> list[Result]:

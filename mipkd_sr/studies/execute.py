@@ -13,6 +13,7 @@ from types import FrameType
 from mipkd_sr.runs.identity import trained_with
 from mipkd_sr.runtime.errors import BusyError
 from mipkd_sr.studies.job import Job
+from mipkd_sr.studies.study_progress import StudyProgress
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 30.0
@@ -37,31 +38,26 @@ class Executor:
     checked when it begins and when it ends. Each process has a session of its own, so that a Ctrl-C in the terminal
     reaches it once, from here.
 
-    ``on_progress`` is called several times a second, with the jobs that are under way; ``on_end`` when a job has ended,
-    with a note if it was not done here.
+    ``progress`` is told several times a second which jobs are under way, and when one has ended. ``on_end`` is called
+    after that.
 
     Attributes:
         failed: For each job that failed, a sentence.
-        elsewhere: Names of the runs that other processes are at.
+        elsewhere: Whether other processes are at some of the runs.
         stopped_by: The signal that stopped them; 0 if none did.
     """
 
     def __init__(
-        self,
-        jobs: Sequence[Job],
-        devices: Sequence[str],
-        on_progress: Callable[[Sequence[Job]], None],
-        on_end: Callable[[Job, str], None],
+        self, jobs: Sequence[Job], devices: Sequence[str], progress: StudyProgress, on_end: Callable[[], object]
     ) -> None:
         self.waiting = list(jobs)
         self.free = deque(devices)
         self.threads = max(1, (os.cpu_count() or 1) // len(self.free))
         self.active: list[_Active] = []
         self.not_before: dict[Job, float] = {}
-        self.on_progress = on_progress
-        self.on_end = on_end
+        self.progress, self.on_end = progress, on_end
         self.failed: list[str] = []
-        self.elsewhere: list[str] = []
+        self.elsewhere = False
         self.stopped_by = 0
 
     def run(self) -> None:
@@ -72,7 +68,7 @@ class Executor:
                 while self.free and not self.stopped_by and (job := self._next()):
                     self._begin(job)
                 self._look_after()
-                self.on_progress([active.job for active in self.active])
+                self.progress.look([active.job for active in self.active])
                 time.sleep(POLL_SECONDS)
         finally:
             for active in self.active:  # an error of our own must leave no process behind
@@ -94,7 +90,7 @@ class Executor:
             self.waiting.remove(job)
             if job.teacher is None or job.teacher.is_trained():
                 return job
-            self._end(job, f'{job.run.name}: its teacher, {job.teacher.run.name}, has not been trained.')
+            self._end(job, failure=f'{job.run.name}: its teacher, {job.teacher.run.name}, has not been trained.')
         return None
 
     def _begin(self, job: Job) -> None:
@@ -104,7 +100,7 @@ class Executor:
             device = self.free.popleft()
             self.active.append(_Active(job, device, stages, self._start(job, stages[0], device)))
         else:
-            self.on_end(job, '')
+            self._end(job)
 
     def _start(self, job: Job, stage: str, device: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {'PYTHONWARNINGS': 'ignore'}
@@ -135,15 +131,17 @@ class Executor:
                 self.waiting.insert(0, job)
                 self.not_before[job] = time.monotonic() + RETRY_SECONDS
             elif code == BusyError.exit_code:
-                self.elsewhere.append(job.run.name)
-                self.on_end(job, f'elsewhere: another process is at {job.run.name}')
+                self.elsewhere = True
+                self._end(job, f'elsewhere: another process is at {job.run.name}')
             else:
-                self._end(job, sentence)
+                self._end(job, failure=sentence)
 
-    def _end(self, job: Job, failure: str) -> None:
+    def _end(self, job: Job, said: str = '', failure: str = '') -> None:
         if failure:
             self.failed.append(failure)
-        self.on_end(job, f'FAILED: {failure}' if failure else '')
+            said = f'FAILED: {failure}'
+        self.progress.end(job, said)
+        self.on_end()
 
 
 def _what_went_wrong(job: Job, stage: str, code: int) -> str:

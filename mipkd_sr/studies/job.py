@@ -22,41 +22,6 @@ Found = Mapping[str, Session | None]
 """What each folder in experiments/ was trained with, by its name; see ``mipkd_sr.runs.identity.trained_with``."""
 
 
-@dataclass
-class Test:
-    """The test of ``weights`` at the end of a run; ``options`` are as ``mipkd test`` takes them."""
-
-    options: dict[str, Any]
-    root: Path
-    weights: Path
-
-    @property
-    def folder(self) -> Path:
-        """Its results."""
-        return self.root / 'results' / self.options['name']
-
-    @property
-    def option_file(self) -> Path:
-        """The option file that it is made with."""
-        return self.folder.with_name(f'{self.folder.name}.yml')
-
-    @cached_property
-    def digest(self) -> str:
-        """What it measures, of whatever weights; see ``mipkd_sr.runs.identity``."""
-        return digest(self.options | {'path': {**self.options['path'], 'pretrain_network_g': ''}}, self.root)
-
-    def images(self) -> dict[str, dict[str, dict[str, float]]]:
-        """For each test set, each image's metrics; empty if there was no test since weights or images changed."""
-        file = self.folder / 'results.json'
-        folders = [self.root / holder[key] for _, holder, key in path_keys({**self.options, 'path': {}})]
-        read = [self.weights, *folders, *(image for folder in folders for image in folder.glob('*'))]
-        if not file.is_file() or any(one.stat().st_mtime > file.stat().st_mtime for one in read if one.exists()):
-            return {}
-        rows = read_json(file, None)
-        images = next(iter(rows.values()))['images'] if rows and fits(rows, {str: {'images': dict}}) else {}
-        return images if are_images(images) else {}
-
-
 def are_images(value: Any) -> bool:
     """Whether a value that was read from a file has a test's form: each image of a set has the same metrics."""
     return fits(value, {str: {str: {str: float}}}) and all(
@@ -79,7 +44,7 @@ class Job:
     note: str = ''  # a sentence about its folder for the user; empty if there is nothing to say
     run: Run = field(init=False)  # where it lies
     wanted: Session = field(init=False)  # what it has to be trained with
-    test: Test | None = field(init=False)  # its test
+    test: dict[str, Any] | None = field(init=False)  # options of its test, as ``mipkd test`` takes them
 
     @property
     def digest(self) -> str:
@@ -159,7 +124,7 @@ class Job:
         run = Run.named(self.root, name)
         return run.has_come_to_nothing() and not history(run)
 
-    def _test(self) -> Test | None:
+    def _test(self) -> dict[str, Any] | None:
         if self.test_options is None:
             return None
         opt = deepcopy(self.test_options) | {'network_g': deepcopy(self.training_options()['network_g'])}
@@ -171,7 +136,31 @@ class Job:
         identity = digest(opt, self.root)
         taken = kept_digest(self.root / 'results' / self.run.name, TEST) not in (None, identity)
         name = f'{self.run.name}_{identity[:8]}' if taken else self.run.name
-        return Test(opt | {'name': name}, self.root, self.weights)
+        return opt | {'name': name}
+
+    @property
+    def test_folder(self) -> Path:
+        """The results of its test; it must have one."""
+        assert self.test is not None
+        return self.root / 'results' / self.test['name']
+
+    @cached_property
+    def test_digest(self) -> str:
+        """What its test measures, of whatever weights; see ``mipkd_sr.runs.identity``. Empty without a test."""
+        opt = self.test and self.test | {'path': {**self.test['path'], 'pretrain_network_g': ''}}
+        return digest(opt, self.root) if opt else ''
+
+    def test_images(self) -> dict[str, dict[str, dict[str, float]]]:
+        """For each test set, each image's metrics; empty if there was no test since weights or images changed."""
+        if self.test is None or not (file := self.test_folder / 'results.json').is_file():
+            return {}
+        folders = [self.root / holder[key] for _, holder, key in path_keys({**self.test, 'path': {}})]
+        read = [self.weights, *folders, *(image for folder in folders for image in folder.glob('*'))]
+        if any(one.stat().st_mtime > file.stat().st_mtime for one in read if one.exists()):
+            return {}
+        rows = read_json(file, None)
+        images = next(iter(rows.values()))['images'] if rows and fits(rows, {str: {'images': dict}}) else {}
+        return images if are_images(images) else {}
 
     def is_trained(self) -> bool:
         """Whether its weights of the last step exist; those of another run under its name do not count."""
@@ -188,14 +177,14 @@ class Job:
     def stages(self) -> list[str]:
         """What is still to be done: ``train``, ``test``."""
         train = not self.is_trained()
-        test = self.test is not None and (train or not self.test.images())
+        test = self.test is not None and (train or not self.test_images())
         return ['train'] * train + ['test'] * test
 
     def command(self, stage: str) -> list[str]:
         """The arguments of the program for a stage. Its option file is written."""
-        assert stage == 'train' or self.test is not None
-        opt = self.training_options() if self.test is None or stage == 'train' else self.test.options
-        file = self.option_file if self.test is None or stage == 'train' else self.test.option_file
+        opt, file = self.training_options(), self.option_file
+        if stage == 'test' and self.test:
+            opt, file = self.test, self.test_folder.with_name(f'{self.test_folder.name}.yml')
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as part:
             part.write_text(dump_options(opt), encoding='utf-8')

@@ -7,6 +7,7 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -119,7 +120,7 @@ class Pipeline(ABC):
         for job in todo:
             missing = missing_files(job)
             if job.test:
-                opt = deepcopy(job.test.options) | {'path': {}}  # its weights are still to come
+                opt = deepcopy(job.test) | {'path': {}}  # its weights are still to come
                 complete(opt, False, self.root)
                 missing += missing_paths(opt)
             if missing:
@@ -168,18 +169,9 @@ class Pipeline(ABC):
         if not self.chosen:
             self.before_work(self.results())
         measured = self.estimates(not self.chosen and any(not job.is_trained() for job in todo))
-        progress = StudyProgress(todo, measured, len(self.devices))
-
-        def on_end(job: Job, said: str) -> None:
-            progress.end(job, said)
-            if not self.chosen:
-                self.write()
-
-        executor = Executor(todo, self.devices, progress.look, on_end)
-        try:
+        with closing(StudyProgress(todo, measured, len(self.devices))) as progress:
+            executor = Executor(todo, self.devices, progress, (lambda: None) if self.chosen else self.write)
             executor.run()
-        finally:
-            progress.close()
         if not self.chosen:
             print(f'written: {self.write()}', flush=True)
         if executor.stopped_by:

@@ -28,20 +28,17 @@ class StudyProgress:
     def __init__(self, jobs: Sequence[Job], estimates: Mapping[str, Estimate], at_a_time: int) -> None:
         self.estimates = estimates
         self.at_a_time = at_a_time
-        self.before = {job: job.steps_to_do() for job in jobs}
-        self.left = dict(self.before)
-        self.jobs = list(jobs)
-        self.total = self._work(self.before)
+        self.left = {job: job.steps_to_do() for job in jobs}
+        self.total = self._work()
         self.start = self.looked = self.said = time.monotonic()
         self.ended = 0
         # disable=None: no bar where there is no terminal
         self.bar = tqdm(total=100, disable=None, bar_format='{percentage:3.0f}%|{bar}| {desc}', leave=False)
 
-    def _work(self, steps: Mapping[Job, int]) -> float:
+    def _work(self) -> float:
+        """What is left, in seconds where there are estimates."""
         known = self.estimates
-        return sum(
-            known[job.variant].seconds(job, steps[job]) if job.variant in known else steps[job] for job in self.jobs
-        )
+        return sum(known[job.variant].seconds(job, n) if job.variant in known else n for job, n in self.left.items())
 
     def look(self, active: Sequence[Job]) -> None:
         """Move the bar, once a second at most; or say a line, once a minute."""
@@ -51,9 +48,9 @@ class StudyProgress:
         self.looked = now
         for job in active:
             self.left[job] = min(self.left[job], job.total_iter - job.run.steps_taken())
-        state = f'{self.ended} of {len(self.jobs)} runs, {self.time_left()}'
+        state = self._state()
         if not self.bar.disable:
-            self.bar.n = 100 * (1 - self._work(self.left) / self.total) if self.total else 100
+            self.bar.n = 100 * (1 - self._work() / self.total) if self.total else 100
             self.bar.set_description_str(state, refresh=True)
         elif now - self.said >= LINE_SECONDS:
             self.said = now
@@ -64,21 +61,20 @@ class StudyProgress:
             return f'{job.run.name} is being tested'
         return f'{job.run.name} at step {job.total_iter - self.left[job]:,} of {job.total_iter:,}'
 
-    def time_left(self) -> str:
-        """The time left: from the speed so far, or, before there is one, from the estimates."""
-        left = self._work(self.left)
-        done = self.total - left
-        if done <= 0 and not self.estimates:
-            return 'time left not known yet'
-        pace = (time.monotonic() - self.start) / done if done > 0 else 1 / self.at_a_time
-        return f'about {timedelta(seconds=round(pace * left))} left'
+    def _state(self) -> str:
+        """With the time left: from the speed so far, or, before there is one, from the estimates."""
+        left, time_left = self._work(), 'time left not known yet'
+        if (done := self.total - left) > 0 or self.estimates:
+            pace = (time.monotonic() - self.start) / done if done > 0 else 1 / self.at_a_time
+            time_left = f'about {timedelta(seconds=round(pace * left))} left'
+        return f'{self.ended} of {len(self.left)} runs, {time_left}'
 
     def end(self, job: Job, said: str) -> None:
-        """Say that a job has ended, and add ``note`` if it was not done here."""
+        """Say that a job has ended, or what was ``said`` of it if it was not done here."""
         self.ended += 1
         self.left[job] = 0
         self.said = time.monotonic()
-        tqdm.write(f'{said or f"done: {job.run.name}"} ({self.ended} of {len(self.jobs)} runs, {self.time_left()})')
+        tqdm.write(f'{said or f"done: {job.run.name}"} ({self._state()})')
 
     def close(self) -> None:
         """Take the bar away."""

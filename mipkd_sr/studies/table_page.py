@@ -50,7 +50,7 @@ def _of_runs(table: PaperTable) -> list[str]:
     parts = []
     for scale, cells in table.at_scales():
         parts += [f'x{scale}:', _table(cells, table.opt['sets'])]
-    if tested := next((cell.job.test.options for cell in table.cells if cell.job and cell.job.test), None):
+    if tested := next((cell.job.test for cell in table.cells if cell.job and cell.job.test), None):
         parts.append(f'Ours: PSNR / SSIM of the weights at the end of each run, {_how(tested)}')
     if table.absent_sets:
         parts.append(f'Test sets that are not there, and were left out: {", ".join(table.absent_sets)}.')
@@ -119,7 +119,7 @@ def together(tables: Sequence[PaperTable]) -> dict[str, str]:
     for table in tables:
         for scale, cells in table.at_scales():
             own = [cell for cell in cells if cell.values()]
-            tests = {cell.row: cell.job.test.options for cell in own if cell.job and cell.job.test}
+            tests = {cell.row: cell.job.test for cell in own if cell.job and cell.job.test}
             if not tests:
                 continue
             name, first = f'{table.name}_x{scale}', next(iter(tests.values()))

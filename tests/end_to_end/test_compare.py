@@ -199,8 +199,7 @@ def test_a_changed_recipe_is_told_and_run_under_another_name(copy):
         assert job.run.name == f'{job.name}_{job.digest[:8]}'
         assert job.run.name not in old
         assert 'was trained with other options, weights, images or code than it would be now, and is kept' in job.note
-        assert job.test is not None
-        assert job.test.folder.name == job.run.name
+        assert job.test_folder.name == job.run.name
 
 
 def test_another_version_of_the_code_is_told_and_nothing_is_run_again(copy, capsys):

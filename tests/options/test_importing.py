@@ -150,7 +150,7 @@ def test_a_study_file_names_a_package_as_its_option_files_do(training_options, t
     (job,) = Study(file).jobs
     assert job.options['import'] == [str(tmp_path / 'named_sr')]
     assert job.test is not None
-    assert job.test.options['import'] == [str(tmp_path / 'named_sr')]
+    assert job.test['import'] == [str(tmp_path / 'named_sr')]
 
 
 def test_a_table_takes_packages_too(training_options, tmp_path):

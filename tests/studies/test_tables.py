@@ -199,7 +199,7 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
     read = read_table(table)
     teacher, student, _ = Tables([read], tmp_path, tmp_path / 'page', [], 1).cells
     assert teacher.job.stages() == ['test']
-    assert teacher.job.test.weights == given
+    assert teacher.job.weights == given
     assert student.job.teacher is None
     assert student.job.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
 
