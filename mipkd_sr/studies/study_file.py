@@ -12,7 +12,6 @@ from mipkd_sr.options.forms import Key, MapOf, Section
 from mipkd_sr.options.importing import import_for
 from mipkd_sr.options.keys import TEST, TRAIN
 from mipkd_sr.options.reading import Options, force_options, read_options
-from mipkd_sr.options.recipes import find_option_file
 from mipkd_sr.runs.identity import digest
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.strict_yaml import read_yaml
@@ -96,7 +95,7 @@ def read_study(file: Path, root: Path | None = None) -> StudyFile:
         if baseline not in variants:
             raise OptionError('baseline', f"'{baseline}' is none of the variants; there are: {', '.join(variants)}.")
         _refuse_equals(variants, root)
-        test = _read_test(_option_file(opt['test'], file.parent, 'test')) if opt['test'] else None
+        test = _read_test(opt['test'], file) if opt['test'] else None
     except OptionError as error:
         raise OptionError('', f'{file}: {error}') from None
     folder = file.parent if file.stem == 'study' else file.parent / file.stem  # several may lie in one folder
@@ -107,29 +106,26 @@ def _read_variant(name: str, own: Mapping[str, Any], study: Mapping[str, Any], f
     key, recipe = f'variants:{name}', own['recipe'] or study['recipe']
     if not recipe:
         raise OptionError(key, 'has no recipe; name one here, or one for the whole study.')
-    path = _option_file(recipe, file.parent, key)
-    options = Options({}, path)
     try:
-        options = read_options(path)
-        force_options(options, own['force'])
-        if study['import']:
-            options.data['import'] = list(dict.fromkeys([*study['import'], *options.data.get('import', ())]))
-        check(options.data, TRAIN)
-        scale_steps(options.data, own['steps'])
+        options = _read_beside(file, recipe)
+        with options.explaining():
+            force_options(options, own['force'])
+            if study['import']:
+                options.data['import'] = list(dict.fromkeys([*study['import'], *options.data.get('import', ())]))
+            check(options.data, TRAIN)
+            scale_steps(options.data, own['steps'])
     except OptionError as error:
-        raise OptionError(key, options.explain(error) if options.data else str(error)) from None
+        raise OptionError(key, str(error)) from None
     seeds = tuple(study['seeds'] if own['seeds'] is None else own['seeds'])
     if not seeds or not set(seeds) <= set(study['seeds']):
         raise OptionError(f'{key}:seeds', f"must be some of the study's, {study['seeds']}, or ~ for all of them.")
     return Variant(options.data, seeds)
 
 
-def _option_file(name: str, folder: Path, key: str) -> Path:
-    """The option file that a study names: a file in ``folder``, or a shipped recipe."""
-    try:
-        return folder / name if (folder / name).is_file() else find_option_file(name)
-    except OptionError as error:
-        raise OptionError(key, str(error)) from None
+def _read_beside(file: Path, name: str) -> Options:
+    """The option file that the study ``file`` names: one in its folder, or a shipped recipe."""
+    own = file.parent / name
+    return read_options(own if own.is_file() else name)
 
 
 def scale_steps(opt: dict[str, Any], factor: float) -> None:
@@ -161,11 +157,15 @@ def _refuse_equals(variants: Mapping[str, Variant], root: Path) -> None:
             raise OptionError(f'variants:{name}', f"computes the same as '{other}'; change or remove one.")
 
 
-def _read_test(file: Path) -> dict[str, Any]:
+def _read_test(name: str, file: Path) -> dict[str, Any]:
     """The options of a test, without its networks."""
-    opt = checked_test(read_options(file))
+    try:
+        options = _read_beside(file, name)
+        opt = checked_test(options)
+    except OptionError as error:
+        raise OptionError('test', str(error)) from None
     if not opt['val'].get('metrics'):
-        raise OptionError('test', f'{file} names no val:metrics; a study needs them.')
+        raise OptionError('test', f'{options.file} names no val:metrics; a study needs them.')
     return opt
 
 
@@ -173,10 +173,8 @@ def checked_test(options: Options) -> dict[str, Any]:
     """Checked options for testing, without networks and figures."""
     of_networks = ('networks', 'network_g', 'published', 'figure', 'teacher')
     opt = options.data = {name: value for name, value in options.data.items() if name not in of_networks}
-    try:
+    with options.explaining():
         check(opt, TEST)
-    except OptionError as error:
-        raise OptionError('test', options.explain(error)) from None
     return {name: value for name, value in opt.items() if name not in of_networks} | {'teacher': None}
 
 

@@ -130,23 +130,18 @@ def _test_options(table: PaperTable, scale: int, root: Path) -> tuple[dict[str, 
     try:
         opt = checked_test(options)
     except OptionError as error:
-        raise OptionError('', f'{table.file}: {error}') from None
-    wanted = {
-        phase: own
-        for phase, own in opt['datasets'].items()
-        if table.opt['sets'] is None or own['name'] in table.opt['sets']
-    }
-    if unknown := set(table.opt['sets'] or ()) - {own['name'] for own in wanted.values()}:
+        raise OptionError('', f'{table.file}: test: {error}') from None
+    phases = {own['name']: phase for phase, own in opt['datasets'].items()}
+    names = table.opt['sets'] or list(phases)
+    if unknown := set(names) - phases.keys():
         raise OptionError('', f'{table.file}: sets: {table.test_file} has no test set {", ".join(sorted(unknown))}.')
-    there = {phase: own for phase, own in wanted.items() if _is_there(own, root)}
-    if not there:
-        folder = next(iter(wanted.values()))['dataroot_gt']
-        raise OptionError(
-            '', f'{table.test_file}: none of the test sets is there, such as {root / folder}; prepare one.'
-        )
-    order = {name: number for number, name in enumerate(table.opt['sets'] or ())}
-    opt['datasets'] = dict(sorted(there.items(), key=lambda item: order.get(item[1]['name'], 0)))
-    return opt, [own['name'] for phase, own in wanted.items() if phase not in there]
+    sets = {name: opt['datasets'][phases[name]] for name in names}
+    absent = [name for name in phases if name in sets and not _is_there(sets[name], root)]
+    if len(absent) == len(sets):
+        folder = root / sets[absent[0]]['dataroot_gt']
+        raise OptionError('', f'{table.test_file}: none of the test sets is there, such as {folder}; prepare one.')
+    opt['datasets'] = {phases[name]: own for name, own in sets.items() if name not in absent}
+    return opt, absent
 
 
 def _is_there(dataset: Mapping[str, Any], root: Path) -> bool:
