@@ -69,18 +69,9 @@ def pair_files(
 
 def listed_files(gt_root: Path, names_file: str | None, key: str, option: str = 'meta_info_file') -> list[Path]:
     """The HR files of a data set: those that a list names, which ``option`` gives, or all of the folder."""
-    if names_file:
-        return _listed(gt_root, names_file, f'{key}:{option}')
-    return files_in(gt_root, f'{key}:dataroot_gt')
-
-
-def and_more(files: Sequence[Path]) -> str:
-    """The names of all but the first of ``files``, to follow the first."""
-    return f' (nor of {", ".join(file.name for file in files[1:])})' if len(files) > 1 else ''
-
-
-def _listed(gt_root: Path, names_file: str, key: str) -> list[Path]:
-    """The HR files that a list names."""
+    if not names_file:
+        return files_in(gt_root, f'{key}:dataroot_gt')
+    key = f'{key}:{option}'
     try:
         lines = Path(names_file).read_text(encoding='utf-8').splitlines()
     except (OSError, ValueError):
@@ -92,3 +83,8 @@ def _listed(gt_root: Path, names_file: str, key: str) -> list[Path]:
     if not gts:
         raise OptionError(key, f'{names_file} names no image.')
     return gts
+
+
+def and_more(files: Sequence[Path]) -> str:
+    """The names of all but the first of ``files``, to follow the first."""
+    return f' (nor of {", ".join(file.name for file in files[1:])})' if len(files) > 1 else ''
