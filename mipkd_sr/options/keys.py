@@ -35,6 +35,7 @@ from mipkd_sr.options.registries import (
     optimizers,
     schedulers,
 )
+from mipkd_sr.options.values import KINDS
 
 GREATEST_COUNT = 2**16
 """Greatest number of layers, channels, positions or anything else in a network or a loss."""
@@ -111,7 +112,6 @@ PATTERNS: Mapping[Any, Mapping[str, Any]] = {
     IoBackendOptions: {'': Key('any', "The backend's own options.")},
 }
 """Keys of a section that are known by their ending."""
-KINDS = {str: 'str', int: 'int', float: 'float', bool: 'bool'}
 
 
 @cache
