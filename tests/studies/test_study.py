@@ -18,8 +18,9 @@ from mipkd_sr.options.reading import dump_options
 from mipkd_sr.runs.identity import digest, kept_digest
 from mipkd_sr.runs.run_options import load_options
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.studies.collect import Result
 from mipkd_sr.studies.study_file import planned_jobs, read_study, scale_steps, slug, study_root
-from mipkd_sr.studies.tables import paired_by_image, paired_by_seed, t_interval
+from mipkd_sr.studies.tables import on_test_set, paired_by_image, paired_by_seed, t_interval
 from tests.conftest import ROOT
 
 
@@ -217,6 +218,17 @@ def test_images_that_a_seed_lacks_are_left_out():
     assert interval is not None
     assert (interval.mean, interval.size) == (1.5, 1)
     assert paired_by_image({0: {'a': 1.0}}, {0: {'b': 1.0}}) is None
+
+
+def test_a_difference_over_images_is_of_the_seeds_that_were_tested():
+    def results(variant, *psnrs):
+        tests = [{'Set5': {'a': {'psnr': psnr}}} if psnr else {} for psnr in psnrs]
+        return [Result(variant, seed, '', '', True, 9, tests=own) for seed, own in enumerate(tests)]
+
+    column = on_test_set('Set5', 'psnr')
+    for over in ('seeds', 'images'):
+        assert column.difference(results('own', 31.25, None), results('base', 30.0, 28.0), over) == '+1.250'
+        assert column.difference(results('own', None), results('base', 30.0), over) == '-'
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))

@@ -204,6 +204,15 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
     assert student.job.options['path']['pretrain_network_t'] == str(given.relative_to(tmp_path))
 
 
+@pytest.mark.parametrize('sets', [None, [], ['Set14', 'Set5'], ['Set5', 'Set14']])
+def test_a_table_is_tested_on_those_of_its_sets_that_are_there(sets, table, tmp_path):
+    table.write_text(yaml.safe_dump(yaml.safe_load(table.read_text()) | {'sets': sets}))
+    read = read_table(table)
+    tests = [job.test for job in Tables([read], tmp_path, tmp_path / 'page', [], 1).jobs if job.test]
+    assert [[own['name'] for own in test['datasets'].values()] for test in tests] == [['Set5'], ['Set5']]
+    assert read.absent_sets == ['Set14']
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
