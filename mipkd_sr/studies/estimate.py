@@ -73,17 +73,15 @@ def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> di
     return {name: Estimate(*(entry[field] for field in Estimate._fields)) for name, entry in found.items()}
 
 
-def measure(opt: TrainingOptions, threads: int | None = None) -> Estimate:
-    """Measure a few steps of a run, spread over its length, on noise. Nothing is written.
+def measure(opt: TrainingOptions, threads: int) -> Estimate:
+    """Measure a few steps of a run, by its completed options, spread over its length, on noise. Nothing is written.
 
-    Args:
-        opt: The run's options, completed.
-        threads: Those of torch on a CPU; as many as it has if None.
+    ``threads`` are torch's on a CPU.
     """
     logger, before = get_root_logger(), torch.get_num_threads()  # of what BasicSR builds it tells each time
     level = logger.level
     logger.setLevel(logging.WARNING)
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads)
     try:
         return _measure(opt)
     finally:

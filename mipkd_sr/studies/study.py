@@ -33,11 +33,10 @@ class Study(Pipeline):
     def __init__(self, file: Path, root: Path | None = None) -> None:
         self.study = read_study(file, root)
         own = self.study
+        imports = [Path(name) if os.sep in name else name for name in own.imports]
         command: list[str | Path] = ['mipkd', 'compare', own.file]
         command += ['--root', own.root] if own.root != study_root(own.file) else []
-        command += (
-            ['--import', *(Path(name) if os.sep in name else name for name in own.imports)] if own.imports else []
-        )
+        command += ['--import', *imports] if imports else []
         jobs, found, known = planned_jobs(own), trained_in(own.root), dict[Path, str]()
         for job in jobs:
             job.locate(found, known)
@@ -54,11 +53,8 @@ class Study(Pipeline):
 
     def estimates(self, measure: bool = False) -> dict[str, Estimate]:
         """See ``Pipeline.estimates``."""
-        return estimates(
-            self.jobs,
-            self.folder / 'plan.json',
-            max(1, (os.cpu_count() or 1) // len(self.devices)) if measure else None,
-        )
+        threads = max(1, (os.cpu_count() or 1) // len(self.devices))
+        return estimates(self.jobs, self.folder / 'plan.json', threads if measure else None)
 
     def before_work(self, results: Mapping[Job, Result]) -> None:
         """Move the earlier page into a folder of its own if it has results that the new one lacks."""

@@ -365,9 +365,9 @@ def test_a_plan_counts_what_a_step_needs(training_options, tmp_path):
 def test_accumulated_batches_are_counted_each(training_options, tmp_path):
     folder = write_study(tmp_path, STUDY, training_options('kd', train={'accumulation_steps': 3}))
     job = Study(folder / 'study.yml').jobs[0]
-    three = measure(job.completed_options().training)
+    three = measure(job.completed_options().training, 1)
     job.options['train']['accumulation_steps'] = 1
-    assert three.multiply_adds_per_step == 3 * measure(job.completed_options().training).multiply_adds_per_step
+    assert three.multiply_adds_per_step == 3 * measure(job.completed_options().training, 1).multiply_adds_per_step
 
 
 def test_a_run_that_fails_is_one_sentence(training_options, tmp_path, capsys):
