@@ -70,8 +70,8 @@ class Pipeline(ABC):
         return {}
 
     @abstractmethod
-    def before_work(self, results: Mapping[Job, Result]) -> None:
-        """What a subclass does before the first run."""
+    def before_writing(self, work: bool) -> None:
+        """What a subclass does before the page is written anew; ``work`` says whether runs are done first."""
 
     def others(self, results: Mapping[Job, Result]) -> list[Result]:
         """What its numbers keep besides ``results``."""
@@ -167,7 +167,7 @@ class Pipeline(ABC):
         todo = self.todo()
         self.check_files(todo)
         if not self.chosen:
-            self.before_work(self.results())
+            self.before_writing(work=True)
         measured = self.estimates(not self.chosen and any(not job.is_trained() for job in todo))
         with closing(StudyProgress(todo, measured, len(self.devices))) as progress:
             executor = Executor(todo, self.devices, progress, (lambda: None) if self.chosen else self.write)

@@ -56,9 +56,9 @@ class Study(Pipeline):
         threads = max(1, (os.cpu_count() or 1) // len(self.devices))
         return estimates(self.jobs, self.folder / 'plan.json', threads if measure else None)
 
-    def before_work(self, results: Mapping[Job, Result]) -> None:
+    def before_writing(self, work: bool) -> None:
         """Move the earlier page into a folder of its own if it has results that the new one lacks."""
-        entries, kept = read_json(self.results_file, None), read_results(self.results_file)
+        entries, kept, results = read_json(self.results_file, None), read_results(self.results_file), self.results()
         earlier = [Session(0, result.digest, result.inputs, '') for result in kept]
         whole = isinstance(entries, list) and len(entries) == len(kept)
         if not self.results_file.exists() or (

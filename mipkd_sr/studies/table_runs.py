@@ -79,10 +79,10 @@ class Tables(Pipeline):
         same.append(job)
         return job
 
-    def before_work(self, results: Mapping[Job, Result]) -> None:
-        """See ``Pipeline.before_work``: measures the tables of costs."""
+    def before_writing(self, work: bool) -> None:
+        """See ``Pipeline.before_writing``: measures the tables of costs, if there is work to do."""
         costs = {}
-        for table in self.tables:
+        for table in self.tables if work else ():
             if table.opt['measure'] and table.cells:
                 print(f'measuring {len(table.cells)} rows of {table.name}', flush=True)
                 costs[table.name] = measure_costs(table.cells, table.opt['measure'], self.repeats)

@@ -284,7 +284,7 @@ def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy, monkeypat
         monkeypatch.setattr(study, 'write', lambda: None)
         results = study.results()
         assert page_text(study.study, 4, list(results.values()), '', [])
-        study.before_work(results)
+        study.before_writing(work=True)
         if not (earlier := list(copy.glob('earlier_*'))):
             assert json.loads((copy / 'results.json').read_text()) == [] or len(results) == 4
         else:  # nothing of it is lost
@@ -295,13 +295,13 @@ def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy, monkeypat
 
 def test_what_was_written_from_runs_that_the_study_has_no_longer_is_archived(copy):
     (copy / 'study.yml').write_text(STUDY.replace('seeds: [0, 1]', 'seeds: [0]'))
-    study = Study(copy / 'study.yml')
     report = (copy / 'report.md').read_bytes()
-    study.before_work(study.results())
+    assert main(['compare', str(copy / 'study.yml'), '--report']) == 0
     (earlier,) = copy.glob('earlier_*')
     assert (earlier / 'report.md').read_bytes() == report
     assert '2 of 2 runs have finished.' in (copy / 'report.md').read_text()
-    study.before_work(study.results())
+    study = Study(copy / 'study.yml')
+    study.before_writing(work=True)
     assert len(list(copy.glob('earlier_*'))) == 1
 
 
