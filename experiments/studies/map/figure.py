@@ -1,0 +1,69 @@
+"""Draw what each method adds, by the student's images, its teacher and its steps: map.png.
+
+python experiments/studies/map/figure.py
+"""
+
+import json
+from pathlib import Path
+from statistics import mean
+
+import matplotlib
+from matplotlib import pyplot as plt
+
+FOLDER = Path(__file__).parent
+METHODS = ('KD', 'DUKD', 'MiPKD')
+STEPS = 4000
+
+Curves = dict[int, dict[int, float]]
+"""PSNR on the DIV2K crops, by seed and step."""
+
+
+def curves(study: str) -> dict[str, Curves]:
+    """Those of a study, by variant."""
+    found: dict[str, Curves] = {}
+    for run in json.loads((FOLDER / study / 'results.json').read_text()):
+        points = {point['iter']: point['psnr'] for point in run['validations']}
+        found.setdefault(run['variant'], {})[run['seed']] = points
+    return found
+
+
+def gain(own: Curves, baseline: Curves, step: int) -> float:
+    """The mean difference over the seeds that both have."""
+    return mean(own[seed][step] - baseline[seed][step] for seed in own if seed in baseline)
+
+
+def main() -> None:
+    """Draw."""
+    matplotlib.use('Agg')
+    figure, ((few, other), (long, wide)) = plt.subplots(2, 2, figsize=(9, 6.5))
+    plain = curves('edsr')
+    for panel, study in ((few, 'edsr'), (other, 'bsrn')):
+        found = curves(study)
+        for method in METHODS:
+            counts = sorted(int(name.split(', ')[1]) for name in found if name.startswith(f'{method}, '))
+            gains = [gain(found[f'{method}, {count}'], plain[f'plain, {count}'], STEPS) for count in counts]
+            panel.plot(counts, gains, marker='o', label=method)
+        panel.set(xlabel=f"the student's images ({STEPS:,} steps)", ylabel='PSNR over plain training, dB')
+        panel.set_ylim(-0.2, 0.45)
+    for panel, study, baseline in ((long, 'length', 'KD'), (wide, 'wide', 'plain')):
+        found = curves(study)
+        for number, method in enumerate(METHODS):
+            if method in found and method != baseline:
+                steps = sorted(found[baseline][0])
+                gains = [gain(found[method], found[baseline], step) for step in steps]
+                panel.plot(steps, gains, color=f'C{number}')
+        name = 'plain training' if baseline == 'plain' else baseline
+        panel.set(xlabel='steps (489 images)', ylabel=f'PSNR over {name}, dB')
+    few.set_title('EDSR 16/4 under EDSR 32/10')
+    other.set_title('EDSR 16/4 under BSRN')
+    long.set_title('EDSR 16/4 under EDSR 32/10, five times as long')
+    wide.set_title('EDSR 32/8 under BSRN')
+    for panel in (few, other, long, wide):
+        panel.axhline(0, color='grey', linewidth=0.8)
+    few.legend()
+    figure.tight_layout()
+    figure.savefig(FOLDER / 'map.png', dpi=110)
+
+
+if __name__ == '__main__':
+    main()
