@@ -123,21 +123,22 @@ def kept_digest(folder: Path, form: Section = TRAIN) -> str | None:
 
     None if it keeps no options, or only those of a version with other keys.
     """
-    kept = _kept_options(folder, form)
-    return kept and digest(*kept)
+    kept = _kept_digests(folder, form)
+    return kept and kept[1]
 
 
-def _kept_options(folder: Path, form: Section = TRAIN) -> tuple[dict[str, Any], Path] | None:
+def _kept_digests(folder: Path, form: Section = TRAIN) -> tuple[str, str] | None:
+    """The digests of the kept options: with the defaults that there were, and with those of further arguments."""
     for file in sorted(folder.glob('*.yml'), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             opt = read_options(file).data
             root = Path(opt['root_path'])
             leave_out_added(opt)
             check(opt, form)
-            spell_out(deepcopy(opt))
+            spelled = spell_out(deepcopy(opt))
         except (OptionError, KeyError, AttributeError, TypeError):
             continue
-        return opt, root
+        return _digest(opt, root), _digest(spelled, root)
     return None
 
 
@@ -194,8 +195,10 @@ def history(run: Run, state: Mapping[str, Any] | None = None) -> list[Session]:
     """
     entries = run.sessions() if state is None or 'history' not in state else state['history']
     sessions = [Session(**entry) for entry in entries] if fits(entries, SESSIONS) else []
-    if kept := _kept_options(run.folder):
-        then, now = _digest(*deepcopy(kept)), digest(*kept)  # options are kept with all defaults that there were
+    if sessions and all(one.code == code_version() for one in sessions):
+        return sessions  # none has been added, and options take milliseconds to read
+    if kept := _kept_digests(run.folder):
+        then, now = kept
         sessions = [one._replace(digest=now) if one.digest == then else one for one in sessions]
         return sessions or [Session(0, now, {}, '')]
     return sessions or ([] if state is None else [Session(0, '', {}, '')])

@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from mipkd_sr.archs import build_network
 from mipkd_sr.losses.logits_kd_loss import LogitsKDLoss
 from mipkd_sr.options import importing
+from mipkd_sr.runs import identity
 from mipkd_sr.runs.identity import history, inputs, session, trained_with
 from mipkd_sr.runs.run import Run
 from mipkd_sr.runs.run_options import load_options
@@ -89,13 +90,14 @@ def test_an_argument_that_is_new_since_then_changes_no_run(training_options, wri
     run = Run(experiment(tmp_path))
     before = trained_with(run).digest
     monkeypatch.setitem(LOSS_REGISTRY._obj_map, 'LogitsKDLoss', LossOfLater)
+    monkeypatch.setattr(identity, 'code_version', lambda: 'later')
     assert trained_with(run).digest != before
     wanted = session(load_options(file, True).data, 0).digest
     assert trained_with(run).digest == wanted
     run.state(4).unlink()
     assert main(['-opt', str(file), '--auto_resume', '--unchanged']) == 0
-    (only,) = history(run)
-    assert only.digest == wanted
+    assert [(one.after, one.digest) for one in history(run)] == [(0, wanted), (2, wanted)]  # of two versions
+    assert trained_with(run).digest == wanted
     run.state(4).unlink()
     file = write_options(training_options('kd', train={'kd_opt': {'more': 1}}))  # which is another run
     assert main(['-opt', str(file), '--auto_resume', '--unchanged']) == 2
