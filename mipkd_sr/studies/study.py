@@ -10,7 +10,7 @@ from basicsr.utils import get_time_str
 from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.runs.identity import Session
 from mipkd_sr.runtime.files import read_json
-from mipkd_sr.studies.collect import Result, read_results
+from mipkd_sr.studies.collect import Result
 from mipkd_sr.studies.estimate import Estimate, estimates
 from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.page import csv_text, draw_curves, page_text
@@ -58,9 +58,9 @@ class Study(Pipeline):
 
     def before_writing(self, work: bool) -> None:
         """Move the earlier page into a folder of its own if it has results that the new one lacks."""
-        entries, kept, results = read_json(self.results_file, None), read_results(self.results_file), self.results()
-        earlier = [Session(0, result.digest, result.inputs, '') for result in kept]
-        whole = isinstance(entries, list) and len(entries) == len(kept)
+        entries, results = read_json(self.results_file, None), self.results()
+        earlier = [Session(0, result.digest, result.inputs, '') for result in self.kept]
+        whole = isinstance(entries, list) and len(entries) == len(self.kept)
         if not self.results_file.exists() or (
             whole and all(any(result.is_of(one) for result in results.values()) for one in earlier)
         ):
