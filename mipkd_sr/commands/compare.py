@@ -68,7 +68,7 @@ def follow(pipeline: 'Pipeline', args: argparse.Namespace) -> int:
     pipeline.devices = args.devices or [''] * args.jobs
     pipeline.choose(args.run)
     if args.report:
-        pipeline.before_writing(work=False)
+        pipeline.before_writing()
         print(f'written: {pipeline.write()}')
         return 0
     if args.commands:

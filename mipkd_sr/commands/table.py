@@ -5,7 +5,6 @@ mipkd table mipkd_table2 --jobs 2                  # do it; interrupted, the sam
 mipkd table mipkd_table2 --only KD x4              # one cell alone
 mipkd table mipkd_table2_miniature                 # small networks, few steps: no GPU needed
 mipkd table my_table.yml --report                  # write the page again from what there is
-mipkd table mipkd_table1 mipkd_table5              # tables of costs: nothing is trained; measured here, now
 
 A table is one short file: rows, scales and what they share (options/tables). Teachers are trained plainly where their
 weights are not in experiments/pretrained_models. A run is told by what it computes: what has finished under whatever
@@ -20,7 +19,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mipkd_sr.commands.command_line import at_least
 from mipkd_sr.commands.compare import add_pipeline_arguments, follow
 from mipkd_sr.options.recipes import RECIPES, TABLES, find_root, recipe_file
 from mipkd_sr.runtime.errors import OptionError
@@ -30,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('table', nargs='+', help='table files, or names of shipped ones')
     parser.add_argument('--only', nargs='+', default=[], metavar='ROW|xN', help='rows and scales to do; all by default')
     parser.add_argument('--out', type=Path, help='folder of the page; results/NAME by default')
-    parser.add_argument('--repeats', type=at_least(1), default=3, help='runs of each row of a table of costs')
     add_pipeline_arguments(parser, 'folder for datasets, experiments and results; see mipkd train --help')
 
 
@@ -60,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     command += ['--out', folder] if args.out else []
     command += ['--only', *args.only] if args.only else []
     command += ['--import', *args.imports] if args.imports else []
-    code = follow(Tables(tables, root, folder, command, args.repeats), args)
+    code = follow(Tables(tables, root, folder, command), args)
     if not (code or args.plan or args.commands or args.run):
         files = [folder / f'{table.name}_x{scale}.yml' for table in tables for scale in table.opt['scales']]
         draw_crops([file for file in files if file.is_file()], root)

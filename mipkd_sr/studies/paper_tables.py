@@ -44,11 +44,6 @@ TABLE = Section(
         'test': Key('str', "Option file for testing, from the table file's folder.", REQUIRED),
         'sets': Key('list', 'Test sets, by name; all of the test file if ~.', items='str'),
         'published': Key('str', "Name of the rows' published results; {row} is the row's name."),
-        'measure': Key(
-            'str',
-            "What a table of costs measures, training nothing: its rows' networks, or steps of their training.",
-            choices=('networks', 'steps'),
-        ),
         'note': Key('str', 'What is to be said of the table.'),
         'rows': MapOf(ROW),
     }

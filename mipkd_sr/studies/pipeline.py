@@ -69,9 +69,8 @@ class Pipeline(ABC):
         """What a step of each variant takes: of those that are known, or, with ``measure``, of all."""
         return {}
 
-    @abstractmethod
-    def before_writing(self, work: bool) -> None:
-        """What a subclass does before the page is written anew; ``work`` says whether runs are done first."""
+    def before_writing(self) -> None:  # noqa: B027
+        """What a subclass does before the page is written anew."""
 
     def others(self, results: Mapping[Job, Result]) -> list[Result]:
         """What its numbers keep besides ``results``."""
@@ -167,7 +166,7 @@ class Pipeline(ABC):
         todo = self.todo()
         self.check_files(todo)
         if not self.chosen:
-            self.before_writing(work=True)
+            self.before_writing()
         measured = self.estimates(not self.chosen and any(not job.is_trained() for job in todo))
         with closing(StudyProgress(todo, measured, len(self.devices))) as progress:
             executor = Executor(todo, self.devices, progress, (lambda: None) if self.chosen else self.write)

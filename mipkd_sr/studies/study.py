@@ -56,7 +56,7 @@ class Study(Pipeline):
         threads = max(1, (os.cpu_count() or 1) // len(self.devices))
         return estimates(self.jobs, self.folder / 'plan.json', threads if measure else None)
 
-    def before_writing(self, work: bool) -> None:
+    def before_writing(self) -> None:
         """Move the earlier page into a folder of its own if it has results that the new one lacks."""
         entries, results = read_json(self.results_file, None), self.results()
         earlier = [Session(0, result.digest, result.inputs, '') for result in self.kept]

@@ -11,25 +11,21 @@ import yaml
 from mipkd_sr.evaluation.published import published_values
 from mipkd_sr.evaluation.results import digits_of, format_metrics, markdown_table, protocol
 from mipkd_sr.options.reading import read_options
-from mipkd_sr.studies.cost_tables import cost_section
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.pipeline import PARTIAL
 
 METRICS = ('psnr', 'ssim')
 
 
-def page_text(tables: Sequence[PaperTable], costs: Mapping[str, Mapping[str, Any]], command: str) -> str:
-    """The page's text. ``costs`` is by table, see ``measure_costs``; ``command`` is the command behind the page."""
+def page_text(tables: Sequence[PaperTable], command: str) -> str:
+    """The page's text. ``command`` is the command behind the page."""
     cells = [cell for table in tables for cell in table.cells]
     parts = ['# Tables of the papers', _state(cells), f'`{command}`']
     for table in tables:
         if not table.cells:
             continue
         parts += [f'## {table.opt["title"]}', *([table.opt['note'].strip()] if table.opt['note'] else [])]
-        if table.name in costs:
-            parts += cost_section(table.cells, costs[table.name])
-        elif table.opt['measure'] is None:
-            parts += _of_runs(table)
+        parts += _of_runs(table)
         if sources := dict.fromkeys(cell.published['source'] for cell in table.cells if cell.published):
             parts.append('Published values: ' + '; '.join(sources) + '.')
         last = table.cells[-1]

@@ -8,9 +8,7 @@ from typing import Any
 
 from mipkd_sr.options.reading import force_options, read_options
 from mipkd_sr.runtime.errors import OptionError
-from mipkd_sr.runtime.files import fits, read_json, write_json
 from mipkd_sr.studies.collect import Result
-from mipkd_sr.studies.cost_tables import MEASURED, measure_costs
 from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.paper_tables import Cell, PaperTable
 from mipkd_sr.studies.pipeline import Pipeline, missing_files
@@ -22,18 +20,15 @@ SEED = 0
 
 
 class Tables(Pipeline):
-    """The cells of tables; see ``Pipeline``. Each row of a table of costs is measured ``repeats`` times."""
+    """The cells of tables; see ``Pipeline``."""
 
-    def __init__(
-        self, tables: Sequence[PaperTable], root: Path, folder: Path, command: Sequence[str | Path], repeats: int
-    ) -> None:
-        self.root, self.tables, self.repeats = root, tables, repeats
-        self.costs_file = folder / 'costs.json'
+    def __init__(self, tables: Sequence[PaperTable], root: Path, folder: Path, command: Sequence[str | Path]) -> None:
+        self.root, self.tables = root, tables
         self.found, self.known = trained_in(root), dict[Path, str]()
         self.made: dict[str, list[Job]] = {}
         self.cells = [cell for table in tables for cell in table.cells]
         for table in tables:
-            for scale, cells in table.at_scales() if not table.opt['measure'] else ():
+            for scale, cells in table.at_scales():
                 test, table.absent_sets = _test_options(table, scale, root)
                 for cell in cells:
                     self._locate(cell, test)
@@ -79,33 +74,14 @@ class Tables(Pipeline):
         same.append(job)
         return job
 
-    def before_writing(self, work: bool) -> None:
-        """See ``Pipeline.before_writing``: measures the tables of costs, if there is work to do."""
-        costs = {}
-        for table in self.tables if work else ():
-            if table.opt['measure'] and table.cells:
-                print(f'measuring {len(table.cells)} rows of {table.name}', flush=True)
-                costs[table.name] = measure_costs(table.cells, table.opt['measure'], self.repeats)
-        if costs:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._costs() | costs, self.costs_file)
-
-    def _costs(self) -> dict[str, Any]:
-        """What was measured for tables of costs, by their names; see ``measure_costs``."""
-        costs = read_json(self.costs_file, {})
-        return costs if fits(costs, {str: MEASURED}) else {}
-
     def plan(self) -> str:
         """See ``Pipeline.plan``."""
-        lines = [super().plan()] if self.jobs else []
+        lines = [super().plan()]
         for cell in self.cells:
             if cell.skipped:
                 lines.append(f'not run: {cell.table}, {cell.row} x{cell.scale}: {cell.skipped}')
         if absent := dict.fromkeys(name for table in self.tables for name in table.absent_sets):
             lines.append(f'test sets that are not there and are left out: {", ".join(absent)}')
-        for table in self.tables:
-            if table.opt['measure']:
-                lines.append(f'{table.name}: to be measured here: {", ".join(cell.row for cell in table.cells)}')
         return '\n'.join(lines)
 
     def pages(self, results: Mapping[Job, Result]) -> dict[str, str]:
@@ -113,7 +89,7 @@ class Tables(Pipeline):
         for cell in self.cells:
             cell.result = results.get(cell.job) if cell.job else None
         command = shlex.join(self.words(self.root))
-        files = {'table.csv': csv_text(self.tables), 'report.md': page_text(self.tables, self._costs(), command)}
+        files = {'table.csv': csv_text(self.tables), 'report.md': page_text(self.tables, command)}
         return together(self.tables) | files
 
     def others(self, results: Mapping[Job, Result]) -> list[Result]:

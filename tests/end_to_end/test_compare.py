@@ -284,7 +284,7 @@ def test_a_results_file_that_somebody_has_changed_breaks_nothing(copy, monkeypat
         monkeypatch.setattr(study, 'write', lambda: None)
         results = study.results()
         assert page_text(study.study, 4, list(results.values()), '', [])
-        study.before_writing(work=True)
+        study.before_writing()
         if not (earlier := list(copy.glob('earlier_*'))):
             assert json.loads((copy / 'results.json').read_text()) == [] or len(results) == 4
         else:  # nothing of it is lost
@@ -301,7 +301,7 @@ def test_what_was_written_from_runs_that_the_study_has_no_longer_is_archived(cop
     assert (earlier / 'report.md').read_bytes() == report
     assert '2 of 2 runs have finished.' in (copy / 'report.md').read_text()
     study = Study(copy / 'study.yml')
-    study.before_writing(work=True)
+    study.before_writing()
     assert len(list(copy.glob('earlier_*'))) == 1
 
 

@@ -197,7 +197,7 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
     given.parent.mkdir(parents=True)
     given.write_bytes(teacher_file.read_bytes())
     read = read_table(table)
-    teacher, student, _ = Tables([read], tmp_path, tmp_path / 'page', [], 1).cells
+    teacher, student, _ = Tables([read], tmp_path, tmp_path / 'page', []).cells
     assert teacher.job.stages() == ['test']
     assert teacher.job.weights == given
     assert student.job.teacher is None
@@ -208,7 +208,7 @@ def test_a_teachers_weights_that_are_there_are_used_and_tested(table, teacher_fi
 def test_a_table_is_tested_on_those_of_its_sets_that_are_there(sets, table, tmp_path):
     table.write_text(yaml.safe_dump(yaml.safe_load(table.read_text()) | {'sets': sets}))
     read = read_table(table)
-    tests = [job.test for job in Tables([read], tmp_path, tmp_path / 'page', [], 1).jobs if job.test]
+    tests = [job.test for job in Tables([read], tmp_path, tmp_path / 'page', []).jobs if job.test]
     assert [[own['name'] for own in test['datasets'].values()] for test in tests] == [['Set5'], ['Set5']]
     assert read.absent_sets == ['Set14']
 
@@ -250,42 +250,3 @@ def test_an_unknown_row_or_table_is_one_sentence(table, tmp_path, capsys):
     )
     assert main(['table', 'mipkd_table12']) == 2
     assert "no file or shipped table 'mipkd_table12'; there are: dukd_choices" in capsys.readouterr().err
-
-
-def test_tables_of_costs_are_measured_here_beside_the_published(tmp_path, capsys):
-    """Small networks; what is counted of them against what is counted by hand of a convolution."""
-    small = {'network_g': {'num_feat': 12, 'num_block': 4}, 'network_t': {'num_feat': 24, 'num_block': 4}}
-    small |= {'num_gpu': 0, 'datasets': {'train': {'lq_size': 16, 'batch_size_per_gpu': 4}}}
-    (tmp_path / 'small.yml').write_text(yaml.safe_dump(small))
-    rows = {'mipkd_table1': ['EDSR student'], 'mipkd_table5': ['KD', 'MiPKD']}
-    for name, own in rows.items():
-        table = yaml.safe_load(by_name(name).read_text())
-        table['rows'] = {row: table['rows'][row] for row in own}
-        for holder in (table, *table['rows'].values()):
-            files = [str(RECIPES / 'train' / '_base' / f'{base}.yml') for base in holder['bases']]
-            after = files.index(str(RECIPES / 'train' / '_base' / 'edsr.yml')) + 1 if 'edsr' in holder['bases'] else 0
-            holder['bases'] = [*files[:after], *(['small.yml'] if after else []), *files[after:]]
-        (tmp_path / f'{name}.yml').write_text(yaml.safe_dump(table))
-    files = [str(tmp_path / f'{name}.yml') for name in rows]
-    arguments = ['table', *files, '--repeats', '1', '--root', str(tmp_path), '--out', str(tmp_path / 'page')]
-    assert main([*arguments, '--plan']) == 0
-    assert 'mipkd_table5: to be measured here: KD, MiPKD' in capsys.readouterr().out
-    assert main(arguments) == 0
-    page = (tmp_path / 'page' / 'report.md').read_text()
-    found = {words[0] + words[1]: words[2:] for words in map(cells, page.splitlines()) if len(words) > 2}
-    width, blocks = 12, 4
-    inner = (2 * blocks + 1) * width * width + 2 * 4 * width * width  # and two upsampling convolutions
-    assert float(found['EDSR student x4ours'][0]) == round(
-        (9 * (6 * width + inner) + (2 * blocks + 10) * width + 3) / 1e6, 2
-    )
-    assert ['', 'published', '2.70', '207.28', '-'] in [cells(line) for line in page.splitlines()]
-    assert float(found['KD x2ours'][0]) > 0
-    assert 'four V100' in page
-    assert main([*arguments, '--report']) == 0  # from what was measured
-    assert (tmp_path / 'page' / 'report.md').read_text() == page
-    (tmp_path / 'page' / 'costs.json').write_text('{"mipkd_table1": {"rows": 5}}')
-    assert main([*arguments, '--report']) == 0
-
-
-def cells(line):
-    return [word.strip() for word in line.strip('|').split('|')]
