@@ -1,6 +1,7 @@
 """How long a study will take on this machine, from a few steps of each variant; and each step's multiply-adds."""
 
 import logging
+import os
 import platform
 from collections.abc import Sequence
 from functools import partial
@@ -46,6 +47,12 @@ def machine(threads: int) -> str:
     return f'{platform.node()}, {device}, {threads} thread(s) a run, torch {torch.__version__}'
 
 
+def threads_a_run(at_a_time: int) -> int:
+    """Threads of each of several runs on a CPU: OMP_NUM_THREADS, else an equal share of the cores."""
+    own = os.environ.get('OMP_NUM_THREADS', '').partition(',')[0]
+    return (int(own) if own.isdigit() else 0) or max(1, (os.cpu_count() or 1) // at_a_time)
+
+
 def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> dict[str, Estimate]:
     """Each variant's estimate, as far as ``file`` has it.
 
@@ -55,7 +62,10 @@ def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> di
     entry = {'digest': str, 'machine': str, **dict.fromkeys(Estimate._fields, float)}
     kept = kept if fits(kept, {str: entry}) else {}
     found: dict[str, dict[str, Any]] = {}
-    for job in {job.variant: job for job in reversed(jobs)}.values():
+    firsts: dict[str, Job] = {}
+    for job in jobs:
+        firsts.setdefault(job.variant, job)
+    for job in firsts.values():
         own = kept.get(job.variant, {})
         if own.get('digest') == job.digest and (threads is None or own['machine'] == machine(threads)):
             found[job.variant] = own
@@ -66,7 +76,6 @@ def estimates(jobs: Sequence[Job], file: Path, threads: int | None = None) -> di
             except OptionError as error:
                 raise OptionError(f'variants:{job.variant}', str(error)) from None
             found[job.variant] = {'digest': job.digest, 'machine': machine(threads), **measured}
-    found = {job.variant: found[job.variant] for job in jobs if job.variant in found}
     if threads is not None and found != kept:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(found, file)

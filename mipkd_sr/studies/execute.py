@@ -12,6 +12,7 @@ from types import FrameType
 
 from mipkd_sr.runs.identity import trained_with
 from mipkd_sr.runtime.errors import BusyError
+from mipkd_sr.studies.estimate import threads_a_run
 from mipkd_sr.studies.job import Job
 from mipkd_sr.studies.study_progress import StudyProgress
 
@@ -52,7 +53,7 @@ class Executor:
     ) -> None:
         self.waiting = list(jobs)
         self.free = deque(devices)
-        self.threads = max(1, (os.cpu_count() or 1) // len(self.free))
+        self.threads = threads_a_run(len(devices))
         self.active: list[_Active] = []
         self.not_before: dict[Job, float] = {}
         self.progress, self.on_end = progress, on_end

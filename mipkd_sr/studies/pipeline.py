@@ -78,8 +78,8 @@ class Pipeline(ABC):
 
     def to_be_done(self, todo: Sequence[Job]) -> str:
         """What is to be done, for people."""
-        names = [f'  {job.run.name}{"" if "train" in job.stages() else " (its test)"}' for job in todo]
-        return '\n'.join([f'To be done: {len(todo)} runs', *names])
+        names = dict.fromkeys(f'  {job.run.name}{"" if "train" in job.stages() else " (its test)"}' for job in todo)
+        return '\n'.join([f'To be done: {len(names)} runs', *names])
 
     def todo(self) -> list[Job]:
         """The runs to do now: those asked for, and the teachers that they need."""

@@ -11,7 +11,7 @@ from mipkd_sr.evaluation.results import markdown_table
 from mipkd_sr.runs.identity import Session
 from mipkd_sr.runtime.files import read_json
 from mipkd_sr.studies.collect import Result
-from mipkd_sr.studies.estimate import Estimate, estimates
+from mipkd_sr.studies.estimate import Estimate, estimates, threads_a_run
 from mipkd_sr.studies.job import Job, trained_in
 from mipkd_sr.studies.page import csv_text, draw_curves, page_text
 from mipkd_sr.studies.pipeline import Pipeline
@@ -53,8 +53,8 @@ class Study(Pipeline):
 
     def estimates(self, measure: bool = False) -> dict[str, Estimate]:
         """See ``Pipeline.estimates``."""
-        threads = max(1, (os.cpu_count() or 1) // len(self.devices))
-        return estimates(self.jobs, self.folder / 'plan.json', threads if measure else None)
+        threads = threads_a_run(len(self.devices)) if measure else None
+        return estimates(self.jobs, self.folder / 'plan.json', threads)
 
     def before_writing(self) -> None:
         """Move the earlier page into a folder of its own if it has results that the new one lacks."""

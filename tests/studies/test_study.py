@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,10 +19,15 @@ from mipkd_sr.options.reading import dump_options
 from mipkd_sr.runs.identity import digest, kept_digest
 from mipkd_sr.runs.run_options import load_options
 from mipkd_sr.runtime.errors import OptionError
+from mipkd_sr.studies import estimate
 from mipkd_sr.studies.collect import Result
+from mipkd_sr.studies.estimate import Estimate
+from mipkd_sr.studies.study import Study
 from mipkd_sr.studies.study_file import planned_jobs, read_study, scale_steps, slug, study_root
 from mipkd_sr.studies.tables import on_test_set, paired_by_image, paired_by_seed, t_interval
 from tests.conftest import ROOT
+
+A_STEP = Estimate(0.1, 1e6, 0.0)
 
 
 def checked(opt):
@@ -183,6 +189,21 @@ def test_a_slug_is_one_plain_component(text):
 def test_the_root_is_what_holds_the_experiments(tmp_path):
     assert study_root(tmp_path / 'a' / 'experiments' / 'studies' / 'x' / 'study.yml') == tmp_path / 'a'
     assert study_root(tmp_path / 'a' / 'study.yml') == tmp_path / 'a'
+
+
+def test_steps_are_timed_in_the_files_order_with_the_threads_of_the_runs(study, monkeypatch):
+    own, measured = Study(study('recipe: recipe.yml\nseeds: [0, 1]\nvariants: {b: {}, a: {steps: 2}}')), []
+    monkeypatch.setattr(
+        estimate, 'measure', lambda opt, threads: measured.append((opt['train']['total_iter'], threads)) or A_STEP
+    )
+    share = max(1, (os.cpu_count() or 1) // 2)
+    for text, threads in (('3', 3), ('5,2', 5), ('', share), ('many', share)):
+        monkeypatch.setenv('OMP_NUM_THREADS', text)
+        own.devices, measured[:] = ['', ''], []
+        (own.folder / 'plan.json').unlink(missing_ok=True)
+        assert list(own.estimates(measure=True)) == ['b', 'a']
+        steps = [job.total_iter for job in own.jobs[:2]]
+        assert measured == [(number, threads) for number in steps]
 
 
 def test_the_interval_over_seeds_is_students():
