@@ -3,6 +3,7 @@
 docs/papers.md shows a table file. ``base`` names table files that it extends; a row that is ``~`` is left out.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class PaperTable:
     @property
     def test_file(self) -> Path:
         """The option file for testing."""
-        return self.file.parent / self.opt['test']
+        return Path(os.path.normpath(self.file.parent / self.opt['test']))
 
 
 def read_table(file: Path) -> PaperTable:
