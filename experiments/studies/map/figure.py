@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib import pyplot as plt
 
 FOLDER = Path(__file__).parent
-METHODS = ('KD', 'DUKD', 'MiPKD')
+METHODS = ('KD', 'DUKD', 'MiPKD', 'FitNet')
 STEPS = 4000
 
 Curves = dict[int, dict[int, float]]
@@ -35,32 +35,33 @@ def gain(own: Curves, baseline: Curves, step: int) -> float:
 def main() -> None:
     """Draw."""
     matplotlib.use('Agg')
-    figure, ((few, other), (long, wide)) = plt.subplots(2, 2, figsize=(9, 6.5))
+    figure, ((few, other, legend), (rcan, long, wide)) = plt.subplots(2, 3, figsize=(12, 6.5))
     plain = curves('edsr')
     for panel, study in ((few, 'edsr'), (other, 'bsrn')):
-        found = curves(study)
+        found = curves(study) | ({'FitNet, 489': curves('choices')['FitNet, r 0.3']} if study == 'edsr' else {})
         for method in METHODS:
             counts = sorted(int(name.split(', ')[1]) for name in found if name.startswith(f'{method}, '))
             gains = [gain(found[f'{method}, {count}'], plain[f'plain, {count}'], STEPS) for count in counts]
             panel.plot(counts, gains, marker='o', label=method)
         panel.set(xlabel=f"the student's images ({STEPS:,} steps)", ylabel='PSNR over plain training, dB')
-        panel.set_ylim(-0.2, 0.45)
-    for panel, study, baseline in ((long, 'length', 'KD'), (wide, 'wide', 'plain')):
+        panel.set_ylim(-0.35, 0.5)
+    for panel, study in ((rcan, 'rcan'), (long, 'length'), (wide, 'wide')):
         found = curves(study)
         for number, method in enumerate(METHODS):
-            if method in found and method != baseline:
-                steps = sorted(found[baseline][0])
-                gains = [gain(found[method], found[baseline], step) for step in steps]
-                panel.plot(steps, gains, color=f'C{number}')
-        name = 'plain training' if baseline == 'plain' else baseline
-        panel.set(xlabel='steps (489 images)', ylabel=f'PSNR over {name}, dB')
+            steps = [step for step in sorted(found['plain'][0]) if step % (2000 if study == 'length' else 1000) == 0]
+            gains = [gain(found[method], found['plain'], step) for step in steps] if method in found else []
+            panel.plot(steps[: len(gains)], gains, color=f'C{number}')
+        panel.set(xlabel='steps (489 images)', ylabel='PSNR over plain training, dB')
     few.set_title('EDSR 16/4 under EDSR 32/10')
     other.set_title('EDSR 16/4 under BSRN')
-    long.set_title('EDSR 16/4 under EDSR 32/10, five times as long')
+    rcan.set_title('RCAN under RCAN')
+    long.set_title('EDSR 16/4 under EDSR 32/10, longer')
     wide.set_title('EDSR 32/8 under BSRN')
-    for panel in (few, other, long, wide):
+    for panel in (few, other, rcan, long, wide):
         panel.axhline(0, color='grey', linewidth=0.8)
-    few.legend()
+        panel.grid(alpha=0.3)
+    legend.axis('off')
+    legend.legend(*few.get_legend_handles_labels(), loc='center', fontsize=12)
     figure.tight_layout()
     figure.savefig(FOLDER / 'map.png', dpi=110)
 
