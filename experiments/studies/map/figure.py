@@ -36,21 +36,21 @@ def main() -> None:
     """Draw."""
     matplotlib.use('Agg')
     figure, ((few, other, legend), (rcan, long, wide)) = plt.subplots(2, 3, figsize=(12, 6.5))
-    plain = curves('edsr')
-    for panel, study in ((few, 'edsr'), (other, 'bsrn')):
-        found = curves(study) | ({'FitNet, 489': curves('choices')['FitNet, r 0.3']} if study == 'edsr' else {})
+    edsr = curves('edsr')
+    for panel, found in ((few, edsr | {'FitNet, 489': curves('choices')['FitNet, r 0.3']}), (other, curves('bsrn'))):
         for method in METHODS:
             counts = sorted(int(name.split(', ')[1]) for name in found if name.startswith(f'{method}, '))
-            gains = [gain(found[f'{method}, {count}'], plain[f'plain, {count}'], STEPS) for count in counts]
+            gains = [gain(found[f'{method}, {count}'], edsr[f'plain, {count}'], STEPS) for count in counts]
             panel.plot(counts, gains, marker='o', label=method)
         panel.set(xlabel=f"the student's images ({STEPS:,} steps)", ylabel='PSNR over plain training, dB')
         panel.set_ylim(-0.35, 0.5)
-    for panel, study in ((rcan, 'rcan'), (long, 'length'), (wide, 'wide')):
+    for panel, study, stride in ((rcan, 'rcan', 1000), (long, 'length', 2000), (wide, 'wide', 1000)):
         found = curves(study)
+        steps = [step for step in sorted(found['plain'][0]) if step % stride == 0]
         for number, method in enumerate(METHODS):
-            steps = [step for step in sorted(found['plain'][0]) if step % (2000 if study == 'length' else 1000) == 0]
-            gains = [gain(found[method], found['plain'], step) for step in steps] if method in found else []
-            panel.plot(steps[: len(gains)], gains, color=f'C{number}')
+            if method in found:
+                gains = [gain(found[method], found['plain'], step) for step in steps]
+                panel.plot(steps, gains, color=f'C{number}')
         panel.set(xlabel='steps (489 images)', ylabel='PSNR over plain training, dB')
     few.set_title('EDSR 16/4 under EDSR 32/10')
     other.set_title('EDSR 16/4 under BSRN')
