@@ -76,7 +76,7 @@ class Tables(Pipeline):
 
     def plan(self) -> str:
         """See ``Pipeline.plan``."""
-        lines = [super().plan()]
+        lines = [super().plan()] if self.jobs else []
         for cell in self.cells:
             if cell.skipped:
                 lines.append(f'not run: {cell.table}, {cell.row} x{cell.scale}: {cell.skipped}')

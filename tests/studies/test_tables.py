@@ -242,6 +242,13 @@ def test_a_bad_table_is_one_sentence(change, message, table, tmp_path, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_a_plan_of_rows_that_cannot_be_run_does_not_say_that_all_is_done(table, tmp_path, capsys):
+    assert main(['table', str(table), '--root', str(tmp_path), '--only', 'CSD', '--plan']) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('not run: own_table, CSD x2: train:csd_opt:vgg_file: ')
+    assert 'Everything has been done' not in out
+
+
 def test_an_unknown_row_or_table_is_one_sentence(table, tmp_path, capsys):
     assert main(['table', str(table), '--root', str(tmp_path), '--only', 'kd']) == 2
     assert (
