@@ -17,3 +17,4 @@ from mipkd_sr.losses.mipkd_loss import MiPKDLoss as MiPKDLoss
 from mipkd_sr.losses.perceptual_loss import PerceptualLoss as PerceptualLoss
 from mipkd_sr.losses.rkd_loss import RKDLoss as RKDLoss
 from mipkd_sr.losses.wavelet_loss import WaveletLoss as WaveletLoss
+from mipkd_sr.losses.ycbcr_loss import YCbCrL1Loss as YCbCrL1Loss
