@@ -17,8 +17,8 @@ from mipkd_sr.evaluation.inference import Network
 from mipkd_sr.runtime.errors import OptionError
 from mipkd_sr.runtime.files import remove_parts
 
-RECORD = 'labelled.jsonl'
-"""In the output folder: what makes the labels, and then a line for each image that is done."""
+RECORD = 'labelled_x{}.jsonl'
+"""In the output folder, for each scale: what makes the labels, and then a line for each image that is done."""
 
 PROBE = 64
 """Side of the image, in pixels, with which a teacher is tried."""
@@ -54,10 +54,10 @@ def label(
         raise OptionError('', f'{images / "HR" / absent[0].name} is missing; prepare the photographs again.')
     if (found := _scale_of(net, device)) != scale:
         raise OptionError('--scale', f'is {scale}, but the teacher is for x{found}; give that, or another.')
-    done = _read_record(out, {**made_by, 'scale': scale})
+    done = _read_record(out, scale, made_by)
     if gone := sorted(done.keys() - {file.name for file in files}):
         raise OptionError('--out', f'{out} has a label for {gone[0]}, which is not in {images}; give another folder.')
-    return len(files), _label_each(net, files, out, device, done)
+    return len(files), _label_each(net, files, out, scale, device, done)
 
 
 @torch.no_grad()
@@ -66,14 +66,13 @@ def _scale_of(net: Network, device: torch.device) -> int:
 
 
 def _label_each(
-    net: Network, files: list[Path], out: Path, device: torch.device, done: Mapping[str, Any]
+    net: Network, files: list[Path], out: Path, scale: int, device: torch.device, done: Mapping[str, Any]
 ) -> Iterator[bool]:
-    scale = int(files[0].parent.name.removeprefix('LR_x'))
     hr, lr = out / f'HR_x{scale}', out / f'LR_x{scale}'
     for folder in (hr, lr):
         folder.mkdir(parents=True, exist_ok=True)
         remove_parts(folder)
-    with (out / RECORD).open('a', encoding='utf-8') as record:
+    with (out / RECORD.format(scale)).open('a', encoding='utf-8') as record:
         for file in files:
             target = hr / f'{file.stem}_teacher{file.suffix}'
             entry = {'name': file.name, 'image': _checksum(file), 'label': _checksum(target)}
@@ -91,15 +90,16 @@ def _label_each(
             yield True
 
 
-def _read_record(out: Path, made_by: dict[str, object]) -> dict[str, Any]:
+def _read_record(out: Path, scale: int, made_by: Mapping[str, object]) -> dict[str, Any]:
     """What is labelled already, by name; the record is begun where there is none.
 
     Raises:
         OptionError: If ``out`` holds something else, or labels that are made otherwise.
     """
-    record = out / RECORD
+    record = out / RECORD.format(scale)
     if not record.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        ours = not out.exists() or (out.is_dir() and (any(out.glob(RECORD.format('*'))) or not any(out.iterdir())))
+        if not ours or (out / f'HR_x{scale}').exists() or (out / f'LR_x{scale}').exists():
             raise OptionError('--out', f'{out} holds files that this command has not made; give another folder.')
         out.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(made_by) + '\n', encoding='utf-8')

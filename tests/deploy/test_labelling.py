@@ -79,7 +79,7 @@ def test_it_goes_on_where_it_stopped_and_makes_again_what_is_damaged(teacher, tm
     prepared(tmp_path, 'npy')
     assert label(tmp_path, 'npy') == 0
     files = {file: file.read_bytes() for file in (tmp_path / 'out').rglob('*.npy')}
-    record = tmp_path / 'out' / 'labelled.jsonl'
+    record = tmp_path / 'out' / 'labelled_x2.jsonl'
     record.write_text(record.read_text()[:-5])  # cut short, as it was being written
     (tmp_path / 'out' / 'HR_x2' / 'wave0_teacher.npy').write_bytes(b'damaged')
     capsys.readouterr()
@@ -112,6 +112,21 @@ def test_what_cannot_be_labelled_is_one_sentence_and_nothing_is_lost(teacher, tm
     assert 'has a label for wave2.npy, which is not in' in refused()
     (tmp_path / 'npy' / 'HR' / 'wave1.npy').unlink()
     assert 'HR/wave1.npy is missing; prepare the photographs again' in refused()
+
+
+def test_labels_of_several_scales_lie_in_one_folder(teacher, tmp_path, capsys):
+    write_pairs([('wave', smooth_image(36, 36, 0))], tmp_path / 'npy', [2, 3], store='npy')
+    assert label(tmp_path, 'npy') == 0
+    torch.save({'params': build_network(TEACHER | {'upscale': 3}).state_dict()}, tmp_path / 'teacher.pth')
+    (tmp_path / 'teacher.yml').write_text(yaml.safe_dump({'network_g': TEACHER | {'upscale': 3}}))
+    for now in (1, 0):
+        assert label(tmp_path, 'npy', '--scale', '3') == 0
+        assert f'1 of them labelled: {now} now, {1 - now} before' in capsys.readouterr().out
+    assert sorted(file.name for file in (tmp_path / 'out').glob('HR_x*/*')) == 2 * ['wave.npy'] + 2 * [
+        'wave_teacher.npy'
+    ]
+    (tmp_path / 'out' / 'labelled_x3.jsonl').unlink()  # so the files of x3 may be anyone's
+    assert label(tmp_path, 'npy', '--scale', '3') == 2
 
 
 def test_a_teacher_of_another_scale_is_refused(teacher, tmp_path, capsys):
