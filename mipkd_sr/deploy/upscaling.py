@@ -28,8 +28,8 @@ a network itself what is beyond an edge is black: the edges of flat images come 
 RECORD = 'mipkd_sr'
 """Name of the text in a PNG file that says what made it."""
 CLOSE = 59.0
-"""PSNR, in dB, of a network in bf16 to itself in single precision, on noise, from which on it may be run so. The shipped
-students have 56 to 58 (fast) and 60 to 61 (good), and at least 64 and 67 on each image of Set5, Set14 and B100."""
+"""PSNR, in dB, of a network in bf16 to itself in single precision, on noise, from which on it may be run so. The
+shipped students have 56 to 58 (fast) and 60 to 61 (good), and at least 64 and 67 on images of Set5, Set14 and B100."""
 
 
 @torch.no_grad()

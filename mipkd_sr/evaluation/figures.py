@@ -194,25 +194,25 @@ def bars_figure(
         return save(figure, stem)
 
 
-def study_figure(
+def curves_figure(
     panels: Mapping[str, Mapping[str, np.ndarray]], ylabel: str, stem: Path, whole: bool = False
 ) -> list[Path]:
     """Plot curves of several variants, a panel a horizontal axis: means over seeds, and bands from least to greatest.
 
-    The early part of the curves, far below the rest, is cut off, so that differences later on can be seen.
+    One panel is a column wide, several are as wide as the text. The early part of the curves, far below the rest, is
+    cut off, so that differences later on can be seen.
 
     ``panels`` has for each axis's label and each variant an array of 4 x points: where on the axis, and mean, least and
     greatest value there. ``whole`` keeps the early part.
     """
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            1, len(panels), figsize=(TEXT, 3.0), sharey=True, layout='constrained', squeeze=False
-        )
+        size, columns = ((TEXT, 3.0), 4) if len(panels) > 1 else ((COLUMN, 2.4), 3)
+        figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, layout='constrained', squeeze=False)
         entries: dict[str, Any] = {}
         for axes, (xlabel, curves) in zip(grid[0], panels.items(), strict=True):
             for number, (name, (xs, means, least, greatest)) in enumerate(curves.items()):
                 color, style = f'C{number % 10}', ('-', '--', ':')[number // 10 % 3]
-                (entries[name],) = axes.plot(xs, means, style, color=color, label=name)
+                (entries[name],) = axes.plot(xs, means, style, color=color, label=name, marker='.', markersize=3)
                 axes.fill_between(xs, least, greatest, color=color, alpha=0.15, linewidth=0)
             axes.set(xlabel=xlabel)
             axes.grid(alpha=0.3)
@@ -221,7 +221,7 @@ def study_figure(
         if high > low and not whole:
             grid[0, 0].set_ylim(low, high + 0.05 * (high - low))
         grid[0, 0].set_ylabel(ylabel)
-        figure.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=4)
+        figure.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=columns)
         return save(figure, stem)
 
 
@@ -241,18 +241,4 @@ def gradients_figure(curves: Mapping[str, Sequence[tuple[int, float, float]]], s
         for axes in (above, below):
             axes.grid(alpha=0.3)
         figure.legend(*above.get_legend_handles_labels(), loc='outside lower center', ncols=4)
-        return save(figure, stem)
-
-
-def curves_figure(runs: Mapping[str, Sequence[tuple[int, float]]], ylabel: str, stem: Path) -> list[Path]:
-    """Plot a validation metric over the steps of several runs: for each name (step, value)."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(COLUMN, 2.4), layout='constrained')
-        for number, (name, points) in enumerate(runs.items()):
-            steps, values = zip(*points, strict=True)
-            style = ('-', '--', ':')[number // 10 % 3]
-            axes.plot(steps, values, style, color=f'C{number % 10}', label=name, marker='.', markersize=3)
-        axes.set(xlabel='steps', ylabel=ylabel)
-        axes.grid(alpha=0.3)
-        figure.legend(loc='outside lower center', ncols=3)
         return save(figure, stem)

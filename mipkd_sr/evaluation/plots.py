@@ -16,7 +16,6 @@ from mipkd_sr.evaluation.figures import (
     curves_figure,
     gradients_figure,
     parameters_figure,
-    study_figure,
 )
 from mipkd_sr.evaluation.results import ENSEMBLE
 from mipkd_sr.runtime.errors import OptionError
@@ -101,7 +100,7 @@ def plot_gains(folder: Path, metric: str, stem: Path) -> list[Path]:
         curves = {
             title: {name: np.array(sorted(own)).T for name, own in panel.items()} for title, panel in panels.items()
         }
-        return study_figure(curves, f'gain over scratch, {_label(metric)}', stem, whole=True)
+        return curves_figure(curves, f'gain over scratch, {_label(metric)}', stem, whole=True)
 
 
 def plot_agreement(folder: Path, stem: Path) -> list[Path]:
@@ -146,16 +145,16 @@ def plot_curves(histories: Mapping[Path, Path], metric: str, stem: Path) -> list
         with _form_expected(folder):
             entries = _read(file)
             points = [
-                (int(entry['iter']), float(entry[metric]))
+                (int(entry['iter']), *3 * [float(entry[metric])])
                 for entry in entries
                 if entry['dataset'] == entries[0]['dataset'] and metric in entry
             ]
         if points:
-            runs[folder.name] = points
+            runs[folder.name] = np.array(points).T
     if not runs:
         raise OptionError('--metric', f'no run has a validation with {metric}; give one that the runs measure.')
     with _form_expected('one of the folders'):
-        return curves_figure(runs, _label(metric), stem)
+        return curves_figure({'steps': runs}, _label(metric), stem, whole=True)
 
 
 def plot_bars(folder: Path, metric: str, test_set: str, stem: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mipkd_sr.evaluation.evaluate import mean_metrics
-from mipkd_sr.evaluation.figures import study_figure
+from mipkd_sr.evaluation.figures import curves_figure
 from mipkd_sr.evaluation.results import digits_of, markdown_table, protocol
 from mipkd_sr.studies.collect import Result, datasets_and_metrics, of_variant, test_sets
 from mipkd_sr.studies.pipeline import PARTIAL
@@ -137,7 +137,7 @@ def draw_curves(study: StudyFile, results: Sequence[Result]) -> list[Path]:
         if scaled:
             panels[label] = scaled
     unit = ', dB' if digits_of(metrics[0]) == 2 else ''
-    return study_figure(panels, f'{metrics[0].upper()} on {dataset}{unit}', study.folder / 'curves')
+    return curves_figure(panels, f'{metrics[0].upper()} on {dataset}{unit}', study.folder / 'curves')
 
 
 def _mean_curve(results: Sequence[Result], variant: str, dataset: str, metric: str) -> np.ndarray:

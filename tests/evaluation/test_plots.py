@@ -66,7 +66,7 @@ def test_gains_of_a_family_against_its_compression(plot, tmp_path, capsys):
     rows = {name: {'parameters': size, 'images': {'A': {'x': {'psnr': psnr}}}} for name, (size, psnr) in FAMILY.items()}
     (tmp_path / 'results.json').write_text(json.dumps(rows))
     assert main(['plot', 'gains', str(tmp_path)]) == 0
-    check_files(tmp_path / 'gains', TEXT)
+    check_files(tmp_path / 'gains', COLUMN)
     (line,) = plot[0].axes[0].lines
     assert (line.get_label(), *map(list, line.get_data())) == ('DUKD', [4, 16], [0.5, -0.25])
     assert plot[0].axes[0].get_ylim()[0] < -0.25
