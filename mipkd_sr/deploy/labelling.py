@@ -98,8 +98,9 @@ def _read_record(out: Path, scale: int, made_by: Mapping[str, object]) -> dict[s
     """
     record = out / RECORD.format(scale)
     if not record.is_file():
-        ours = not out.exists() or (out.is_dir() and (any(out.glob(RECORD.format('*'))) or not any(out.iterdir())))
-        if not ours or (out / f'HR_x{scale}').exists() or (out / f'LR_x{scale}').exists():
+        names = {file.name for file in out.glob('*')}
+        other_scales = any(out.glob(RECORD.format('*')))
+        if out.is_file() or (names and not other_scales) or names & {f'HR_x{scale}', f'LR_x{scale}'}:
             raise OptionError('--out', f'{out} holds files that this command has not made; give another folder.')
         out.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(made_by) + '\n', encoding='utf-8')
