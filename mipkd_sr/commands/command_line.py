@@ -179,6 +179,8 @@ def run_command(
     for stream in (sys.stdout, sys.stderr):  # file names may be bytes that are no text
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
+    if isinstance(sys.stderr, TextIOWrapper):  # a line in one write, as torchrun's processes share it, unbuffered
+        sys.stderr.reconfigure(line_buffering=True, write_through=False)
     try:
         code = run(args)
         sys.stdout.flush()  # here, where a reader that has gone away is expected

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from basicsr.utils import get_root_logger, get_time_str
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 
@@ -30,15 +28,6 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-class _WholeLines(tqdm):
-    """A bar above which a line is printed in one write: the processes of torchrun share a terminal, unbuffered."""
-
-    @classmethod
-    def write(cls, s: str, file: Any = None, end: str = '\n', nolock: bool = False) -> None:
-        """Print a line above the bars."""
-        super().write(f'{s}{end}', file, '', nolock)
-
-
 @contextmanager
 def run_log(folder: str, prefix: str, rank: int) -> Iterator[logging.Logger]:
     """BasicSR's logger, writing to the terminal (around progress bars) and to a file in ``folder`` of its own.
@@ -56,7 +45,7 @@ def run_log(folder: str, prefix: str, rank: int) -> Iterator[logging.Logger]:
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
     logger.addHandler(handler)
     try:
-        with logging_redirect_tqdm([logger], _WholeLines):
+        with logging_redirect_tqdm([logger]):
             yield logger
     except Exception as error:  # the terminal has one sentence; the file has where it comes from
         told = logging.LogRecord(logger.name, logging.ERROR, str(file), 0, '%s', (error,), sys.exc_info())

@@ -27,12 +27,7 @@ def told(items: Iterable[Item], total: int, what: str, unit: str = 'image', sile
         if now - last >= EVERY:
             last = now
             left = f', about {_clock((now - start) / done * (total - done))} left' if done else ''
-            print(
-                f'{what}: {done} of {total} {unit}s in {_clock(now - start)}{left}\n',
-                end='',
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f'{what}: {done} of {total} {unit}s in {_clock(now - start)}{left}', file=sys.stderr, flush=True)
         yield item
 
 
